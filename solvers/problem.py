@@ -1,0 +1,296 @@
+"""The problem every solver takes: a low-rank quadratic over masks of fixed weight.
+
+    E(x) = 1/2 ||A x||^2 + c.x + offset,   x in {0,1}^n,  sum(x) = k
+
+``A`` (`factor`, r x n) is the block's Fisher factor scaled by its weights, ``c`` (`linear`) the
+first-order part; see `icbs.blocks` for how both follow from a layer. A problem that has no factor
+carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx`` in place of
+``1/2 ||A x||^2``; ``G`` need not be positive semidefinite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import dimod
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from solvers.errors import ProblemError
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class CardinalityProblem:
+    """A quadratic over binary vectors with exactly `cardinality` ones.
+
+    Attributes:
+        linear: ``c``, shape (n,).
+        cardinality: ``k``, the number of ones of a feasible x; 0 <= k <= n.
+        factor: ``A``, shape (r, n); exactly one of `factor` and `quadratic` is given.
+        quadratic: ``G``, shape (n, n), symmetric.
+        offset: constant added to every energy.
+        scale: positive; an energy times `scale` is in units of the model's loss.
+        initial: the incumbent, shape (n,) of bool with k ones. Solvers never read it: they get an
+            incumbent only as an argument.
+        indices: position of each variable in the flattened weight of its layer, shape (n,).
+        meta: where the problem comes from; JSON values only.
+
+    Raises:
+        ProblemError: arrays of the wrong shape, NaN or infinite, k outside 0..n, an initial state
+            that is not feasible, a scale that is not positive.
+    """
+
+    linear: Floats
+    cardinality: int
+    factor: Floats | None = None
+    quadratic: Floats | None = None
+    offset: float = 0.0
+    scale: float = 1.0
+    initial: Bools | None = None
+    indices: NDArray[np.int64] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        linear = _finite("linear", self.linear, ndim=1)
+        n = len(linear)
+        put = object.__setattr__
+        put(self, "linear", linear)
+        if (self.factor is None) == (self.quadratic is None):
+            raise ProblemError("give exactly one of factor and quadratic")
+        if self.factor is not None:
+            factor = _finite("factor", self.factor, ndim=2)
+            if factor.shape[1] != n:
+                raise ProblemError(f"factor has {factor.shape[1]} columns, linear has {n} entries")
+            put(self, "factor", factor)
+        if self.quadratic is not None:
+            quadratic = _finite("quadratic", self.quadratic, ndim=2)
+            if quadratic.shape != (n, n):
+                raise ProblemError(f"quadratic has shape {quadratic.shape}, expected ({n}, {n})")
+            if not np.array_equal(quadratic, quadratic.T):
+                raise ProblemError("quadratic is not symmetric; pass (Q + Q.T) / 2")
+            put(self, "quadratic", quadratic)
+        k = self.cardinality
+        if isinstance(k, bool) or int(k) != k or not 0 <= k <= n:
+            raise ProblemError(f"cardinality is {k!r}, expected a whole number in 0..{n}")
+        put(self, "cardinality", int(k))
+        for name in ("offset", "scale"):
+            value = float(getattr(self, name))
+            if not np.isfinite(value):
+                raise ProblemError(f"{name} is {value}, expected a finite number")
+            put(self, name, value)
+        if self.scale <= 0:
+            raise ProblemError(f"scale is {self.scale}, expected a positive number")
+        if self.initial is not None:
+            put(self, "initial", _frozen(self.checked_state(self.initial)))
+        if self.indices is not None:
+            indices = np.ascontiguousarray(self.indices, dtype=np.int64)
+            if indices.shape != (n,):
+                raise ProblemError(f"indices has shape {indices.shape}, expected ({n},)")
+            put(self, "indices", _frozen(indices))
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+        return len(self.linear)
+
+    @property
+    def rank(self) -> int:
+        """Rows of the factor; n for a dense problem."""
+        return self.n if self.factor is None else len(self.factor)
+
+    @cached_property
+    def diagonal(self) -> Floats:
+        """Diagonal of ``G = A'A``, shape (n,)."""
+        if self.quadratic is not None:
+            return _frozen(self.quadratic.diagonal().copy())
+        assert self.factor is not None
+        return _frozen(np.einsum("ri,ri->i", self.factor, self.factor))
+
+    def gram(self) -> Floats:
+        """``G = A'A`` as a new dense matrix, shape (n, n)."""
+        if self.quadratic is not None:
+            return self.quadratic.copy()
+        assert self.factor is not None
+        return self.factor.T @ self.factor
+
+    def checked_state(self, x: ArrayLike) -> Bools:
+        """``x`` as a bool array.
+
+        Raises:
+            ProblemError: not shape (n,), not 0/1, or not exactly k ones.
+        """
+        x = np.asarray(x)
+        if x.shape != (self.n,):
+            raise ProblemError(f"state has shape {x.shape}, expected ({self.n},)")
+        state = x.astype(np.bool_)
+        if not np.array_equal(state, x):
+            raise ProblemError("state has entries other than 0 and 1")
+        if state.sum() != self.cardinality:
+            raise ProblemError(f"state has {state.sum()} ones, expected {self.cardinality}")
+        return state
+
+    def is_feasible(self, x: ArrayLike) -> Bools:
+        """Whether each state is binary with k ones: () for x of shape (n,), (m,) for (m, n)."""
+        x = np.asarray(x)
+        binary = np.all((x == 0) | (x == 1), axis=-1)
+        return np.asarray(binary & (x.sum(axis=-1) == self.cardinality))
+
+    def energy(self, x: ArrayLike) -> Floats:
+        """E(x) in float64, feasible or not: () for x of shape (n,), (m,) for (m, n)."""
+        x = np.asarray(x, dtype=np.float64)
+        if x.shape[-1:] != (self.n,) or x.ndim > 2:
+            raise ProblemError(f"states have shape {x.shape}, expected ({self.n},) or (m, {self.n})")
+        return np.asarray(self._quadratic_part(x) + x @ self.linear + self.offset)
+
+    def _quadratic_part(self, x: Floats) -> Floats:
+        if self.factor is not None:
+            s = x @ self.factor.T
+            return 0.5 * np.einsum("...r,...r->...", s, s)
+        assert self.quadratic is not None
+        return 0.5 * np.einsum("...i,...i->...", x @ self.quadratic, x)
+
+    def fields(self, x: ArrayLike) -> Floats:
+        """Gradient of E, ``A'(Ax) + c``, shape of x."""
+        x = np.asarray(x, dtype=np.float64)
+        if self.factor is not None:
+            return x @ self.factor.T @ self.factor + self.linear
+        assert self.quadratic is not None
+        return x @ self.quadratic + self.linear
+
+    def swap_deltas(self, x: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+        """Energy change of every swap that keeps x feasible.
+
+        Returns:
+            ``(ones, zeros, deltas)``: ``deltas[a, b]`` is the change when ``ones[a]`` becomes 0 and
+            ``zeros[b]`` becomes 1, shape (k, n - k).
+        """
+        state = self.checked_state(x)
+        ones, zeros = np.flatnonzero(state), np.flatnonzero(~state)
+        f, d = self.fields(state), self.diagonal
+        if self.factor is not None:
+            cross = self.factor[:, ones].T @ self.factor[:, zeros]
+        else:
+            assert self.quadratic is not None
+            cross = self.quadratic[np.ix_(ones, zeros)]
+        gain_in = f[zeros] + 0.5 * d[zeros]
+        gain_out = -f[ones] + 0.5 * d[ones]
+        return ones, zeros, gain_out[:, None] + gain_in[None, :] - cross
+
+    def to_bqm(self, penalty: float | None = None) -> dimod.BinaryQuadraticModel:
+        """The problem as a dense BINARY model over variables 0..n-1.
+
+        Args:
+            penalty: weight P of ``P (sum x - k)^2``; None leaves the constraint out.
+
+        Returns:
+            A float64 model whose energy is ``E(x) + P (sum x - k)^2`` for every x in {0,1}^n.
+        """
+        return self._objective(dimod.BinaryQuadraticModel, 0.0 if penalty is None else penalty)
+
+    def to_cqm(self) -> dimod.ConstrainedQuadraticModel:
+        """The problem with ``sum x = k`` as a constraint labelled ``cardinality``."""
+        cqm = dimod.ConstrainedQuadraticModel()
+        cqm.set_objective(self._objective(dimod.BinaryQuadraticModel, 0.0))
+        if self.n:
+            cqm.add_constraint_from_iterable(
+                [(i, 1) for i in range(self.n)], "==", self.cardinality, label="cardinality"
+            )
+        return cqm
+
+    def _objective(self, model: type, penalty: float) -> dimod.BinaryQuadraticModel:
+        if not np.isfinite(penalty):
+            raise ProblemError(f"penalty is {penalty}, expected a finite number")
+        k = self.cardinality
+        couplings = self.gram()
+        couplings += 2 * penalty
+        np.fill_diagonal(couplings, 0)
+        linear = self.linear + 0.5 * self.diagonal + penalty * (1 - 2 * k)
+        bqm = model("BINARY")
+        bqm.add_linear_from_array(linear)
+        # dimod adds both (i, j) and (j, i).
+        couplings *= 0.5
+        bqm.add_quadratic_from_dense(couplings)
+        bqm.offset = self.offset + penalty * k * k
+        return bqm
+
+    def permuted(self, rng: np.random.Generator) -> CardinalityProblem:
+        """The same problem with its variables in random order, so that order leaks nothing."""
+        return self._take(rng.permutation(self.n))
+
+    def _take(self, order: NDArray[np.intp], **changes: Any) -> CardinalityProblem:
+        return replace(
+            self,
+            factor=None if self.factor is None else self.factor[:, order],
+            quadratic=None if self.quadratic is None else self.quadratic[np.ix_(order, order)],
+            initial=None if self.initial is None else self.initial[order],
+            indices=None if self.indices is None else self.indices[order],
+            **{"linear": self.linear[order], **changes},
+        )
+
+    def restricted(self, indices: ArrayLike, at: ArrayLike | None = None) -> CardinalityProblem:
+        """The sub-problem over some variables, the others fixed; energies stay the full ones.
+
+        Args:
+            indices: variables that stay free, each once, in their new order.
+            at: feasible state that fixes the others; the incumbent when None.
+
+        Raises:
+            ProblemError: an index that repeats or is out of range; no state to fix the others at.
+        """
+        free = np.asarray(indices, dtype=np.intp)
+        if free.ndim != 1 or len(np.unique(free)) != len(free):
+            raise ProblemError("indices must be a list of different variables")
+        if len(free) and not (0 <= free.min() and free.max() < self.n):
+            raise ProblemError(f"indices must lie in 0..{self.n - 1}")
+        if at is None and self.initial is None:
+            raise ProblemError("the problem has no incumbent: pass at=, the state of the others")
+        state = self.checked_state(self.initial if at is None else at)
+        rest = state.copy()
+        rest[free] = False
+        fixed = self if at is None else replace(self, initial=state)
+        return fixed._take(
+            free,
+            linear=self.fields(rest)[free],
+            offset=float(self.energy(rest)),
+            cardinality=int(state[free].sum()),
+        )
+
+    def blinded(self) -> CardinalityProblem:
+        """The problem without incumbent, layer positions and provenance: what a solver may see."""
+        return replace(self, initial=None, indices=None, meta={})
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of every array and number of the problem; `meta` does not count."""
+        digest = hashlib.sha256()
+        for name in ("factor", "quadratic", "linear", "initial", "indices"):
+            array = getattr(self, name)
+            if array is not None:
+                digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{self.cardinality} {self.offset!r} {self.scale!r}".encode())
+        return digest.hexdigest()
+
+
+def _finite(name: str, values: ArrayLike, ndim: int) -> Floats:
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    if array.ndim != ndim:
+        raise ProblemError(f"{name} has {array.ndim} dimensions, expected {ndim}")
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ProblemError(f"{name}{bad} is not finite")
+    return _frozen(array)
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only view, so that a frozen problem cannot change under its hash."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
