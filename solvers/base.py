@@ -31,6 +31,8 @@ from solvers.problem import Bools, CardinalityProblem
 Lane = Literal["native", "penalised"]
 OnIncumbent = Callable[[Bools], None]
 
+UNLIMITED = 2**62
+
 TIMING_KEYS = ("convert", "preprocess", "queue", "execute", "postprocess", "repair")
 
 
@@ -108,6 +110,44 @@ class Solution:
     states: NDArray[Any]
     info: dict[str, Any] = field(default_factory=dict)
     vectors: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class ReadPool:
+    """Collects the reads of a solver that makes them one at a time.
+
+    The first `MAX_ROWS` reads are kept in order, so that success shares can be counted; after that
+    only a new best is, in place of the last row.
+
+    Attributes:
+        reads: reads made so far.
+        best: energy of the best one.
+    """
+
+    MAX_ROWS: ClassVar[int] = 1000
+
+    def __init__(self, problem: CardinalityProblem, request: Request) -> None:
+        self.reads = 0
+        self.best = np.inf
+        self._problem = problem
+        self._request = request
+        self._rows: list[Bools] = []
+
+    def add(self, state: Bools) -> None:
+        """Takes a feasible state, shape (n,); reports it if it is the best so far."""
+        self.reads += 1
+        energy = float(self._problem.energy(state))
+        better = energy < self.best
+        if better:
+            self.best = energy
+            self._request.report(state)
+        if len(self._rows) < self.MAX_ROWS:
+            self._rows.append(state)
+        elif better:
+            self._rows[-1] = state
+
+    def solution(self, **info: Any) -> Solution:
+        """What `_solve` returns."""
+        return Solution(np.array(self._rows), {"reads": self.reads, **info})
 
 
 class CardinalitySampler(dimod.Sampler):
@@ -203,7 +243,7 @@ class CardinalitySampler(dimod.Sampler):
             )
 
     def _forced(self, problem: CardinalityProblem, request: Request) -> Solution:
-        """k = 0 and k = n leave one feasible state."""
+        """With k = 0 or k = n there is one feasible state."""
         state = np.full(problem.n, problem.cardinality > 0)
         request.report(state)
         raw = {"raw_sample": state[None].astype(np.int8)} if self.lane == "penalised" else {}
@@ -273,9 +313,7 @@ class CardinalitySampler(dimod.Sampler):
         rows = samples.record.sample[:, : bqm.num_variables]
         if bqm.vartype is dimod.SPIN:
             rows = 2 * rows - 1
-        return dimod.SampleSet.from_samples_bqm(
-            (rows, list(bqm.variables)), bqm, info=samples.info
-        )
+        return dimod.SampleSet.from_samples_bqm((rows, list(bqm.variables)), bqm, info=samples.info)
 
 
 def problem_from_bqm(

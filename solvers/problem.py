@@ -146,7 +146,9 @@ class CardinalityProblem:
         """E(x) in float64, feasible or not: () for x of shape (n,), (m,) for (m, n)."""
         x = np.asarray(x, dtype=np.float64)
         if x.shape[-1:] != (self.n,) or x.ndim > 2:
-            raise ProblemError(f"states have shape {x.shape}, expected ({self.n},) or (m, {self.n})")
+            raise ProblemError(
+                f"states have shape {x.shape}, expected ({self.n},) or (m, {self.n})"
+            )
         return np.asarray(self._quadratic_part(x) + x @ self.linear + self.offset)
 
     def _quadratic_part(self, x: Floats) -> Floats:
@@ -247,11 +249,12 @@ class CardinalityProblem:
         free = np.asarray(indices, dtype=np.intp)
         if free.ndim != 1 or len(np.unique(free)) != len(free):
             raise ProblemError("indices must be a list of different variables")
-        if len(free) and not (0 <= free.min() and free.max() < self.n):
+        if len(free) and (free.min() < 0 or free.max() >= self.n):
             raise ProblemError(f"indices must lie in 0..{self.n - 1}")
-        if at is None and self.initial is None:
+        others = self.initial if at is None else at
+        if others is None:
             raise ProblemError("the problem has no incumbent: pass at=, the state of the others")
-        state = self.checked_state(self.initial if at is None else at)
+        state = self.checked_state(others)
         rest = state.copy()
         rest[free] = False
         fixed = self if at is None else replace(self, initial=state)

@@ -1,0 +1,278 @@
+"""Certified lower bound from the continuous relaxation, and the mask it rounds to.
+
+For every vector ``s`` in R^r, ``1/2 ||A x||^2 >= s.(A x) - 1/2 ||s||^2``, hence
+
+    L(s) = offset - 1/2 ||s||^2 + (sum of the k smallest entries of A's + c)  <=  E(x)
+
+for every feasible x. The best ``s`` is ``A x*`` at the optimum ``x*`` of the relaxation
+``0 <= x <= 1, sum x = k``, found by fully-corrective Frank-Wolfe (Holloway 1974; Jaggi 2013): the
+linear subproblem is a selection of the k smallest reduced costs, the corrective step a small
+quadratic program over the vertices found so far. ``s`` is the certificate: anyone can evaluate
+L(s).
+
+Reduced-cost fixing: forcing a variable against the selection raises L(s) by its distance to the
+selection's threshold; where that passes the best known energy the variable is settled. The
+variables left are the core.
+
+A dense indefinite ``G`` is made convex first by ``x_i^2 = x_i``: ``G + t I`` and ``c - t / 2``
+have the same energies on binary x.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.base import CardinalitySampler, Request, Solution
+from solvers.descent import descend_until
+from solvers.problem import Bools, CardinalityProblem, Floats
+from solvers.repair import LocalSearch
+
+MAX_ITERATIONS = 2000
+# Energies are sums of n terms; two that agree to this share of the terms' size are equal.
+ROUND_OFF = 1e-13
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A certified interval around the optimum.
+
+    Attributes:
+        lower_bound: ``L(dual)``; no feasible state has less energy.
+        dual: the certificate ``s``, shape (r,), of the convexified problem.
+        relaxed: optimum of the relaxation, shape (n,) in [0, 1].
+        state: the rounded state after descent, shape (n,) of bool.
+        upper_bound: its energy.
+        tolerance: round-off of both bounds.
+        core_size: variables not settled by reduced costs.
+        iterations: Frank-Wolfe steps.
+        seconds: wall time of all of it.
+    """
+
+    lower_bound: float
+    dual: Floats
+    relaxed: Floats
+    state: Bools
+    upper_bound: float
+    tolerance: float
+    core_size: int
+    iterations: int
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """``upper_bound - lower_bound``, not less than 0."""
+        return max(0.0, self.upper_bound - self.lower_bound)
+
+    @property
+    def proved_optimal(self) -> bool:
+        """Whether `state` is optimal up to round-off, by bound or because no variable is open."""
+        return self.gap <= self.tolerance or self.core_size == 0
+
+
+def convexified(problem: CardinalityProblem) -> CardinalityProblem:
+    """An equal problem on binary x with a factor; the problem itself if it has one."""
+    if problem.factor is not None:
+        return problem
+    assert problem.quadratic is not None
+    values, vectors = np.linalg.eigh(problem.quadratic)
+    shift = max(0.0, -float(values[0])) if len(values) else 0.0
+    factor = np.sqrt(np.maximum(values + shift, 0.0))[:, None] * vectors.T
+    # The rounding of the factor is put into the linear term, so that energies agree to round-off.
+    diagonal = np.einsum("ri,ri->i", factor, factor) - problem.diagonal
+    return replace(problem, quadratic=None, factor=factor, linear=problem.linear - diagonal / 2)
+
+
+def dual_value(problem: CardinalityProblem, s: Floats) -> float:
+    """``L(s)``, a lower bound on every feasible energy for any `s` of shape (r,).
+
+    Args:
+        problem: with a factor of shape (r, n).
+        s: any vector.
+    """
+    assert problem.factor is not None
+    g = s @ problem.factor + problem.linear
+    return problem.offset - 0.5 * float(s @ s) + _least(g, problem.cardinality)
+
+
+def _least(g: Floats, k: int) -> float:
+    """Sum of the k smallest entries."""
+    return float(np.partition(g, k - 1)[:k].sum()) if k else 0.0
+
+
+def _vertex(g: Floats, k: int) -> NDArray[np.intp]:
+    """The places of the k smallest entries, sorted: the vertex that a linear objective g picks."""
+    return np.sort(np.argpartition(g, k - 1)[:k])
+
+
+def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
+    """Solve the relaxation, certify it, round it, descend.
+
+    Args:
+        problem: 0 < k < n.
+        deadline: `time.perf_counter` value after which the best bound so far is returned.
+
+    Returns:
+        The interval; valid whenever the iteration stops.
+    """
+    start = time.perf_counter()
+    convex = convexified(problem)
+    A, c, k = convex.factor, convex.linear, convex.cardinality
+    assert A is not None
+    s = np.zeros(len(A))
+    vertices: list[NDArray[np.intp]] = []
+    P = np.empty((len(A), 0))
+    costs = np.empty(0)
+    weights = np.empty(0)
+    lower, dual = -np.inf, s
+    iterations = 0
+    scale = 0.0
+    while iterations < MAX_ITERATIONS:
+        iterations += 1
+        g = s @ A + c
+        picked = _vertex(g, k)
+        value = -0.5 * float(s @ s) + float(g[picked].sum())
+        if value > lower:
+            lower, dual = value, s
+        if vertices:
+            primal = 0.5 * float(s @ s) + float(costs @ weights)
+            scale = 0.5 * float(s @ s) + float(np.abs(g[picked]).sum()) + abs(primal)
+            if primal - lower <= ROUND_OFF * scale or time.perf_counter() >= deadline:
+                break
+            if any(np.array_equal(picked, known) for known in vertices):
+                break
+        vertices.append(picked)
+        P = np.column_stack([P, A[:, picked].sum(axis=1)])
+        costs = np.append(costs, c[picked].sum())
+        weights = np.append(weights, 1.0 if len(vertices) == 1 else 0.0)
+        weights = simplex_minimum(P, costs, weights)
+        keep = weights > 0
+        vertices = [v for v, kept in zip(vertices, keep, strict=True) if kept]
+        P, costs, weights = P[:, keep], costs[keep], weights[keep]
+        s = P @ weights
+    relaxed = np.zeros(problem.n)
+    for picked, weight in zip(vertices, weights, strict=True):
+        relaxed[picked] += weight
+    state = _rounded(problem, relaxed, dual @ A + c, deadline)
+    upper = float(problem.energy(state))
+    lower += convex.offset
+    tolerance = ROUND_OFF * (scale + abs(convex.offset)) + 1e-300
+    return Bound(
+        lower_bound=lower,
+        dual=dual,
+        relaxed=np.clip(relaxed, 0.0, 1.0),
+        state=state,
+        upper_bound=upper,
+        tolerance=tolerance,
+        core_size=int(core(dual @ A + c, k, upper - lower + tolerance).sum()),
+        iterations=iterations,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
+    """Minimises ``1/2 ||P w||^2 + costs.w`` over the simplex, from a feasible `weights`.
+
+    Active set (Wolfe 1976): the minimum over the affine hull of the active columns; where it leaves
+    the simplex, the step is cut and the blocking column dropped.
+
+    Args:
+        P: shape (r, m).
+        costs: shape (m,).
+        weights: shape (m,), >= 0, sum 1; the last column is the one just added.
+
+    Returns:
+        Optimal weights over the columns that stay active, shape (m,).
+    """
+    m = len(costs)
+    active = weights > 0
+    active[-1] = True
+    weights = weights.copy()
+    for _ in range(10 * m):
+        chosen = np.flatnonzero(active)
+        direction = np.zeros(m)
+        direction[chosen], longest = _affine_step(P[:, chosen], costs[chosen], weights[chosen])
+        falling = np.flatnonzero(direction < 0)
+        ratios = -weights[falling] / direction[falling]
+        step = min(longest, float(ratios.min(initial=np.inf)))
+        if not np.isfinite(step):
+            break
+        weights = np.maximum(weights + step * direction, 0.0)
+        if step == longest:
+            break
+        blocking = falling[int(np.argmin(ratios))]
+        weights[blocking] = 0.0
+        active[blocking] = False
+    return weights / weights.sum()
+
+
+def _affine_step(P: Floats, costs: Floats, weights: Floats) -> tuple[Floats, float]:
+    """From `weights` towards the minimum over ``sum w = 1``.
+
+    Returns:
+        A direction, shape (m,), and how far along it the minimum lies: 1 for a Newton step, inf
+        where the columns are affinely dependent and the energy falls for ever.
+    """
+    # In the differences to the first column the constraint disappears.
+    D = P[:, 1:] - P[:, :1]
+    q = D.T @ (P @ weights) + (costs[1:] - costs[0])
+    _, sigma, V = np.linalg.svd(D, full_matrices=False)
+    V = V[sigma > 1e-11 * sigma.max(initial=0.0)]
+    sigma = sigma[: len(V)]
+    coordinates = V @ q
+    free = q - V.T @ coordinates
+    if np.linalg.norm(free) > 1e-9 * np.linalg.norm(q):
+        y, longest = -free, np.inf
+    else:
+        y, longest = -V.T @ (coordinates / sigma**2), 1.0
+    return np.concatenate([[-y.sum()], y]), longest
+
+
+def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: float) -> Bools:
+    """The k largest entries of x, ties by reduced cost, then swap descent."""
+    order = np.lexsort((g, -np.round(x, 9)))
+    state = np.zeros(problem.n, dtype=np.bool_)
+    state[order[: problem.cardinality]] = True
+    return descend_until(LocalSearch(problem), state, deadline)
+
+
+def core(g: Floats, k: int, gap: float) -> Bools:
+    """Variables that reduced costs leave open, shape (n,) of bool.
+
+    Args:
+        g: reduced costs ``A's + c``, shape (n,).
+        k: 0 < k < n.
+        gap: best known energy less ``L(s)``.
+    """
+    order = np.argsort(g, kind="stable")
+    inside = np.zeros(len(g), dtype=np.bool_)
+    inside[order[:k]] = True
+    raise_out = g[order[k]] - g
+    raise_in = g - g[order[k - 1]]
+    return np.where(inside, raise_out, raise_in) <= gap
+
+
+class Relaxation(CardinalitySampler):
+    """Certified bound by Frank-Wolfe, rounding, descent; one deterministic read."""
+
+    name = "relaxation"
+    honours = ("time_limit",)
+
+    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        with request.timing.stage("execute"):
+            found = bound(problem, request.deadline)
+        request.report(found.state)
+        return Solution(
+            found.state[None],
+            {
+                "lower_bound": found.lower_bound,
+                "proved_optimal": found.proved_optimal,
+                "certificate": found.dual.tolist(),
+                "core_size": found.core_size,
+                "iterations": found.iterations,
+            },
+        )
