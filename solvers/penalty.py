@@ -157,6 +157,8 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         if parameters.pop("initial_state", None) is not None:
             raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
         self.check_size(bqm.num_variables)
+        if not bqm.num_variables:
+            return dimod.SampleSet.from_samples_bqm({}, bqm)
         budget = Budget(
             parameters.pop("time_limit", None),
             parameters.pop("num_reads", None),

@@ -1,0 +1,226 @@
+"""One contract for every registered solver, in both lanes."""
+
+import json
+import time
+import unittest
+
+import dimod
+import dimod.testing
+import numpy as np
+import pytest
+
+from solvers import Budget, CardinalityProblem, CardinalitySampler, SolverError, available, make
+from solvers.base import TIMING_KEYS
+from solvers.errors import ParameterError, ProblemError, UnavailableError, UnknownSolverError
+from solvers.registry import SOLVERS, entry
+
+each_solver = pytest.mark.parametrize("name", SOLVERS)
+
+
+def problem(n=8, k=None, seed=0, rank=3):
+    """No symmetry: reversing or permuting the variables gives another problem."""
+    rng = np.random.default_rng(seed)
+    k = n // 2 if k is None else k
+    initial = np.zeros(n, dtype=bool)
+    initial[rng.permutation(n)[:k]] = True
+    return CardinalityProblem(
+        linear=rng.normal(size=n) + np.arange(n) / max(n, 1),
+        cardinality=k,
+        factor=rng.normal(size=(rank, n)),
+        offset=0.7,
+        initial=initial,
+    )
+
+
+def check(sampler, given, samples):
+    """What holds of every answer."""
+    states = samples.record.sample
+    assert samples.vartype is dimod.BINARY
+    assert list(samples.variables) == list(range(given.n))
+    assert given.is_feasible(states).all()
+    assert np.abs(samples.record.energy - given.energy(states)).max() <= 1e-9
+    info = samples.info
+    assert info["solver"] == sampler.name
+    assert info["lane"] == sampler.lane
+    assert set(info["timing"]) == set(TIMING_KEYS)
+    assert all(seconds >= 0 for seconds in info["timing"].values())
+    assert info["received_incumbent"] is False
+    if sampler.lane == "penalised":
+        raw = samples.record.raw_sample
+        assert raw.shape == states.shape
+        assert np.isin(raw, (0, 1)).all()
+    if "lower_bound" in info:
+        assert info["lower_bound"] <= samples.first.energy + 1e-9
+    assert json.dumps(info["timing"])
+
+
+@each_solver
+def test_registry_and_class_agree(name):
+    sampler = make(name)
+    assert sampler.name == name
+    assert sampler.lane == entry(name).lane
+    assert available()[name] is None
+    assert isinstance(sampler, CardinalitySampler)
+    dimod.testing.assert_sampler_api(sampler)
+    assert json.dumps(sampler.properties)
+
+
+for solver in SOLVERS:
+    case = type(solver, (unittest.TestCase,), {"__module__": __name__})
+    load = dimod.testing.load_sampler_bqm_tests(lambda name=solver: make(name), 6)
+    globals()[f"TestDimodSuite_{solver}"] = load(case)
+
+
+@each_solver
+def test_answers_are_feasible_and_scored_right(name):
+    sampler, given = make(name), problem()
+    found = []
+    samples = sampler.sample_problem(
+        given.blinded(), budget=Budget(reads=20), seed=3, on_incumbent=found.append
+    )
+    check(sampler, given, samples)
+    energies = given.energy(np.array(found))
+    assert given.is_feasible(np.array(found)).all()
+    assert (np.diff(energies) < 0).all()
+    assert energies[-1] == pytest.approx(samples.first.energy, abs=1e-12)
+
+
+@each_solver
+@pytest.mark.parametrize(
+    "given",
+    [
+        problem(0),
+        problem(1, 0),
+        problem(1, 1),
+        problem(6, 0),
+        problem(6, 6),
+        problem(5, 1),
+        problem(5, 4),
+        problem(2, 1),
+        problem(6, 3, rank=0),
+        CardinalityProblem(linear=np.zeros(6), cardinality=3, factor=np.zeros((2, 6))),
+        CardinalityProblem(linear=np.ones(6), cardinality=2, quadratic=np.ones((6, 6))),
+        CardinalityProblem(linear=np.zeros(4), cardinality=2, quadratic=-np.eye(4)),
+    ],
+    ids=lambda p: f"n{p.n}k{p.cardinality}r{p.rank}",
+)
+def test_degenerate_problems(name, given):
+    sampler = make(name)
+    check(sampler, given, sampler.sample_problem(given.blinded(), budget=Budget(reads=3), seed=1))
+
+
+@each_solver
+def test_the_seed_decides(name):
+    given = problem(12).blinded()
+    budget = Budget(reads=5)
+    one, again = (make(name).sample_problem(given, budget=budget, seed=5) for _ in range(2))
+    assert (one.record.sample == again.record.sample).all()
+
+
+def test_another_seed_makes_another_draw():
+    given = problem(12).blinded()
+    for name in ("random", "qaoa-aer", "qaoa-braket-local"):
+        one, other = (
+            make(name).sample_problem(given, budget=Budget(reads=20), seed=seed) for seed in (5, 6)
+        )
+        assert (one.record.raw_sample != other.record.raw_sample).any()
+
+
+@each_solver
+def test_no_time_limit_is_overrun_by_far(name):
+    sampler = make(name)
+    if "time_limit" not in sampler.honours:
+        pytest.skip("does not claim to honour a time limit")
+    given = problem(200, rank=8).blinded()
+    sampler.sample_problem(given, budget=Budget(reads=1), seed=0)
+    start = time.perf_counter()
+    sampler.sample_problem(given, budget=Budget(time_limit=0.2), seed=0)
+    # Generous on purpose: one read of slack and a loaded machine; a hang would take minutes.
+    assert time.perf_counter() - start < 5
+
+
+@each_solver
+def test_unknown_keywords_are_refused(name):
+    with pytest.raises(ParameterError, match="nonsense"):
+        make(name).sample_problem(problem(), nonsense=1)
+    bqm = problem().to_bqm()
+    with pytest.raises(ParameterError, match="nonsense"):
+        make(name).sample(bqm, cardinality=4, nonsense=1)
+    with pytest.raises(ParameterError, match="nonsense"):
+        make(name).sample(bqm, nonsense=1)
+
+
+@each_solver
+def test_incumbent_is_used_or_refused(name):
+    sampler, given = make(name), problem(12)
+    if not sampler.takes_initial:
+        with pytest.raises(ParameterError, match="leave it out"):
+            sampler.sample_problem(given.blinded(), initial=given.initial)
+        return
+    samples = sampler.sample_problem(
+        given.blinded(), initial=given.initial, budget=Budget(reads=1), seed=0
+    )
+    assert samples.info["received_incumbent"] is True
+    with pytest.raises(ProblemError, match="expected 6"):
+        sampler.sample_problem(given, initial=np.ones(12))
+
+
+@each_solver
+def test_too_many_variables_is_dimods_size_error(name):
+    sampler = make(name)
+    if sampler.max_variables is None:
+        pytest.skip("no size limit")
+    given = problem(sampler.max_variables + 1)
+    with pytest.raises(dimod.exceptions.BinaryQuadraticModelSizeError, match="at most"):
+        sampler.sample_problem(given)
+
+
+@each_solver
+@pytest.mark.parametrize("vartype", ["SPIN", "BINARY"])
+def test_as_a_dimod_sampler_with_cardinality(name, vartype):
+    rng = np.random.default_rng(1)
+    labels = ["d", "b", ("a", 1), 7, "c"]
+    bqm = dimod.BinaryQuadraticModel(vartype)
+    for i, u in enumerate(labels):
+        bqm.add_linear(u, rng.normal())
+        for v in labels[:i]:
+            bqm.add_quadratic(u, v, rng.normal())
+    bqm.offset = 1.5
+    samples = make(name).sample(bqm, cardinality=2, num_reads=10, seed=2)
+    assert samples.vartype is bqm.vartype
+    assert set(samples.variables) == set(labels)
+    dimod.testing.assert_response_energies(samples, bqm)
+    assert ((samples.record.sample > 0).sum(axis=1) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"time_limit": 0}, "time_limit is 0"),
+        ({"time_limit": float("nan")}, "time_limit is nan"),
+        ({"reads": 0}, "reads is 0"),
+        ({"sweeps": 1.5}, "sweeps is 1.5"),
+    ],
+)
+def test_impossible_budgets(budget, words):
+    with pytest.raises(ParameterError, match=words):
+        Budget(**budget)
+
+
+def test_unknown_solver_names_the_known_ones():
+    with pytest.raises(UnknownSolverError, match="annealing"):
+        make("anealing")
+
+
+def test_missing_package_names_the_remedy(monkeypatch):
+    monkeypatch.setattr("solvers.registry.find_spec", lambda module: None)
+    with pytest.raises(UnavailableError, match="needs the package 'neal'"):
+        make("neal")
+    assert issubclass(UnavailableError, SolverError)
+
+
+def test_neal_is_the_class_of_dwave_samplers():
+    import neal
+    from dwave.samplers import SimulatedAnnealingSampler
+
+    assert neal.SimulatedAnnealingSampler is SimulatedAnnealingSampler
