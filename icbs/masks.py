@@ -1,0 +1,121 @@
+"""Masks at an exact density, weights held fixed, and weights that were tried lately.
+
+A mask is True where a weight is kept; ``density`` is the kept fraction.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, get_args
+
+import torch
+
+from icbs.errors import DensityError
+
+Group = Literal["layer", "output", "input"]
+
+
+def checked_density(density: float) -> float:
+    """The density, if it lies strictly between 0 and 1.
+
+    Raises:
+        DensityError: it does not.
+    """
+    if not 0 < density < 1:
+        raise DensityError(
+            f"density is {density}, expected the fraction of weights to keep, above 0 and below 1"
+        )
+    return float(density)
+
+
+def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer") -> torch.Tensor:
+    """Keeps the weights with the largest scores.
+
+    Args:
+        scores: shape (out, in); larger means keep.
+        density: fraction to keep, 0 < density < 1.
+        group: weights compete within the whole layer, within each output (row) or within each
+            input (column).
+
+    Returns:
+        Bool mask, shape (out, in), with exactly ``round(density * out * in)`` True; rows (columns)
+        differ by at most one. Ties go to the smaller index.
+
+    Raises:
+        DensityError: density out of range, scores that are NaN, or an unknown group.
+    """
+    checked_density(density)
+    if group not in get_args(Group):
+        raise DensityError(f"group is {group!r}, expected one of {', '.join(get_args(Group))}")
+    if torch.isnan(scores).any():
+        raise DensityError("the scores hold NaN: check the weights and the calibration data")
+    if group == "input":
+        return mask_at_density(scores.T, density, "output").T.contiguous()
+    rows = scores.reshape(1, -1) if group == "layer" else scores
+    total = round(density * scores.numel())
+    # Row r gets what makes the first r+1 rows as even as whole numbers allow.
+    ends = torch.arange(len(rows) + 1, device=scores.device) * total // len(rows)
+    ranks = rows.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return (ranks < ends.diff()[:, None]).reshape(scores.shape)
+
+
+def fixed_weights(
+    scores: torch.Tensor, kept: torch.Tensor, most: float = 0.0, least: float = 0.0
+) -> torch.Tensor:
+    """Weights that no block may touch: clearly salient ones stay, clearly useless ones stay out.
+
+    Args:
+        scores: saliency, shape (out, in).
+        kept: current mask, shape (out, in).
+        most: fraction of the kept weights, the most salient of them.
+        least: fraction of the pruned weights, the least salient of them.
+
+    Returns:
+        Bool, shape (out, in), True where fixed.
+
+    Raises:
+        DensityError: fractions outside 0..1.
+    """
+    fixed = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    for name, fraction, side, descending in (
+        ("most", most, kept.reshape(-1), True),
+        ("least", least, ~kept.reshape(-1), False),
+    ):
+        if not 0 <= fraction <= 1:
+            raise DensityError(f"fixed fraction {name} is {fraction}, expected 0 to 1")
+        members = side.nonzero().reshape(-1)
+        order = scores.reshape(-1)[members].argsort(descending=descending, stable=True)
+        fixed[members[order[: round(fraction * len(members))]]] = True
+    return fixed.reshape(scores.shape)
+
+
+class Tabu:
+    """Weights that were in a block lately and are passed over until others had their turn.
+
+    Attributes:
+        active: bool, shape (size,), True where tabu.
+    """
+
+    def __init__(self, size: int, capacity: int, device: torch.device | str = "cpu") -> None:
+        self.capacity = capacity
+        self.active = torch.zeros(size, dtype=torch.bool, device=device)
+        self._blocks: deque[torch.Tensor] = deque()
+        self._count = 0
+
+    def add(self, indices: torch.Tensor) -> None:
+        """Makes a block's weights tabu; the oldest blocks are released beyond the capacity."""
+        fresh = indices[~self.active[indices]]
+        self.active[fresh] = True
+        self._blocks.append(fresh)
+        self._count += len(fresh)
+        while self._count > self.capacity and self.release():
+            pass
+
+    def release(self) -> bool:
+        """Releases the oldest block; False if there is none."""
+        if not self._blocks:
+            return False
+        oldest = self._blocks.popleft()
+        self.active[oldest] = False
+        self._count -= len(oldest)
+        return True

@@ -1,0 +1,100 @@
+"""A solver's answer as swaps of weights, to be applied in whole, in part, or undone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from icbs.layers import PrunedLayer
+from solvers.base import Budget, CardinalitySampler
+from solvers.problem import CardinalityProblem
+
+
+class Move:
+    """The swaps that lead from a block's incumbent to a better state.
+
+    Swaps are ordered by what the incumbent's gradient promises, so that a share of them is the
+    better part.
+
+    Attributes:
+        layer: where it applies.
+        n: variables of the block.
+        k: of them pruned.
+    """
+
+    def __init__(
+        self, problem: CardinalityProblem, layer: PrunedLayer, state: NDArray[np.bool_]
+    ) -> None:
+        assert problem.initial is not None
+        assert problem.indices is not None
+        self.layer, self.n, self.k = layer, problem.n, problem.cardinality
+        self._problem = problem
+        fields = problem.fields(problem.initial)
+        revived = np.flatnonzero(problem.initial & ~state)
+        pruned = np.flatnonzero(~problem.initial & state)
+        self._revived = revived[np.argsort(-fields[revived], kind="stable")]
+        self._pruned = pruned[np.argsort(fields[pruned], kind="stable")]
+        self._applied: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def swaps(self, share: float) -> int:
+        """Number of swaps in a share of the move."""
+        return int(np.ceil(share * len(self._revived)))
+
+    def predicted(self, share: float) -> float:
+        """Predicted loss change of a share of the move, in nats per token."""
+        m = self.swaps(share)
+        state = self._problem.initial.copy()  # type: ignore[union-attr]
+        state[self._revived[:m]] = False
+        state[self._pruned[:m]] = True
+        return float(self._problem.energy(state)) * self._problem.scale
+
+    def apply(self, share: float) -> None:
+        """Takes a share of the swaps."""
+        m = self.swaps(share)
+        positions = self._problem.indices
+        assert positions is not None
+        device = self.layer.dense.device
+        revived = torch.from_numpy(positions[self._revived[:m]]).to(device)
+        pruned = torch.from_numpy(positions[self._pruned[:m]]).to(device)
+        self.layer.swap(revived, pruned)
+        self._applied = (revived, pruned)
+
+    def undo(self) -> None:
+        """Takes the applied swaps back."""
+        assert self._applied is not None
+        revived, pruned = self._applied
+        self.layer.swap(pruned, revived)
+        self._applied = None
+
+    def retire(self) -> None:
+        """Makes the block's weights tabu."""
+        assert self._problem.indices is not None
+        self.layer.tabu.add(torch.tensor(self._problem.indices, device=self.layer.dense.device))
+
+
+def best_move(
+    problem: CardinalityProblem,
+    layer: PrunedLayer,
+    solver: CardinalitySampler,
+    budget: Budget | None,
+    seed: int,
+) -> Move:
+    """Solves the block.
+
+    Every sample is scored anew; the incumbent stands unless a feasible one is better.
+    """
+    initial = problem.initial if solver.takes_initial else None
+    samples = solver.sample_problem(problem, budget=budget, seed=seed, initial=initial)
+    # By variable, because a sampler may order its columns as it likes.
+    order = np.argsort(np.asarray(samples.variables))
+    states = np.asarray(samples.record.sample)[:, order].astype(np.bool_)
+    states = states[problem.is_feasible(states)]
+    best = problem.initial
+    assert best is not None
+    if len(states):
+        energies = problem.energy(states)
+        winner = int(np.argmin(energies))
+        if energies[winner] < 0:
+            best = states[winner]
+    return Move(problem, layer, best)
