@@ -1,0 +1,331 @@
+"""One SQLite file per study: instances, runs, incumbents and named blobs.
+
+A cell is written in one transaction, so a driver that dies loses at most the cell it was running.
+Only the driver writes; workers read.
+
+>>> from experiments.store import load
+>>> load("demo.sqlite").groupby("solver")["gap"].median()
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+
+from experiments import hardness
+from experiments.errors import StoreError
+from experiments.references import annotate
+from experiments.schema import APPLICATION_ID, SCHEMA, TABLES
+from solvers import formats
+from solvers.problem import CardinalityProblem
+
+_TABLE = "application/json; table"
+_FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
+
+
+class Store:
+    """A study's records.
+
+    Args:
+        path: the SQLite file.
+        create: make the file if it is not there, and open it for writing.
+
+    Raises:
+        StoreError: no such file, no store, another schema version, a folder that is not writable.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = False) -> None:
+        self.path = Path(path)
+        self._writes = create
+        fresh = not self.path.exists() or self.path.stat().st_size == 0
+        if fresh and not create:
+            raise StoreError(f"store {self.path} does not exist or is empty; run a study into it")
+        with self._clear_errors():
+            mode = "rwc" if create else "ro"
+            uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
+        try:
+            with self._clear_errors():
+                if fresh:
+                    self._create()
+                self._check()
+                if create:
+                    # WAL: readers never wait for the driver. NORMAL survives a killed process; a
+                    # power cut may cost the last cells, which the next run repeats.
+                    self._db.execute("PRAGMA journal_mode = WAL")
+                    self._db.execute("PRAGMA synchronous = NORMAL")
+                    self._db.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; a clean close leaves no -wal file behind."""
+        self._db.close()
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"store {self.path}: {error}; check that the folder exists, is writable and has "
+                "space, and that no other driver holds the file"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path} is not a store, or is damaged: {error}") from error
+        except OSError as error:
+            raise StoreError(f"store {self.path}: {error.strerror}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._clear_errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _create(self) -> None:
+        with self._transaction() as db:
+            for statement in TABLES.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
+            db.execute(f"PRAGMA user_version = {SCHEMA:d}")
+
+    def _check(self) -> None:
+        (kind,) = self._db.execute("PRAGMA application_id").fetchone()
+        if kind != APPLICATION_ID:
+            raise StoreError(f"{self.path} is a database but not a store of studies")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA:
+            raise StoreError(
+                f"store {self.path} has schema version {version}, this program reads {SCHEMA}; "
+                "use the version of icbs-bench that wrote it"
+            )
+
+    def add_invocation(
+        self, study: str, settings: Mapping[str, Any], host: Mapping[str, Any]
+    ) -> int:
+        """Notes that a driver starts; returns the number its runs refer to."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO invocations (started, study, settings, host) VALUES (?, ?, ?, ?)",
+                (
+                    datetime.now(UTC).isoformat(timespec="seconds"),
+                    study,
+                    json.dumps(dict(settings), default=repr),
+                    json.dumps(dict(host)),
+                ),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def add_instance(self, problem: CardinalityProblem, name: str) -> str:
+        """Keeps the problem, its container and its hardness; returns its content hash."""
+        identity = problem.content_hash
+        known = self._rows("SELECT 1 FROM instances WHERE id = ?", (identity,))
+        if known:
+            return identity
+        facts = asdict(hardness.describe(problem))
+        facts["instance_bound"] = facts.pop("lower_bound")
+        facts["instance_upper"] = facts.pop("upper_bound")
+        meta = problem.meta
+        row = facts | {
+            "id": identity,
+            "name": name,
+            "n": problem.n,
+            "k": problem.cardinality,
+            "rank": problem.rank,
+            "model": _text(meta.get("model")),
+            "layer": _text(meta.get("layer")),
+            "fisher": _text(meta.get("fisher")),
+            "density": meta.get("density"),
+            "step": meta.get("step"),
+            "scale": problem.scale,
+            "build": float(meta.get("build_seconds") or 0.0),
+            "meta": json.dumps(dict(meta), sort_keys=True),
+            "container": _container(problem),
+        }
+        with self._transaction() as db:
+            _insert(db, "instances", row)
+        return identity
+
+    def sizes(self) -> dict[str, int]:
+        """Content hash -> number of variables."""
+        return dict(self._rows("SELECT id, n FROM instances"))
+
+    def build_seconds(self) -> dict[str, float]:
+        """Content hash -> seconds the block took to build."""
+        return dict(self._rows("SELECT id, build FROM instances"))
+
+    def problem(self, instance: str) -> CardinalityProblem:
+        """The problem with that content hash.
+
+        Raises:
+            StoreError: the store does not have it.
+        """
+        rows = self._rows("SELECT container FROM instances WHERE id = ?", (instance,))
+        if not rows:
+            raise StoreError(f"store {self.path} has no instance {instance[:12]}")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"problem{formats.CONTAINER}"
+            path.write_bytes(rows[0][0])
+            return formats.load(path)
+
+    def finished(self) -> set[str]:
+        """Keys of the cells that are in the store, whatever their status."""
+        return {key for (key,) in self._rows("SELECT key FROM runs")}
+
+    def add_run(
+        self, row: Mapping[str, Any], incumbents: Iterable[tuple[float, float]] = ()
+    ) -> None:
+        """Writes one cell in one transaction; a cell that is there already stays as it is."""
+        with self._transaction() as db:
+            if _insert(db, "runs", row):
+                db.executemany(
+                    "INSERT OR REPLACE INTO incumbents (run, seconds, energy) VALUES (?, ?, ?)",
+                    [(row["key"], seconds, energy) for seconds, energy in incumbents],
+                )
+
+    def put_blob(self, name: str, data: bytes, kind: str = "application/octet-stream") -> None:
+        """Keeps bytes under a name, replacing what was there."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO blobs (name, kind, data) VALUES (?, ?, ?)",
+                (name, kind, data),
+            )
+
+    def blob(self, name: str) -> bytes | None:
+        """The bytes under that name, None if there are none."""
+        rows = self._rows("SELECT data FROM blobs WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def put_table(self, name: str, frame: pd.DataFrame) -> None:
+        """Keeps a data frame under a name (`report` knows ``steps`` and ``perplexity``)."""
+        text = frame.to_json(orient="split", index=False, double_precision=15)
+        self.put_blob(name, text.encode(), _TABLE)
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """The data frame under that name, None if there is none."""
+        data = self.blob(name)
+        if data is None:
+            return None
+        return pd.read_json(io.BytesIO(data), orient="split", convert_dates=False)
+
+    def invocations(self) -> list[dict[str, Any]]:
+        """Every driver that wrote here, oldest first, with its settings and host."""
+        rows = self._rows("SELECT id, started, study, settings, host FROM invocations ORDER BY id")
+        return [
+            {"id": i, "started": when, "study": study, **json.loads(settings),
+             "host": json.loads(host)}
+            for i, when, study, settings, host in rows
+        ]  # fmt: skip
+
+    def instances(self) -> pd.DataFrame:
+        """One row an instance, without its container."""
+        frame = self._frame("SELECT * FROM instances ORDER BY n, name")
+        return frame.drop(columns="container")
+
+    def incumbents(self) -> pd.DataFrame:
+        """Improvements over time: run, seconds, energy."""
+        return self._frame("SELECT run, seconds, energy FROM incumbents ORDER BY run, seconds")
+
+    def runs(self) -> pd.DataFrame:
+        """One row a run with its instance's columns, reference and gap (`references.annotate`)."""
+        frame = self._frame("SELECT * FROM runs ORDER BY rowid").drop(columns="state")
+        for flag in _FLAGS:
+            frame[flag] = frame[flag].astype("boolean")
+        instances = self.instances().drop(columns=["build", "meta"])
+        joined = frame.merge(
+            instances.rename(columns={"id": "instance", "name": "instance_name"}), on="instance"
+        )
+        return annotate(joined)
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._clear_errors():
+            return self._db.execute(query, values).fetchall()
+
+    def _frame(self, query: str) -> pd.DataFrame:
+        with self._clear_errors():
+            cursor = self._db.execute(query)
+            names = [column[0] for column in cursor.description]
+            frame = pd.DataFrame(cursor.fetchall(), columns=names)
+        for name in names:
+            if frame[name].isna().all():
+                frame[name] = frame[name].astype("float64")
+        return frame
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """The runs of a store, one row each, with instance columns, reference, tag and gap.
+
+    Raises:
+        StoreError: see `Store`; also a store without a single run.
+    """
+    with Store(path) as store:
+        frame = store.runs()
+    if frame.empty:
+        raise StoreError(f"store {path} has no runs yet; run a study into it first")
+    return frame
+
+
+def export(path: str | Path, out: str | Path) -> Path:
+    """Writes the runs as ``.csv`` or ``.parquet``, by the suffix of `out`.
+
+    Raises:
+        StoreError: another suffix, an empty store, a file that cannot be written.
+    """
+    frame, out = load(path), Path(out)
+    try:
+        if out.suffix == ".csv":
+            frame.to_csv(out, index=False)
+        elif out.suffix == ".parquet":
+            frame.to_parquet(out, index=False)
+        else:
+            raise StoreError(f"export to {out.name!r}; end the name in .csv or .parquet")
+    except ImportError as error:
+        raise StoreError("Parquet needs pyarrow: pip install 'icbs-bench[parquet]'") from error
+    except OSError as error:
+        raise StoreError(f"export {out} cannot be written: {error.strerror}") from error
+    return out
+
+
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> bool:
+    """Inserts unless the key is there; column names come from this package, never from input."""
+    names = ", ".join(f'"{name}"' for name in row)
+    marks = ", ".join("?" * len(row))
+    query = f'INSERT OR IGNORE INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
+    return db.execute(query, tuple(row.values())).rowcount > 0
+
+
+def _container(problem: CardinalityProblem) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return formats.save(problem, Path(folder) / f"problem{formats.CONTAINER}").read_bytes()
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,287 @@
+"""A study: which solvers run on which instances, with what budgets, under which seeds.
+
+A study file is TOML; paths in it are relative to the file::
+
+    name = "by-size"
+    seed = 1
+    instances = ["blocks/*.block.safetensors"]
+    budgets = [0.1, 1.0]                 # seconds, or tables such as {reads = 100}
+    seeds = 3                            # or a list of whole numbers
+    seeds_by_size = {4096 = 1}           # from n = 4096 on, only the first seed
+    give_initial = false
+
+    [[solvers]]
+    name = "neal"
+    label = "neal, weak penalty"         # optional; the name otherwise
+    options = {penalty = 0.01}           # for `solvers.make`
+    parameters = {}                      # for `sample_problem`
+    max_variables = 1024                 # optional; larger instances are skipped and say so
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.errors import StudyError
+from experiments.tomlcheck import expect, refuse_unknown
+from solvers.base import Budget, CardinalitySampler
+from solvers.errors import SolverError
+from solvers.problem import CardinalityProblem
+
+_KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_size",
+         "give_initial")  # fmt: skip
+_SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size")
+
+
+@dataclass(frozen=True)
+class SolverSpec:
+    """One contestant.
+
+    Attributes:
+        name: registry name; with `sampler` given, any name.
+        options: keyword arguments of `solvers.make`.
+        label: what rows and figures call it; the name when empty.
+        parameters: keyword arguments of `sample_problem`.
+        max_variables: the study's own size limit on top of the solver's.
+        seeds_by_size: overrides the study's for this solver.
+        sampler: a ready solver that is not in the registry. With more than one worker it must
+            survive pickling.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    max_variables: int | None = None
+    seeds_by_size: Mapping[int, int] | None = None
+    sampler: CardinalitySampler | None = None
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.name)
+
+    @property
+    def identity(self) -> str:
+        """Everything that decides what the solver does, as canonical JSON."""
+        return json.dumps(
+            [self.name, self.label, dict(self.options), dict(self.parameters)],
+            sort_keys=True,
+            default=repr,
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to be made: solver x instance x budget x seed.
+
+    Attributes:
+        instance: content hash of the problem.
+        n: its variables.
+        solver: position in `Study.solvers`.
+        budget: what the solver may spend.
+        seed_index: the study's seed, as written in the study.
+        key: stable identity; equal keys in two studies mean the same run.
+        seed: what the solver gets, 0 <= seed < 2**31 (Ocean's limit).
+    """
+
+    instance: str
+    n: int
+    solver: int
+    budget: Budget
+    seed_index: int
+    key: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Instances x solvers x budgets x seeds.
+
+    Attributes:
+        name: for titles.
+        instances: container files, globs, or problems.
+        solvers: the contestants; labels must differ. Plain names are accepted.
+        budgets: `Budget` objects; plain numbers are time limits in seconds.
+        seeds: whole numbers; a single number m means 0..m-1.
+        give_initial: hand every solver that can use it the incumbent, and say so in each record.
+        seed: every cell's own seed, and the order of the cells, follow from it.
+        seeds_by_size: ``{n: m}``: from n variables on, only the first m seeds are run.
+
+    Raises:
+        StudyError: a value that cannot be run.
+    """
+
+    name: str
+    instances: Sequence[str | Path | CardinalityProblem]
+    solvers: Sequence[SolverSpec]
+    budgets: Sequence[Budget] = (Budget(time_limit=1.0),)
+    seeds: Sequence[int] = (0, 1, 2)
+    give_initial: bool = False
+    seed: int = 0
+    seeds_by_size: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "instances", tuple(self.instances))
+        specs: list[Any] = list(self.solvers)
+        put(self, "solvers", tuple(SolverSpec(s) if isinstance(s, str) else s for s in specs))
+        put(self, "budgets", tuple(_budget(b) for b in self.budgets))
+        seeds: Any = self.seeds
+        put(self, "seeds", tuple(range(seeds) if isinstance(seeds, int) else seeds))
+        for key in ("instances", "solvers", "budgets", "seeds"):
+            if not getattr(self, key):
+                raise StudyError(f"{key} is empty; give at least one")
+        labels = [spec.label for spec in self.solvers]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise StudyError(f"solvers: two are called {label!r}; give each its own label")
+        for key in ("seeds", "budgets"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise StudyError(f"{key} is {list(values)!r}; each may appear only once")
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Study:
+        """The study in a TOML file.
+
+        Raises:
+            StudyError: a file that cannot be read, an unknown key, or a value of the wrong kind.
+        """
+        path = Path(path)
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StudyError(f"study {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StudyError(f"study {path} is not valid TOML: {error}") from error
+        except RecursionError as error:
+            raise StudyError(f"study {path} nests tables or arrays too deeply") from error
+        try:
+            return cls.from_mapping(table, folder=path.parent, default_name=path.stem)
+        except StudyError as error:
+            raise StudyError(f"study {path}: {error}") from error
+
+    @classmethod
+    def from_mapping(
+        cls, table: Mapping[str, Any], *, folder: Path = Path(), default_name: str = "study"
+    ) -> Study:
+        """The study in a parsed TOML table; relative paths start at `folder`."""
+        refuse_unknown(table, _KEYS)
+        for key in ("instances", "solvers"):
+            if key not in table:
+                raise StudyError(f"{key} is missing; add it")
+        instances = [folder / expect(p, str, "instances", "paths or globs")
+                     for p in expect(table["instances"], list, "instances", "a list")]  # fmt: skip
+        solvers = [_solver(s) for s in expect(table["solvers"], list, "solvers", "a list")]
+        budgets = [_budget(b) for b in expect(table.get("budgets", [1.0]), list, "budgets",
+                                              "a list of seconds")]  # fmt: skip
+        seeds = table.get("seeds", 3)
+        if isinstance(seeds, list):
+            seeds = [_whole(s, "seeds") for s in seeds]
+        else:
+            seeds = range(_whole(seeds, "seeds"))
+        return cls(
+            name=expect(table.get("name", default_name), str, "name", "text"),
+            instances=instances,
+            solvers=solvers,
+            budgets=budgets,
+            seeds=seeds,
+            give_initial=expect(table.get("give_initial", False), bool, "give_initial", "a switch"),
+            seed=_whole(table.get("seed", 0), "seed"),
+            seeds_by_size=_by_size(table.get("seeds_by_size", {})),
+        )
+
+    def cells(self, sizes: Mapping[str, int]) -> list[Cell]:
+        """Every cell, in the order to run them.
+
+        Seed by seed, and shuffled within each seed: a machine that slows down during the study
+        hurts all solvers alike, and a study that is stopped early has every solver on every
+        instance about equally often.
+
+        Args:
+            sizes: content hash -> number of variables, of every instance.
+        """
+        rng = np.random.default_rng(self.seed)
+        order: list[Cell] = []
+        for position, seed in enumerate(self.seeds):
+            batch = list(self._batch(sizes, position, seed))
+            order.extend(batch[i] for i in rng.permutation(len(batch)))
+        return order
+
+    def _batch(self, sizes: Mapping[str, int], position: int, seed: int) -> Iterator[Cell]:
+        for instance, n in sorted(sizes.items()):
+            for number, spec in enumerate(self.solvers):
+                if position >= self._seeds_at(n, spec):
+                    continue
+                for budget in self.budgets:
+                    key = _digest([instance, spec.identity, budget_json(budget), seed,
+                                   self.give_initial, self.seed])  # fmt: skip
+                    cell_seed = int(_digest([self.seed, key]), 16) % 2**31
+                    yield Cell(instance, n, number, budget, seed, key, cell_seed)
+
+    def _seeds_at(self, n: int, spec: SolverSpec) -> int:
+        rules = self.seeds_by_size if spec.seeds_by_size is None else spec.seeds_by_size
+        reached = [size for size in rules if size <= n]
+        return rules[max(reached)] if reached else len(self.seeds)
+
+
+def budget_json(budget: Budget) -> str:
+    """A budget as canonical JSON; limits that are not set are left out."""
+    limits = {"time_limit": budget.time_limit, "reads": budget.reads, "sweeps": budget.sweeps}
+    return json.dumps({k: v for k, v in limits.items() if v is not None}, sort_keys=True)
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _budget(value: Any) -> Budget:
+    if isinstance(value, Budget):
+        return value
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Budget(time_limit=float(value))
+        table = expect(value, dict, "budgets", "seconds or a table such as {reads = 100}")
+        refuse_unknown(table, ("time_limit", "reads", "sweeps"), "budgets")
+        return Budget(**table)
+    except (SolverError, TypeError) as error:
+        raise StudyError(f"budgets: {error}") from error
+
+
+def _solver(table: Any) -> SolverSpec:
+    if isinstance(table, str):
+        return SolverSpec(table)
+    expect(table, dict, "solvers", "names or tables")
+    refuse_unknown(table, _SOLVER_KEYS, "solvers")
+    if "name" not in table:
+        raise StudyError("solvers: a table has no name; `icbs solvers` lists the names")
+    limit, rules = table.get("max_variables"), table.get("seeds_by_size")
+    return SolverSpec(
+        name=expect(table["name"], str, "solvers.name", "text"),
+        options=expect(table.get("options", {}), dict, "solvers.options", "a table"),
+        label=expect(table.get("label", ""), str, "solvers.label", "text"),
+        parameters=expect(table.get("parameters", {}), dict, "solvers.parameters", "a table"),
+        max_variables=None if limit is None else _whole(limit, "solvers.max_variables"),
+        seeds_by_size=None if rules is None else _by_size(rules),
+    )
+
+
+def _by_size(table: Any) -> dict[int, int]:
+    expect(table, dict, "seeds_by_size", "a table such as {4096 = 1}")
+    if not all(size.isascii() and size.isdigit() for size in table):
+        raise StudyError(f"seeds_by_size is {table!r}; its keys are numbers of variables")
+    return {int(size): _whole(count, "seeds_by_size") for size, count in table.items()}
+
+
+def _whole(value: Any, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise StudyError(f"{key} is {value!r}; give a whole number from 0")
+    return value

@@ -1,0 +1,266 @@
+"""Runs one cell: warm-up, clock, call, score. The only place where a solver is called.
+
+The same code runs in the driver and in worker processes. A worker reads its problems from the
+store, so that what crosses the process boundary stays small however large the problems are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.host import load_average
+from experiments.ledger import Ledger
+from experiments.scoring import Incumbents, ScoringError, score
+from experiments.store import Store
+from experiments.study import Cell, SolverSpec, budget_json
+from solvers.base import Budget, CardinalitySampler
+from solvers.problem import CardinalityProblem
+from solvers.registry import make
+
+PROBLEMS_KEPT = 32
+WARM_UP = Budget(time_limit=0.05, reads=1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell with all that a worker needs besides the store.
+
+    Attributes:
+        store: path of the store to read the problem from; the worker never writes it.
+        cell: what to run.
+        spec: with what.
+        give_initial: whether the solver may have the incumbent.
+        build: seconds the block took to build, for the ledger.
+    """
+
+    store: Path
+    cell: Cell
+    spec: SolverSpec
+    give_initial: bool
+    build: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished cell: a row of `runs` and its incumbents."""
+
+    row: dict[str, Any]
+    incumbents: list[tuple[float, float]]
+
+
+class Workbench:
+    """What a process keeps between cells: problems, solver objects, what is warm."""
+
+    def __init__(self) -> None:
+        self._problems: OrderedDict[str, CardinalityProblem] = OrderedDict()
+        self._samplers: dict[str, CardinalitySampler] = {}
+        self._warm: set[tuple[Any, ...]] = set()
+
+    def problem(self, store: Path, instance: str) -> CardinalityProblem:
+        """The problem from the store, or from memory if it was used lately."""
+        if instance not in self._problems:
+            with Store(store) as opened:
+                self._problems[instance] = opened.problem(instance)
+            if len(self._problems) > PROBLEMS_KEPT:
+                self._problems.popitem(last=False)
+        self._problems.move_to_end(instance)
+        return self._problems[instance]
+
+    def sampler(self, spec: SolverSpec) -> CardinalitySampler:
+        """The solver object; made once, so that what it compiled stays compiled."""
+        if spec.identity not in self._samplers:
+            self._samplers[spec.identity] = spec.sampler or make(spec.name, **spec.options)
+        return self._samplers[spec.identity]
+
+    def warm_up(self, spec: SolverSpec, problem: CardinalityProblem) -> None:
+        """One untimed call before a solver's first timed one.
+
+        Imports, JIT compilation and thread pools are warm after any call; a solver that compiles
+        per problem size (circuits) sets ``warm_up_by_size`` and is called once for every (n, k).
+        """
+        sampler = self.sampler(spec)
+        by_size = getattr(sampler, "warm_up_by_size", sampler.name.startswith("qaoa"))
+        n, k = (problem.n, problem.cardinality) if by_size else (8, 4)
+        kind = (spec.identity, n, k, problem.factor is None)
+        if kind in self._warm:
+            return
+        self._warm.add(kind)
+        rng = np.random.default_rng(0)
+        factor = rng.standard_normal((2, n))
+        tiny = CardinalityProblem(
+            linear=rng.standard_normal(n),
+            cardinality=k,
+            factor=None if problem.factor is None else factor,
+            quadratic=factor.T @ factor if problem.factor is None else None,
+        )
+        # A failure here is not lost: the timed call fails the same way and becomes a row.
+        with contextlib.suppress(Exception):
+            sampler.sample_problem(
+                tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **spec.parameters
+            )
+
+    def run(self, task: Task) -> Record:
+        """One row, whatever the solver does."""
+        cell, spec = task.cell, task.spec
+        problem = self.problem(task.store, cell.instance)
+        sampler = self.sampler(spec)
+        row = blank_row(cell, spec, task.give_initial)
+        row |= {"lane": sampler.lane, "started": _now(), "load": load_average()}
+        if reason := _too_large(sampler, spec, problem.n):
+            return Record(row | {"status": "skipped", "reason": reason}, [])
+        self.warm_up(spec, problem)
+        seen = Incumbents()
+        initial = problem.initial if task.give_initial and sampler.takes_initial else None
+        blind = problem.blinded()
+        failure, samples = "", None
+        cpu = time.process_time()
+        start = time.perf_counter()
+        try:
+            samples = sampler.sample_problem(
+                blind,
+                budget=cell.budget,
+                seed=cell.seed,
+                initial=initial,
+                on_incumbent=lambda state: seen.add(time.perf_counter() - start, state),
+                **spec.parameters,
+            )
+            # Sample sets may be lazy; what is not computed yet belongs on the clock.
+            if hasattr(samples, "resolve"):
+                samples.resolve()
+        except Exception as error:  # a solver that fails is a row
+            failure = _one_line(error)
+        wall = time.perf_counter() - start
+        row |= {"wall": wall, "cpu": time.process_time() - cpu}
+        row["received_incumbent"] = initial is not None
+        if failure:
+            return Record(row | {"status": "error", "reason": failure}, [])
+        return self._scored(row, problem, samples, sampler, seen, task)
+
+    def _scored(
+        self,
+        row: dict[str, Any],
+        problem: CardinalityProblem,
+        samples: Any,
+        sampler: CardinalitySampler,
+        seen: Incumbents,
+        task: Task,
+    ) -> Record:
+        start = time.perf_counter()
+        try:
+            result = score(problem, samples, sampler.lane)
+            curve = seen.scored(problem)
+            info = dict(samples.info)
+        except (ScoringError, ValueError, TypeError, IndexError) as error:
+            message = str(error) if isinstance(error, ScoringError) else _one_line(error)
+            return Record(row | {"status": "error", "reason": message}, [])
+        seconds = time.perf_counter() - start
+        timing = info.get("timing")
+        ledger = Ledger.split(
+            row["wall"],
+            timing if isinstance(timing, dict) else {},
+            build=task.build,
+            score=seconds,
+        )
+        if result.energy is not None and (not curve or result.energy < curve[-1][1]):
+            curve.append((row["wall"], result.energy))
+        row |= ledger.as_dict()
+        row |= {
+            "energy": result.energy,
+            "raw_energy": result.raw_energy,
+            "reads": result.reads,
+            "best_reads": result.best_reads,
+            "feasible": result.feasible,
+            "raw_feasible": result.raw_feasible,
+            "state": result.state,
+            "lower_bound": _number(info.get("lower_bound")),
+            "proved_optimal": bool(info.get("proved_optimal", False)),
+        }
+        status, reason = _verdict(result.complaint, row, sampler, task.cell.budget)
+        return Record(row | {"status": status, "reason": reason}, curve)
+
+
+def overrun_limit(time_limit: float) -> float:
+    """Seconds after which a solver that honours time limits is late: twice the limit plus 1 s."""
+    return 2 * time_limit + 1.0
+
+
+def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any]:
+    """The part of a row that is known before the run."""
+    return {
+        "key": cell.key,
+        "instance": cell.instance,
+        "solver": spec.label,
+        "solver_name": spec.name,
+        "options": json.dumps(
+            {"options": dict(spec.options), "parameters": dict(spec.parameters)},
+            sort_keys=True,
+            default=repr,
+        ),
+        "budget": budget_json(cell.budget),
+        "time_limit": cell.budget.time_limit,
+        "seed_index": cell.seed_index,
+        "seed": cell.seed,
+        "give_initial": give_initial,
+        "started": _now(),
+    }
+
+
+def _verdict(
+    complaint: str, row: dict[str, Any], sampler: CardinalitySampler, budget: Budget
+) -> tuple[str, str]:
+    if complaint:
+        return "error", complaint
+    limit = budget.time_limit
+    if limit is not None and "time_limit" in sampler.honours and row["wall"] > overrun_limit(limit):
+        return "timeout", f"took {row['wall']:.3g} s of the {limit:g} s it says it honours"
+    return "done", "" if row["energy"] is not None else "no feasible sample"
+
+
+def _too_large(sampler: CardinalitySampler, spec: SolverSpec, n: int) -> str:
+    if sampler.max_variables is not None and n > sampler.max_variables:
+        return f"n = {n}: {spec.name} takes at most {sampler.max_variables} variables"
+    if spec.max_variables is not None and n > spec.max_variables:
+        return f"n = {n}: the study limits {spec.label} to {spec.max_variables} variables"
+    return ""
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, int | float | np.floating) and np.isfinite(value):
+        return float(value)
+    return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+# One bench per worker process; the driver makes its own for every study.
+_BENCH: list[Workbench] = []
+
+
+def start_worker() -> None:
+    """Initialises a worker process: Ctrl-C is the driver's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _BENCH[:] = [Workbench()]
+
+
+def run_task(task: Task) -> Record:
+    """Entry point of a worker process."""
+    if not _BENCH:
+        _BENCH.append(Workbench())
+    return _BENCH[0].run(task)
