@@ -141,6 +141,13 @@ def export(problem: CardinalityProblem, path: str | Path, penalty: float | None 
     return path
 
 
+def file_name(problem: CardinalityProblem, suffix: str = CONTAINER) -> str:
+    """What to call a block cut from a model: layer, size, Fisher, and the loop's step if any."""
+    meta = problem.meta
+    step = f"-step{meta['step']}" if meta.get("step") else ""
+    return f"{meta['layer']}-n{problem.n}-{meta['fisher']}{step}{suffix}"
+
+
 def _check_size(path: Path, n: int) -> None:
     if n > MAX_DENSE_VARIABLES:
         raise FormatError(

@@ -1,0 +1,197 @@
+"""`icbs demo`: blocks of a real language model, every solver on them, one page that says who won."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from experiments.report import write
+from experiments.runner import run
+from experiments.store import Store
+from experiments.study import Study
+from icbs.capture import Forward
+from icbs.data import token_windows
+from icbs.evaluate import perplexity
+from icbs.export import export_blocks
+from icbs.layers import prune_layers
+from icbs.loop import Pruner
+from icbs.models import LoadedModel, load_model, prunable_layers
+from icbs.moves import Move
+from icbs.progress import stage
+from icbs.settings import Settings
+from solvers import Budget, CardinalityProblem, make, save
+from solvers.formats import file_name
+from solvers.registry import SOLVERS
+
+MODEL = "smollm2"
+DENSITY = 0.5
+# The last blocks of the model: what lies in front of them is computed once.
+LOOP_LAYERS = "*.27.*,*.28.*,*.29.*"
+STUDY_LAYERS = (
+    "model.layers.27.self_attn.q_proj,model.layers.28.mlp.up_proj,model.layers.29.mlp.down_proj"
+)
+STEPS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much the demo does.
+
+    Attributes:
+        time_limits: seconds for each size of block, which are also the sizes.
+        seeds: seeds below n = 4096; there it is one.
+        evaluation: held-out windows for the perplexity.
+    """
+
+    time_limits: dict[int, float]
+    seeds: int
+    evaluation: int
+
+
+FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.2, 4096: 0.5}, seeds=3, evaluation=24)
+FAST = Plan({8: 0.03, 12: 0.03, 64: 0.03, 1024: 0.2}, seeds=1, evaluation=8)
+
+
+def run_demo(out: Path, *, fast: bool = False) -> Path:
+    """Runs everything and writes the report.
+
+    Args:
+        out: an existing folder; gets ``blocks/``, ``runs.sqlite``, ``report.html`` and figures.
+        fast: fewer sizes and seeds.
+
+    Returns:
+        The page.
+    """
+    plan = FAST if fast else FULL
+    blocks = out / "blocks"
+    blocks.mkdir(exist_ok=True)
+    loaded = load_model(MODEL)
+    calibration = token_windows(loaded.tokenizer, count=16, length=128)
+
+    started = time.perf_counter()
+    problems = export_blocks(
+        loaded,
+        calibration,
+        layers=STUDY_LAYERS,
+        sizes=list(plan.time_limits),
+        density=DENSITY,
+    )
+    seconds = time.perf_counter() - started
+    instances = [save(problem, blocks / file_name(problem)) for problem in problems]
+    print(f"{len(problems)} blocks from one backward pass in {seconds:.1f} s")
+
+    store_path = fresh_store(out / "runs.sqlite")
+    moves = measured_moves(loaded, calibration, problems)
+    steps, quality = pruning(loaded, calibration, blocks, plan)
+    for n, limit in plan.time_limits.items():
+        study = Study(
+            name=f"n = {n}",
+            instances=[p for p, q in zip(instances, problems, strict=True) if q.n == n],
+            solvers=tuple(SOLVERS),  # type: ignore[arg-type]  (names become specs)
+            budgets=(Budget(time_limit=limit),),
+            seeds=tuple(range(1 if n >= 4096 else plan.seeds)),
+        )
+        run(study, store_path)
+    with Store(store_path, create=True) as store:
+        store.put_table("steps", pd.concat([moves, steps], ignore_index=True))
+        store.put_table("perplexity", quality)
+    return write(store_path, out)
+
+
+def fresh_store(path: Path) -> Path:
+    """The path, an earlier demo's store there removed."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        path.with_name(name).unlink(missing_ok=True)
+    return path
+
+
+def measured_moves(
+    loaded: LoadedModel, tokens: torch.Tensor, problems: list[CardinalityProblem]
+) -> pd.DataFrame:
+    """Predicted and measured loss change of each large block's mask, applied on its own.
+
+    The mask is the relaxation's; the loss is that of the calibration batch the block was built
+    from, so the figure shows the error of the quadratic model and nothing else.
+    """
+    solver = make("relaxation")
+    modules = prunable_layers(loaded.model, STUDY_LAYERS)
+    layers = prune_layers(loaded.model, modules, tokens, Settings(density=DENSITY))
+    forward = Forward(loaded.model, modules, tokens)
+    rows = []
+    large = [problem for problem in problems if problem.n >= 1024]
+    try:
+        before = float(forward.losses().mean())
+        with stage("Measuring the loss of single blocks", len(large)) as update:
+            for done, problem in enumerate(large):
+                state = solver.sample_problem(problem.blinded()).record.sample[0].astype(bool)
+                move = Move(problem, layers[problem.meta["layer"]], state)
+                move.apply(1.0)
+                measured = float(forward.losses().mean()) - before
+                move.undo()
+                rows.append(
+                    {
+                        "step": 0,
+                        "layer": problem.meta["layer"],
+                        "fisher": problem.meta["fisher"],
+                        "n": problem.n,
+                        "predicted": move.predicted(1.0),
+                        "measured": measured,
+                    }
+                )
+                update(done + 1)
+    finally:
+        for layer in layers.values():
+            layer.restore()
+    return pd.DataFrame(rows)
+
+
+def pruning(
+    loaded: LoadedModel, calibration: torch.Tensor, blocks: Path, plan: Plan
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Wanda, then the loop, on the last layers of the model.
+
+    Returns:
+        The steps (predicted against measured loss), and the held-out perplexity by state.
+    """
+    held = token_windows(
+        loaded.tokenizer, part="evaluation", count=plan.evaluation, length=128, start=0
+    )
+    gate = token_windows(loaded.tokenizer, count=8, length=128, start=len(calibration))
+    exported = set(STUDY_LAYERS.split(","))
+
+    def keep(problem: CardinalityProblem) -> None:
+        if problem.meta["layer"] in exported:
+            save(problem, blocks / file_name(problem))
+
+    quality = [{"state": "dense", "perplexity": perplexity(loaded.model, held)}]
+    pruner = Pruner(
+        loaded,
+        calibration,
+        layers=LOOP_LAYERS,
+        density=DENSITY,
+        heldout=gate,
+        on_block=keep,
+    )
+    pruner.initialise()
+    what = f"{len(pruner.modules)} layers at density {DENSITY}"
+    quality.append({"state": f"Wanda, {what}", "perplexity": perplexity(loaded.model, held)})
+    rows = []
+    for _ in range(STEPS):
+        record = pruner.step()
+        rows.append(
+            {
+                "step": record.step,
+                "layer": f"{len(record.layers)} layers at once",
+                "fisher": pruner.settings.fisher,
+                "n": pruner.settings.block_size,
+                "predicted": record.predicted,
+                "measured": record.loss_after - record.loss_before,
+            }
+        )
+    state = f"Wanda + {STEPS} iCBS steps, {what}"
+    quality.append({"state": state, "perplexity": perplexity(loaded.model, held)})
+    return pd.DataFrame(rows), pd.DataFrame(quality)
