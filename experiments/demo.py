@@ -1,4 +1,4 @@
-"""`icbs demo`: blocks of a real language model, every solver on them, one page that says who won."""
+"""`icbs demo`: blocks of a real language model, every solver on them, one page of results."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number < len(columns) - 1, overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)
@@ -121,14 +123,14 @@ def models(
     rows = [
         (
             entry.name,
-            entry.description,
+            entry.unavailable or ("in the cache" if entry.cached else "fetched on first use"),
             f"{entry.download / 1e6:.0f} MB",
             f"{entry.disk / 1e6:.0f} MB",
-            entry.unavailable or ("in the cache" if entry.cached else "fetched on first use"),
+            entry.description,
         )
         for entry in entries
     ]
-    _table("Models", ("name", "what it is", "download", "on disk", "state"), rows)
+    _table("Models", ("name", "state", "download", "on disk", "what it is"), rows)
 
 
 @app.command()
@@ -156,16 +158,14 @@ def solvers(
     rows = [
         (
             record["name"],
-            record["lane"],
-            record["summary"],
-            "yes" if record.get("exact") else "",
+            record["lane"] + (", exact" if record.get("exact") else ""),
             record.get("max_variables") or "",
-            ", ".join(record.get("honours", ())),
-            record["unavailable"] or "ready",
+            ", ".join(word.removesuffix("_limit") for word in record.get("honours", ())),
+            f"not here: {record['unavailable']}" if record["unavailable"] else record["summary"],
         )
         for record in records
     ]
-    columns = ("solver", "lane", "what it does", "exact", "max n", "heeds", "state")
+    columns = ("solver", "lane", "max n", "heeds", "what it does")
     _table("Solvers", columns, rows)
 
 
@@ -236,119 +236,6 @@ def export(
                 path = out / file_name(problem, suffix)
                 print(export_problem(problem, path, penalty=weight))
             update(number + 1)
-
-
-@app.command()
-def solvers(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
-    """List the solvers: lane, exactness, size limit, budget, and why one is unavailable.
-
-    Native solvers keep sum(x) = k by construction. Penalised ones get the constraint as a penalty
-    and their samples are repaired; raw and repaired results are both kept.
-    """
-    from solvers import available, make
-    from solvers.registry import SOLVERS
-
-    records = []
-    for name, reason in available().items():
-        known = SOLVERS[name]
-        record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
-        if reason is None:
-            record |= make(name).properties
-        records.append(record | {"needs": list(known.needs), "unavailable": reason})
-    if as_json:
-        print(json.dumps(records, indent=2))
-        return
-    rows = [
-        (
-            record["name"],
-            record["lane"],
-            record["summary"],
-            "yes" if record.get("exact") else "",
-            record.get("max_variables") or "",
-            ", ".join(record.get("honours", ())),
-            record["unavailable"] or "ready",
-        )
-        for record in records
-    ]
-    columns = ("solver", "lane", "what it does", "exact", "max n", "heeds", "state")
-    _table("Solvers", columns, rows)
-
-
-@app.command()
-def export(
-    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
-    out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    layers: Annotated[
-        str, typer.Option(help="Shell globs of layer names, separated by commas.")
-    ] = "*.mlp.down_proj",
-    sizes: Annotated[str, typer.Option(help="Variables of the blocks.")] = "16,64,1024",
-    density: Annotated[float, typer.Option(help="Kept fraction of the weights.")] = 0.5,
-    fisher: Annotated[str, typer.Option(help="sequence, position or both.")] = "sequence,position",
-    formats: Annotated[
-        str,
-        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,qubo."),
-    ] = "",
-    penalty: Annotated[
-        float | None,
-        typer.Option(help="Add PENALTY * (sum x - k)^2 to bqm, ubqp and qubo files."),
-    ] = None,
-    text: Annotated[str, typer.Option(help="'wikipedia' or a UTF-8 file.")] = "wikipedia",
-    sequences: Annotated[int, typer.Option(help="Calibration windows.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 128,
-    seed: Annotated[int, typer.Option(help="Order of the variables, sketch.")] = 0,
-) -> None:
-    """Cut one block per layer, size and Fisher out of a model and write it to files.
-
-    The layers are pruned to DENSITY by Wanda first. Each container holds the factor, so n = 4096
-    takes 0.6 MB; the other formats are dense.
-
-    Example: icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --out blocks --format bqm,lp
-    """
-    from icbs.data import token_windows
-    from icbs.export import export_blocks
-    from icbs.masks import checked_density
-    from icbs.models import load_model
-    from icbs.progress import stage
-    from solvers import export as export_problem
-    from solvers import save
-    from solvers.formats import EXPORTS, file_name
-
-    checked_density(density)
-    wanted = _numbers(sizes, int, "--sizes")
-    suffixes = [f".{word}" for word in _words(formats)]
-    for suffix in suffixes:
-        if suffix not in EXPORTS:
-            names = ",".join(known[1:] for known in EXPORTS)
-            raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
-    output_folder(out)
-    loaded = load_model(model)
-    tokens = token_windows(loaded.tokenizer, text, count=sequences, length=length)
-    problems = export_blocks(
-        loaded,
-        tokens,
-        layers=layers,
-        sizes=wanted,
-        fishers=_words(fisher),  # type: ignore[arg-type]  (checked by export_blocks)
-        density=density,
-        batch_size=sequences,
-        seed=seed,
-    )
-    with stage(f"Writing {len(problems)} blocks", len(problems)) as update:
-        for number, problem in enumerate(problems):
-            print(save(problem, out / file_name(problem)))
-            for suffix in suffixes:
-                weight = None if suffix == ".lp" else penalty
-                path = out / file_name(problem, suffix)
-                print(export_problem(problem, path, penalty=weight))
-            update(number + 1)
-
-
-def block_name(meta: Any, n: int) -> str:
-    """File name of a block without its suffix: layer, size, Fisher, and the step if any."""
-    step = f"-step{meta['step']}" if meta.get("step") else ""
-    return f"{meta['layer']}-n{n}-{meta['fisher']}{step}"
 
 
 @app.command()

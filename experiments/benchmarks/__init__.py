@@ -1,0 +1,1 @@
+"""Committed measurements behind every performance claim; run them as modules."""
