@@ -114,9 +114,9 @@ def run(
         done = opened.finished()
         cells = study.cells(sizes)
         pending = [cell for cell in cells if cell.key not in done]
-        build = opened.build_seconds()
+        build, specs = opened.build_seconds(), study.specs
         tasks = [
-            Task(opened.path.absolute(), cell, study.solvers[cell.solver], study.give_initial,
+            Task(opened.path.absolute(), cell, specs[cell.solver], study.give_initial,
                  build[cell.instance])
             for cell in pending
         ]  # fmt: skip
@@ -135,7 +135,7 @@ def run(
 
 def _check_solvers(study: Study) -> None:
     """Makes every solver once: a name or an option that is wrong stops the study at once."""
-    for spec in study.solvers:
+    for spec in study.specs:
         if spec.sampler is None:
             try:
                 make(spec.name, **spec.options)
@@ -147,8 +147,8 @@ def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:
     return {
         "seed": study.seed,
         "seeds": list(study.seeds),
-        "budgets": [budget_json(budget) for budget in study.budgets],
-        "solvers": [spec.label for spec in study.solvers],
+        "budgets": [budget_json(budget) for budget in study.ladder],
+        "solvers": [spec.label for spec in study.specs],
         "give_initial": study.give_initial,
         "workers": workers,
         "cells": cells,

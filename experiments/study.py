@@ -85,7 +85,7 @@ class Cell:
     Attributes:
         instance: content hash of the problem.
         n: its variables.
-        solver: position in `Study.solvers`.
+        solver: position in `Study.specs`.
         budget: what the solver may spend.
         seed_index: the study's seed, as written in the study.
         key: stable identity; equal keys in two studies mean the same run.
@@ -108,9 +108,9 @@ class Study:
     Attributes:
         name: for titles.
         instances: container files, globs, or problems.
-        solvers: the contestants; labels must differ. Plain names are accepted.
+        solvers: the contestants, as registry names or `SolverSpec`; labels must differ.
         budgets: `Budget` objects; plain numbers are time limits in seconds.
-        seeds: whole numbers; a single number m means 0..m-1.
+        seeds: whole numbers from 0.
         give_initial: hand every solver that can use it the incumbent, and say so in each record.
         seed: every cell's own seed, and the order of the cells, follow from it.
         seeds_by_size: ``{n: m}``: from n variables on, only the first m seeds are run.
@@ -121,32 +121,38 @@ class Study:
 
     name: str
     instances: Sequence[str | Path | CardinalityProblem]
-    solvers: Sequence[SolverSpec]
-    budgets: Sequence[Budget] = (Budget(time_limit=1.0),)
+    solvers: Sequence[SolverSpec | str]
+    budgets: Sequence[Budget | float] = (1.0,)
     seeds: Sequence[int] = (0, 1, 2)
     give_initial: bool = False
     seed: int = 0
     seeds_by_size: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "instances", tuple(self.instances))
-        specs: list[Any] = list(self.solvers)
-        put(self, "solvers", tuple(SolverSpec(s) if isinstance(s, str) else s for s in specs))
-        put(self, "budgets", tuple(_budget(b) for b in self.budgets))
-        seeds: Any = self.seeds
-        put(self, "seeds", tuple(range(seeds) if isinstance(seeds, int) else seeds))
         for key in ("instances", "solvers", "budgets", "seeds"):
+            value = getattr(self, key)
+            if isinstance(value, str) or not hasattr(value, "__iter__"):
+                raise StudyError(f"{key} is {value!r}; give a list")
+            object.__setattr__(self, key, tuple(value))
             if not getattr(self, key):
                 raise StudyError(f"{key} is empty; give at least one")
-        labels = [spec.label for spec in self.solvers]
+        labels = [spec.label for spec in self.specs]
         for label in labels:
             if labels.count(label) > 1:
                 raise StudyError(f"solvers: two are called {label!r}; give each its own label")
-        for key in ("seeds", "budgets"):
-            values = getattr(self, key)
+        for key, values in (("seeds", self.seeds), ("budgets", self.ladder)):
             if len(set(values)) != len(values):
                 raise StudyError(f"{key} is {list(values)!r}; each may appear only once")
+
+    @property
+    def specs(self) -> tuple[SolverSpec, ...]:
+        """The contestants, names turned into specs."""
+        return tuple(SolverSpec(s) if isinstance(s, str) else s for s in self.solvers)
+
+    @property
+    def ladder(self) -> tuple[Budget, ...]:
+        """The budgets, seconds turned into time limits."""
+        return tuple(_budget(budget) for budget in self.budgets)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Study:
@@ -218,10 +224,10 @@ class Study:
 
     def _batch(self, sizes: Mapping[str, int], position: int, seed: int) -> Iterator[Cell]:
         for instance, n in sorted(sizes.items()):
-            for number, spec in enumerate(self.solvers):
+            for number, spec in enumerate(self.specs):
                 if position >= self._seeds_at(n, spec):
                     continue
-                for budget in self.budgets:
+                for budget in self.ladder:
                     key = _digest([instance, spec.identity, budget_json(budget), seed,
                                    self.give_initial, self.seed])  # fmt: skip
                     cell_seed = int(_digest([self.seed, key]), 16) % 2**31

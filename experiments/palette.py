@@ -1,0 +1,163 @@
+"""How figures look: one colour and one marker per solver everywhere, one line style per lane.
+
+Colours are those of Okabe and Ito (2008) and Tol (2021), told apart by colour-blind readers; the
+marker says the same again for a grey print.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.errors import ReportError
+
+COLUMN = 3.4
+"""Width of one column of a paper, inches."""
+PAGE = 7.0
+"""Width of both columns, inches."""
+
+
+class Style(NamedTuple):
+    """Colour and marker of one solver."""
+
+    colour: str
+    marker: str
+
+
+SOLVERS = {
+    "greedy": Style("#000000", "X"),
+    "descent": Style("#0072B2", "o"),
+    "annealing": Style("#56B4E9", "s"),
+    "relaxation": Style("#009E73", "D"),
+    "enumerate": Style("#666666", "*"),
+    "neal": Style("#D55E00", "^"),
+    "tabu": Style("#E69F00", "v"),
+    "steepest-descent": Style("#CC79A7", "<"),
+    "path-integral": Style("#882255", ">"),
+    "random": Style("#999999", "d"),
+    "qaoa-aer": Style("#332288", "P"),
+    "qaoa-braket-local": Style("#AA4499", "h"),
+    "branch-and-bound": Style("#117733", "p"),
+    "mip": Style("#999933", "8"),
+    "hybrid": Style("#661100", "H"),
+}
+_SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
+_SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
+LANES = {"native": "-", "penalised": "--"}
+FISHERS = {"sequence": Style("#0072B2", "o"), "position": Style("#D55E00", "^")}
+STAGES = {
+    "build": ("#BBBBBB", ""),
+    "convert": ("#E69F00", "//"),
+    "preprocess": ("#F0E442", ""),
+    "queue": ("#882255", "xx"),
+    "execute": ("#0072B2", ""),
+    "decode": ("#56B4E9", "\\\\"),
+    "repair": ("#D55E00", ""),
+    "score": ("#009E73", ".."),
+}
+_SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.4,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 1.0,
+    "lines.markersize": 4.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "hatch.linewidth": 0.5,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    # TrueType, so that text stays text in a PDF; outlines in SVG, so that it needs no font.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "path",
+}
+
+
+def style(label: str) -> Style:
+    """A solver's colour and marker; an unknown label gets one that depends on nothing else."""
+    if label in SOLVERS:
+        return SOLVERS[label]
+    pick = int(hashlib.sha256(label.encode()).hexdigest(), 16)
+    colour = _SPARE_COLOURS[pick % len(_SPARE_COLOURS)]
+    return Style(colour, _SPARE_MARKERS[pick // 97 % len(_SPARE_MARKERS)])
+
+
+def ordered(labels: set[str]) -> list[str]:
+    """Labels in one order everywhere: known solvers first, the rest by name."""
+    known = list(SOLVERS)
+    return sorted(labels, key=lambda s: (known.index(s) if s in known else len(known), s))
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Within it, matplotlib draws in the style of this module; outside nothing changes."""
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, without any global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def solver_handles(labels: list[str], lanes: dict[str, str]) -> list[Line2D]:
+    """Legend entries: colour, marker and the line style of the lane."""
+    return [
+        Line2D([], [], color=style(s).colour, marker=style(s).marker, label=s,
+               linestyle=LANES.get(lanes.get(s, ""), ":"))
+        for s in labels
+    ]  # fmt: skip
+
+
+def caption(figure: Figure, text: str) -> None:
+    """The conditions of a figure, under it."""
+    width = int(figure.get_figwidth() * 19.5)
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=5.5, color="#444444")
+
+
+def svg(figure: Figure, name: str) -> bytes:
+    """The figure as SVG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes PDF, SVG and PNG.
+
+    Raises:
+        ReportError: the folder cannot be written.
+    """
+    paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "svg", "png")]
+    try:
+        with look():
+            figure.savefig(paths[0], metadata={"CreationDate": None})
+            paths[1].write_bytes(svg(figure, name))
+            figure.savefig(paths[2])
+    except OSError as error:
+        raise ReportError(f"figures cannot be written to {folder}: {error.strerror}") from error
+    return paths
