@@ -1,0 +1,160 @@
+"""Mixers as they act on exact state vectors: ``exp(-i beta M)`` and its adjoint derivative.
+
+`apply` changes `psi` in place. `undo` takes the layer off `psi` and the adjoint vector `lam` and
+returns the layer's ``dE/dbeta = 2 Im <lam| M |psi>`` (Jones and Gacon, arXiv:2009.02823).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from cmath import exp
+from collections.abc import Sequence
+from math import comb, cos, sin, sqrt
+from typing import Any
+
+import numpy as np
+
+from solvers.qaoa import kernels, schur
+from solvers.qaoa.basis import Masks, binomials, fill_masks, rank_tables
+from solvers.qaoa.kernels import Complexes
+from solvers.qaoa.threads import Threads
+
+
+class Mixer(ABC):
+    """A mixer on state vectors of `dim` amplitudes."""
+
+    dim: int
+
+    @abstractmethod
+    def apply(self, psi: Complexes, beta: float, threads: Threads) -> None:
+        """``psi <- exp(-i beta M) psi``."""
+
+    @abstractmethod
+    def undo(self, psi: Complexes, lam: Complexes, beta: float, threads: Threads) -> float:
+        """Both vectors ``<- exp(i beta M)`` times themselves; returns ``dE/dbeta``."""
+
+
+class XMixer(Mixer):
+    """``M = -sum_i X_i`` on 2^n amplitudes."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.dim = 1 << n
+
+    def apply(self, psi: Complexes, beta: float, threads: Threads) -> None:
+        """See `Mixer`."""
+        c, s = cos(beta), sin(beta)
+        for bit in range(self.n):
+            threads.over(self.dim // 2, kernels.flip, psi, bit, c, s)
+
+    def undo(self, psi: Complexes, lam: Complexes, beta: float, threads: Threads) -> float:
+        """See `Mixer`."""
+        total = 0.0
+        for bit in range(self.n):
+            total += threads.over(self.dim // 2, kernels.overlap_flip, psi, lam, bit)
+        self.apply(psi, -beta, threads)
+        self.apply(lam, -beta, threads)
+        return 2 * total
+
+
+class ExchangeMixer(Mixer):
+    """``exp(i beta (X_a X_b + Y_a Y_b)/2)`` on one pair after the other, at weight k.
+
+    Args:
+        n: qubits.
+        k: weight.
+        edges: the pairs in order of application, as in `solvers.qaoa.mixers`.
+    """
+
+    def __init__(self, n: int, k: int, edges: Sequence[tuple[int, int]]) -> None:
+        self.dim = comb(n, k)
+        self.edges = list(edges)
+        self._masks: Masks = np.empty(self.dim, np.uint32)
+        fill_masks(self._masks, 0, self.dim, n, k, binomials(n))
+        self._tables = rank_tables(n, k)
+
+    def apply(self, psi: Complexes, beta: float, threads: Threads) -> None:
+        """See `Mixer`."""
+        c, s = cos(beta), sin(beta)
+        fixed = (self._masks, self._tables)
+        for edge in self.edges:
+            threads.over(self.dim, kernels.exchange, psi, *fixed, edge, c, s)
+
+    def undo(self, psi: Complexes, lam: Complexes, beta: float, threads: Threads) -> float:
+        """See `Mixer`."""
+        c, s = cos(beta), sin(beta)
+        fixed = (self._masks, self._tables)
+        total = 0.0
+        for edge in reversed(self.edges):
+            total += threads.over(self.dim, kernels.exchange_back, psi, lam, *fixed, edge, c, s)
+        return 2 * total
+
+
+class CompleteMixer(Mixer):
+    """``M = -1/2 sum_{i<j} (X_i X_j + Y_i Y_j)`` at weight k, exactly; see `solvers.qaoa.schur`."""
+
+    def __init__(self, n: int, k: int) -> None:
+        self.dim = comb(n, k)
+        self._n, self._k = n, k
+        self._values = schur.eigenvalues(n, k)
+        self._tables = schur.tables(max(n - 1, 0))
+
+    def _couple(self, vectors: Sequence[Complexes], back: bool, threads: Threads) -> None:
+        n, k = self._n - 1, self._k
+        middle = comb(n, k)
+        threads.together(
+            schur.transform,
+            [
+                (vector.view(np.float64), at, n, w, back, self._tables)
+                for vector in vectors
+                for at, w in ((0, k), (2 * middle, k - 1))
+            ],
+        )
+
+    def _top(self) -> tuple[Any, ...]:
+        return self._n, self._k, self._tables[0], self._tables[1]
+
+    def apply(self, psi: Complexes, beta: float, threads: Threads) -> None:
+        """See `Mixer`."""
+        if self.dim == 1:
+            psi *= exp(-1j * beta * self._values[0])
+            return
+        self._couple([psi], False, threads)
+        schur.rotate_top(psi, *self._top(), np.exp(-1j * beta * self._values))
+        self._couple([psi], True, threads)
+
+    def undo(self, psi: Complexes, lam: Complexes, beta: float, threads: Threads) -> float:
+        """See `Mixer`."""
+        if self.dim == 1:
+            return 0.0
+        self._couple([psi, lam], False, threads)
+        slope = schur.overlap_top(psi, lam, *self._top(), self._values)
+        factors = np.exp(1j * beta * self._values)
+        threads.together(schur.rotate_top, [(v, *self._top(), factors) for v in (psi, lam)])
+        self._couple([psi, lam], True, threads)
+        return 2 * slope
+
+
+class GroverMixer(Mixer):
+    """``M = -|D><D|`` with D the uniform state of all `dim` amplitudes."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def _overlap(self, psi: Complexes) -> complex:
+        return complex(psi.sum()) / sqrt(self.dim)
+
+    def _turn(self, psi: Complexes, overlap: complex, beta: float, threads: Threads) -> None:
+        by = (exp(1j * beta) - 1) * overlap / sqrt(self.dim)
+        threads.over(self.dim, kernels.shift, psi, by)
+
+    def apply(self, psi: Complexes, beta: float, threads: Threads) -> None:
+        """See `Mixer`."""
+        self._turn(psi, self._overlap(psi), beta, threads)
+
+    def undo(self, psi: Complexes, lam: Complexes, beta: float, threads: Threads) -> float:
+        """See `Mixer`."""
+        a, b = self._overlap(psi), self._overlap(lam)
+        self._turn(psi, a, -beta, threads)
+        self._turn(lam, b, -beta, threads)
+        return -2 * (b.conjugate() * a).imag

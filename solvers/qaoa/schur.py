@@ -1,0 +1,298 @@
+"""The complete-graph XY mixer, diagonalised by coupling spins one by one.
+
+``M = -1/2 sum_{i<j} (X_i X_j + Y_i Y_j) = -(S^2 - S_z^2 - n/2)`` depends on the total spin only, so
+the Gelfand-Tsetlin basis (the Schur transform, Bacon, Chuang and Harrow, PRL 97, 170502, 2006)
+diagonalises it. Coupling spin i + 1 to the i before it is one sweep of real 2x2 rotations, the
+Clebsch-Gordan coefficients of S x 1/2; n - 1 sweeps give the transform.
+
+Layout. With i spins coupled, the block of fixed high bits and w ones in the low i bits has C(i, w)
+amplitudes in a row, grouped by ``j = i/2 - S = 0 .. min(w, i - w)``. Group j starts at
+``C(i, j - 1)`` and its ``f(i, j) = C(i, j) - C(i, j - 1)`` entries, one a coupling path, have the
+same order for every w. Spin i joins the block L (its bit 0, w ones) with the block R (bit 1, w - 1
+ones) right behind it. With ``c^2 = (w - j) / (i + 1 - 2j)`` and ``s^2 = 1 - c^2``
+
+    U_j = c R_j + s L_j   (total spin up, j stays),    D_j = c L_j - s R_j   (j becomes j + 1)
+
+and the new group j is U_j, then D_{j-1}.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.problem import Floats
+from solvers.qaoa.basis import Ints, binomials
+
+Complexes = NDArray[np.complex128]
+
+# Amplitudes copied at a time so that a merge can work in place and still be vectorised.
+CHUNK = 256
+# Spins whose blocks stay in the first-level cache: C(13, 6) amplitudes are 27 kB.
+CACHED = 13
+# Spins coupled at once by a dense matrix of at most C(6, 3) = 20 rows: groups of one or two
+# amplitudes are not worth a loop.
+DENSE = 6
+
+
+def rotations(n: int) -> Floats:
+    """``(c, s)`` of the module's docstring at ``[i, w, j]``, shape (n, n + 1, n // 2 + 1, 2)."""
+    i, w, j = np.ogrid[:n, : n + 1, : n // 2 + 1]
+    wide = np.maximum(i + 1 - 2 * j, 1)
+    squared = np.stack([(w - j) / wide, (i + 1 - w - j) / wide], axis=-1)
+    return np.sqrt(np.clip(squared, 0, 1))
+
+
+def eigenvalues(n: int, k: int) -> Floats:
+    """Those of M at weight k for ``j = n/2 - S = 0 .. min(k, n - k)``."""
+    S = n / 2 - np.arange(min(k, n - k) + 1)
+    m = k - n / 2
+    return -(S * (S + 1) - m * m - n / 2)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ones(mask: int) -> int:
+    count = 0
+    while mask:
+        mask &= mask - 1
+        count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _join(v: Floats, at: int, i: int, w: int, B: Ints, cs: Floats, R: Floats, L: Floats) -> None:
+    """L (w ones) and R (w - 1 ones) of i spins become a block of i + 1; two floats an amplitude.
+
+    From the last group to the first every target lies at or behind what is still to be read.
+    """
+    left, right = B[i, w + 1], B[i, w]
+    middle = at + 2 * left
+    for e in range(2 * right):
+        R[e] = v[middle + e]
+    a, b = min(w, i - w), min(w - 1, i - w + 1)
+    for j in range(max(a, b), -1, -1):
+        source = 2 * B[i, j]
+        size = 2 * B[i, j + 1] - source
+        up = at + 2 * B[i + 1, j]
+        if j > a:
+            for e in range(size):
+                v[up + e] = R[source + e]
+            continue
+        c, s = cs[i, w, j, 0], cs[i, w, j, 1]
+        down = at + 2 * (B[i + 1, j + 1] + B[i, j + 2] - B[i, j + 1])
+        begin = (size - 1) // CHUNK * CHUNK
+        for first in range(begin, -1, -CHUNK):
+            count = min(CHUNK, size - first)
+            for e in range(count):
+                L[e] = v[at + source + first + e]
+            if j > b:
+                for e in range(count):
+                    v[up + first + e] = L[e]
+            else:
+                for e in range(count):
+                    v[up + first + e] = c * R[source + first + e] + s * L[e]
+                for e in range(count):
+                    v[down + first + e] = c * L[e] - s * R[source + first + e]
+
+
+@njit(cache=True, nogil=True)
+def _part(v: Floats, at: int, i: int, w: int, B: Ints, cs: Floats, R: Floats, U: Floats) -> None:
+    """Undoes `_join`, from the first group to the last."""
+    left, right = B[i, w + 1], B[i, w]
+    a, b = min(w, i - w), min(w - 1, i - w + 1)
+    for j in range(max(a, b) + 1):
+        target = 2 * B[i, j]
+        size = 2 * B[i, j + 1] - target
+        up = at + 2 * B[i + 1, j]
+        if j > a:
+            for e in range(size):
+                R[target + e] = v[up + e]
+            continue
+        c, s = cs[i, w, j, 0], cs[i, w, j, 1]
+        down = at + 2 * (B[i + 1, j + 1] + B[i, j + 2] - B[i, j + 1])
+        for first in range(0, size, CHUNK):
+            count = min(CHUNK, size - first)
+            for e in range(count):
+                U[e] = v[up + first + e]
+            if j > b:
+                for e in range(count):
+                    v[at + target + first + e] = U[e]
+            else:
+                for e in range(count):
+                    R[target + first + e] = c * U[e] - s * v[down + first + e]
+                for e in range(count):
+                    v[at + target + first + e] = s * U[e] + c * v[down + first + e]
+    middle = at + 2 * left
+    for e in range(2 * right):
+        v[middle + e] = R[e]
+
+
+@njit(cache=True, nogil=True)
+def _sweep(
+    v: Floats,
+    at: int,
+    n: int,
+    k: int,
+    i: int,
+    back: bool,
+    B: Ints,
+    cs: Floats,
+    R: Floats,
+    small: Floats,
+) -> None:
+    """Joins (or parts) spin i in every block of the n low spins at `at`."""
+    for top in range(1 << (n - 1 - i)):
+        w = k - _ones(top)
+        if w < 0 or w > i + 1:
+            continue
+        if 0 < w < i + 1:
+            if back:
+                _part(v, at, i, w, B, cs, R, small)
+            else:
+                _join(v, at, i, w, B, cs, R, small)
+        at += 2 * B[i + 1, w + 1]
+
+
+@njit(cache=True, nogil=True)
+def _multiply(v: Floats, at: int, T: Floats, size: int, x: Floats, y: Floats) -> None:
+    """``block <- T' block`` for `size` amplitudes from ``v[at]`` on."""
+    for b in range(size):
+        x[0, b] = v[at + 2 * b]
+        x[1, b] = v[at + 2 * b + 1]
+    y[:, :size] = 0
+    for b in range(size):
+        real, imag = x[0, b], x[1, b]
+        for a in range(size):
+            y[0, a] += T[b, a] * real
+            y[1, a] += T[b, a] * imag
+    for a in range(size):
+        v[at + 2 * a] = y[0, a]
+        v[at + 2 * a + 1] = y[1, a]
+
+
+@njit(cache=True, nogil=True)
+def _coupled(n: int, B: Ints, cs: Floats) -> Floats:
+    """The transform of n spins as matrices: row b of ``[w]`` is the image of unit vector b."""
+    width = B[n, n // 2 + 1]
+    T = np.zeros((n + 1, width, width))
+    R, small = np.empty(2 * width), np.empty(CHUNK)
+    v = np.empty(2 * width)
+    for w in range(n + 1):
+        size = B[n, w + 1]
+        for b in range(size):
+            v[:] = 0
+            v[2 * b] = 1
+            for i in range(1, n):
+                _sweep(v, 0, n, w, i, False, B, cs, R, small)
+            for a in range(size):
+                T[w, b, a] = v[2 * a]
+    return T
+
+
+def tables(n: int) -> tuple[Ints, Floats, Floats, Floats]:
+    """Binomials, rotations, small transforms and their inverses, to couple n spins and one more."""
+    B, cs = binomials(n + 1), rotations(n + 1)
+    T = _coupled(min(n, DENSE), B, cs)
+    return B, cs, T, np.ascontiguousarray(T.transpose(0, 2, 1))
+
+
+@njit(cache=True, nogil=True)
+def transform(
+    v: Floats, at: int, n: int, k: int, back: bool, tables: tuple[Ints, Floats, Floats, Floats]
+) -> None:
+    """Couples n spins at weight k in place, or undoes it.
+
+    Args:
+        v: the vector's real and imaginary parts in turn; C(n, k) amplitudes from ``v[at]`` on.
+        at: even.
+        n: number of spins.
+        k: their weight, 0 <= k <= n.
+        back: whether to undo.
+        tables: `tables` of n.
+    """
+    if k <= 0 or k >= n:
+        return
+    B, cs, forth, undo = tables
+    dense, inner = min(n, DENSE), min(n, CACHED)
+    R = np.empty(2 * max(B[n - 1, k], B[inner, inner // 2 + 1]))
+    small = np.empty(CHUNK)
+    if back:
+        for i in range(n - 1, inner - 1, -1):
+            _sweep(v, at, n, k, i, back, B, cs, R, small)
+    block = at
+    for top in range(1 << (n - inner)):
+        w = k - _ones(top)
+        if w < 0 or w > inner:
+            continue
+        if back:
+            for i in range(inner - 1, dense - 1, -1):
+                _sweep(v, block, inner, w, i, back, B, cs, R, small)
+        _multiply_all(v, block, inner, w, dense, B, undo if back else forth)
+        if not back:
+            for i in range(dense, inner):
+                _sweep(v, block, inner, w, i, back, B, cs, R, small)
+        block += 2 * B[inner, w + 1]
+    if not back:
+        for i in range(inner, n):
+            _sweep(v, at, n, k, i, back, B, cs, R, small)
+
+
+@njit(cache=True, nogil=True)
+def _multiply_all(v: Floats, at: int, n: int, k: int, dense: int, B: Ints, T: Floats) -> None:
+    x, y = np.empty((2, T.shape[1])), np.empty((2, T.shape[1]))
+    for top in range(1 << (n - dense)):
+        w = k - _ones(top)
+        if 0 <= w <= dense:
+            size = B[dense, w + 1]
+            if size > 1:
+                _multiply(v, at, T[w], size, x, y)
+            at += 2 * size
+
+
+@njit(cache=True, nogil=True)
+def rotate_top(v: Complexes, n: int, k: int, B: Ints, cs: Floats, factors: Complexes) -> None:
+    """Couples the last spin, multiplies group j by ``factors[j]``, uncouples it.
+
+    The two halves of `v` are coupled already. Nothing is moved, so no scratch is needed.
+    """
+    i, w = n - 1, k
+    middle = B[i, w + 1]
+    a, b = min(w, i - w), min(w - 1, i - w + 1)
+    for j in range(max(a, b) + 1):
+        for e in range(B[i, j], B[i, j + 1]):
+            if j > a:
+                v[middle + e] *= factors[j]
+            elif j > b:
+                v[e] *= factors[j]
+            else:
+                c, s = cs[i, w, j, 0], cs[i, w, j, 1]
+                L, R = v[e], v[middle + e]
+                U, D = (c * R + s * L) * factors[j], (c * L - s * R) * factors[j + 1]
+                v[e] = s * U + c * D
+                v[middle + e] = c * U - s * D
+
+
+@njit(cache=True, nogil=True)
+def overlap_top(
+    psi: Complexes, lam: Complexes, n: int, k: int, B: Ints, cs: Floats, values: Floats
+) -> float:
+    """``Im <lam| M |psi>`` for `values`, the eigenvalue of each group; halves coupled already."""
+    i, w = n - 1, k
+    middle = B[i, w + 1]
+    a, b = min(w, i - w), min(w - 1, i - w + 1)
+    total = 0.0
+    for j in range(max(a, b) + 1):
+        for e in range(B[i, j], B[i, j + 1]):
+            if j > a:
+                total += values[j] * (lam[middle + e].conjugate() * psi[middle + e]).imag
+            elif j > b:
+                total += values[j] * (lam[e].conjugate() * psi[e]).imag
+            else:
+                c, s = cs[i, w, j, 0], cs[i, w, j, 1]
+                L, R = psi[e], psi[middle + e]
+                M, N = lam[e], lam[middle + e]
+                up = (c * N + s * M).conjugate() * (c * R + s * L)
+                down = (c * M - s * N).conjugate() * (c * L - s * R)
+                total += values[j] * up.imag + values[j + 1] * down.imag
+    return total

@@ -1,0 +1,54 @@
+"""Threads for kernels that free the interpreter lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+# Starting two threads costs about what one pass over this many amplitudes does.
+WORTH = 1 << 15
+
+
+class Threads:
+    """Runs a kernel on ranges of a vector, or several calls at once.
+
+    Numba's own parallel loops are not used: their default layer aborts the process when two
+    Python threads enter it, and a study may run solvers in threads.
+    """
+
+    def __init__(self, count: int, pool: ThreadPoolExecutor | None) -> None:
+        self._count = count
+        self._pool = pool
+
+    def over(self, size: int, kernel: Callable[..., Any], *arguments: Any) -> float:
+        """``kernel(*arguments, start, stop)`` over 0..size-1; the sum of what it returns."""
+        if self._pool is None:
+            return kernel(*arguments, 0, size) or 0.0
+        bounds = [size * t // self._count for t in range(self._count + 1)]
+        starts, stops = bounds[:-1], bounds[1:]
+        futures = [
+            self._pool.submit(kernel, *arguments, start, stop)
+            for start, stop in zip(starts, stops, strict=True)
+        ]
+        return sum(future.result() or 0.0 for future in futures)
+
+    def together(self, kernel: Callable[..., Any], calls: list[tuple[Any, ...]]) -> None:
+        """``kernel(*call)`` for every call; they must not share what they write."""
+        if self._pool is None:
+            for call in calls:
+                kernel(*call)
+        else:
+            for future in [self._pool.submit(kernel, *call) for call in calls]:
+                future.result()
+
+
+@contextmanager
+def threads(count: int, dim: int) -> Iterator[Threads]:
+    """Threads for vectors of `dim` entries: none where they would cost more than they save."""
+    if count == 1 or dim < WORTH:
+        yield Threads(1, None)
+        return
+    with ThreadPoolExecutor(count) as pool:
+        yield Threads(count, pool)
