@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,7 +53,7 @@ SOLVERS = {
 }
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
-LANES = {"native": "-", "penalised": "--"}
+LANES: dict[str, Literal["-", "--"]] = {"native": "-", "penalised": "--"}
 FISHERS = {"sequence": Style("#0072B2", "o"), "position": Style("#D55E00", "^")}
 STAGES = {
     "build": ("#BBBBBB", ""),
@@ -65,7 +65,7 @@ STAGES = {
     "repair": ("#D55E00", ""),
     "score": ("#009E73", ".."),
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7.5,
@@ -155,6 +155,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "svg", "png")]
     try:
         with look():
+            # The layout is the same in every format, and finding it is most of the work.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
             figure.savefig(paths[0], metadata={"CreationDate": None})
             paths[1].write_bytes(svg(figure, name))
             figure.savefig(paths[2])

@@ -19,13 +19,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments import metrics, palette
+from experiments import palette
+from experiments.ranking import duration, percent, rank_table
 from experiments.references import SCORED, TAGS
 
 # A logarithmic axis ends here; below lies a band labelled 0, where each solver has its own height
 # so that those at the reference do not hide each other.
 FLOOR = 1e-7
 BAND = 1e-3
+# Gaps below this share one colour of the ranking.
+LEAST = 1e-6
 TAG_LETTERS = {"exact": "E", "bounded": "B", "best-known": "K"}
 CLOCK = "clock: the runner's wall time of the whole call, warm-up outside"
 
@@ -88,8 +91,8 @@ def _gap_curve(
         return
     look = palette.style(label)
     groups = part.groupby("budget")
-    x = groups["wall"].quantile([0.25, 0.5, 0.75]).unstack()
-    y = groups["gap"].quantile([0.25, 0.5, 0.75]).unstack()
+    x = pd.DataFrame({q: groups["wall"].quantile(q) for q in (0.25, 0.5, 0.75)})
+    y = pd.DataFrame({q: groups["gap"].quantile(q) for q in (0.25, 0.5, 0.75)})
     y = y.clip(lower=FLOOR).where(y > 0, zero)
     order = x[0.5].to_numpy().argsort()
     x, y = x.iloc[order], y.iloc[order]
@@ -129,7 +132,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.35 + 0.3 * len(solvers))
         axes = figure.subplots(1, max(1, len(fishers)), squeeze=False, sharey=True)
-        norm = LogNorm(1e-6, 1)
+        norm = LogNorm(LEAST, 1)
         colours = colormaps["cividis_r"].with_extremes(under="#FFFDE0", bad="#EEEEEE")
         picture = None
         for axis, fisher in zip(axes.flat, fishers, strict=False):
@@ -138,7 +141,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
             gaps = part.pivot_table(index="solver", columns="n", values="gap").reindex(
                 index=solvers, columns=sizes
             )
-            shown = np.where(gaps.to_numpy() > 0, gaps.to_numpy(), norm.vmin / 10)
+            shown = np.where(gaps.to_numpy() > 0, gaps.to_numpy(), LEAST / 10)
             shown = np.ma.masked_where(gaps.isna().to_numpy(), shown)
             picture = axis.imshow(shown, cmap=colours, norm=norm, aspect="auto")
             _write_cells(axis, part, solvers, sizes)
@@ -160,40 +163,6 @@ def ranking(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Median gap, wall and rank per Fisher, n and solver, at the longest time limit of each n.
-
-    A solver most of whose runs came late has a gap and no rank.
-
-    Returns:
-        Columns fisher, n, solver, lane, gap, wall, late, rank, instances, exact.
-    """
-    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
-    longest = scored.groupby("n")["time_limit"].transform("max")
-    scored = scored[(scored["time_limit"] == longest) | longest.isna()]
-    # A solver that found nothing feasible is worse than any gap.
-    scored["gap"] = scored["gap"].fillna(np.inf)
-    scored["late"] = scored["status"] == "timeout"
-    scored["fisher"] = scored["fisher"].fillna("")
-    keys = ["fisher", "n", "solver"]
-    groups = scored.groupby(keys)
-    table = groups.agg(
-        lane=("lane", "first"), gap=("gap", "median"), wall=("wall", "median"),
-        late=("late", "mean"), instances=("instance", "nunique"),
-    ).reset_index()  # fmt: skip
-    table["late"] = table["late"] > 0.5
-    on_time = table["gap"].where(~table["late"])
-    table["rank"] = np.nan
-    for _, index in table.groupby(["fisher", "n"]).groups.items():
-        row = pd.DataFrame([on_time[index].to_numpy()])
-        table.loc[index, "rank"] = metrics.ranks(row).to_numpy()[0]
-    tags = scored.drop_duplicates("instance").groupby(["fisher", "n"])["tag"]
-    for tag in TAGS:
-        share = tags.apply(lambda column, tag=tag: float((column == tag).mean()))
-        table[tag] = [share[(f, n)] for f, n in zip(table["fisher"], table["n"], strict=True)]
-    return table
-
-
 def _write_cells(axis: Axes, part: pd.DataFrame, solvers: list[str], sizes: list[int]) -> None:
     for _, row in part.iterrows():
         x, y = sizes.index(row["n"]), solvers.index(row["solver"])
@@ -209,18 +178,6 @@ def _write_cells(axis: Axes, part: pd.DataFrame, solvers: list[str], sizes: list
         for x, n in enumerate(sizes):
             if (solver, n) not in present:
                 axis.text(x, y, "n/a", ha="center", va="center", color="#777777", fontsize=5)
-
-
-def percent(gap: float) -> str:
-    """A gap for people: ``0``, ``0.03 %``, ``3e-05 %``, ``none`` for no feasible answer."""
-    if math.isnan(gap) or math.isinf(gap):
-        return "none"
-    if gap == 0:
-        return "0"
-    value = 100 * gap
-    if value >= 10:
-        return f"{value:.0f} %"
-    return f"{value:.0e} %" if value < 0.001 else f"{value:.2g} %"
 
 
 def _column_title(part: pd.DataFrame, n: int) -> str:
@@ -272,15 +229,6 @@ def time_spent(runs: pd.DataFrame) -> Figure:
             + conditions(scored),
         )
     return figure
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: ``3.1 s``, ``12 ms``, ``80 µs``."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            break
-    value = seconds / size
-    return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
 
 
 def hardness(instances: pd.DataFrame) -> Figure:
