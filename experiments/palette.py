@@ -7,7 +7,6 @@ marker says the same again for a grey print.
 from __future__ import annotations
 
 import hashlib
-import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -25,6 +26,8 @@ COLUMN = 3.4
 """Width of one column of a paper, inches."""
 PAGE = 7.0
 """Width of both columns, inches."""
+PIXELS = 200
+"""Per inch of a PNG."""
 
 
 class Style(NamedTuple):
@@ -85,8 +88,6 @@ _SETTINGS: dict[Any, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "hatch.linewidth": 0.5,
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
     # TrueType, so that text stays text in a PDF; outlines in SVG, so that it needs no font.
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
@@ -138,29 +139,24 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=5.5, color="#444444")
 
 
-def svg(figure: Figure, name: str) -> bytes:
-    """The figure as SVG; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
-
-
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes PDF, SVG and PNG.
+    """Writes PDF, SVG and PNG; equal figures give equal bytes.
 
     Raises:
         ReportError: the folder cannot be written.
     """
     paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "svg", "png")]
-    try:
-        with look():
-            # The layout is the same in every format, and finding it is most of the work.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-            figure.savefig(paths[0], metadata={"CreationDate": None})
-            paths[1].write_bytes(svg(figure, name))
-            figure.savefig(paths[2])
-    except OSError as error:
-        raise ReportError(f"figures cannot be written to {folder}: {error.strerror}") from error
+    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+        # The layout is the same in every format, and finding it is half of the work; the canvases
+        # are asked directly because `Figure.savefig` draws everything twice.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.set_dpi(72)
+        try:
+            FigureCanvasPdf(figure).print_pdf(paths[0], metadata={"CreationDate": None})
+            FigureCanvasSVG(figure).print_svg(paths[1], metadata={"Date": None})
+            figure.set_dpi(PIXELS)
+            FigureCanvasAgg(figure).print_png(paths[2])
+        except OSError as error:
+            raise ReportError(f"figures cannot be written to {folder}: {error.strerror}") from error
     return paths

@@ -115,6 +115,7 @@ def _gap_axes(axes: Any, used: int) -> None:
         axis.axhspan(FLOOR * BAND, FLOOR, color="#F0F0F0", zorder=0)
         axis.set_yticks([FLOOR * BAND**0.5, 1e-5, 1e-3, 1e-1, 1], ["0", "10⁻⁵", "10⁻³", "0.1", "1"])
         axis.yaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         if position >= used - axes.shape[1]:
             axis.set_xlabel("wall time of the solver (s)")
