@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -108,6 +109,18 @@ def ordered(labels: set[str]) -> list[str]:
     """Labels in one order everywhere: known solvers first, the rest by name."""
     known = list(SOLVERS)
     return sorted(labels, key=lambda s: (known.index(s) if s in known else len(known), s))
+
+
+def fishers(frame: pd.DataFrame) -> list[str]:
+    """The kinds of Fisher in a frame, the known ones first; ``['']`` if it does not say."""
+    known = list(FISHERS)
+    found = set(frame["fisher"].fillna("")) if "fisher" in frame else {""}
+    return sorted(found, key=lambda f: (known.index(f) if f in known else len(known), f)) or [""]
+
+
+def fisher_style(fisher: str) -> Style:
+    """Colour and marker of a kind of Fisher."""
+    return FISHERS.get(fisher, Style("#009E73", "s"))
 
 
 @contextmanager

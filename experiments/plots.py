@@ -15,7 +15,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -53,7 +52,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
     """
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
     scored = scored.assign(fisher=scored["fisher"].fillna(""))
-    sizes, fishers = sorted(scored["n"].unique()), _fishers(scored)
+    sizes, fishers = sorted(scored["n"].unique()), palette.fishers(scored)
     columns = len(fishers) if len(fishers) > 1 else min(2, max(1, len(sizes)))
     panels = [(n, f) for n in sizes for f in fishers]
     rows = max(1, math.ceil(len(panels) / columns))
@@ -128,8 +127,10 @@ def ranking(runs: pd.DataFrame) -> Figure:
     The longest time limit at each n counts. Instances on which nothing can be gained are left out.
     """
     table = rank_table(runs)
-    fishers = _fishers(table)
-    solvers = palette.ordered(set(table["solver"]))
+    fishers = palette.fishers(table)
+    lanes = dict(zip(table["solver"], table["lane"], strict=True))
+    solvers = sorted(palette.ordered(set(lanes)), key=lambda solver: lanes[solver])
+    native = sum(lanes[solver] == "native" for solver in solvers)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.35 + 0.3 * len(solvers))
         axes = figure.subplots(1, max(1, len(fishers)), squeeze=False, sharey=True)
@@ -151,13 +152,17 @@ def ranking(runs: pd.DataFrame) -> Figure:
             axis.set_xlabel("variables n; reference of how many % of instances")
             axis.set_yticks(range(len(solvers)), solvers)
             axis.grid(visible=False)
+            if 0 < native < len(solvers):
+                axis.axhline(native - 0.5, color="white", linewidth=4)
+                axis.axhline(native - 0.5, color="black", linewidth=0.8)
         if picture is not None:
             bar = figure.colorbar(picture, ax=axes, extend="min", pad=0.01, aspect=30)
             bar.set_label("median gap", fontsize=7)
         palette.caption(
             figure,
-            "Bold: rank by median gap, ties share it; below: the gap; n/a: no row. References: "
-            "E exact, B bounded, K best-known. "
+            "Bold: rank by median gap within the lane (native above the line, penalised below), "
+            "ties share it; under it the gap; n/a: no row. "
+            "References: E exact, B bounded, K best-known. "
             "† late: most runs overran their time limit and do not rank. "
             + conditions(runs[runs["status"].isin(SCORED)]),
         )
@@ -230,126 +235,6 @@ def time_spent(runs: pd.DataFrame) -> Figure:
             + conditions(scored),
         )
     return figure
-
-
-def hardness(instances: pd.DataFrame) -> Figure:
-    """Curvature share, effective rank and bound gap of every instance, by n and Fisher."""
-    panels = (
-        ("curvature_share", "curvature share of the gain", True),
-        ("effective_rank", "effective rank of the curvature", False),
-        ("bound_gap", "bound gap (share of the gain)", True),
-    )
-    fishers = _fishers(instances)
-    frame = instances.assign(fisher=instances["fisher"].fillna(""))
-    with palette.look():
-        figure = palette.new_figure(palette.PAGE, 2.5)
-        axes = figure.subplots(1, 3)
-        for axis, (column, title, log) in zip(axes, panels, strict=True):
-            values = frame[column].astype(float)
-            floor = 1e-9 if column == "bound_gap" else 1e-6
-            for fisher in fishers:
-                look = _fisher_style(fisher)
-                part = frame[frame["fisher"] == fisher]
-                y = values[part.index].clip(lower=floor) if log else values[part.index]
-                axis.plot(part["n"], y, look.marker, color=look.colour, alpha=0.6, markersize=3.5,
-                          markeredgewidth=0, clip_on=False)  # fmt: skip
-                middle = y.groupby(part["n"]).median()
-                axis.plot(middle.index, middle, color=look.colour)
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(sorted(frame["n"].unique()))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
-            axis.xaxis.set_minor_locator(NullLocator())
-            if log:
-                axis.set_yscale("log")
-                top = max(1.0, 2 * float(values.max())) if values.notna().any() else 1.0
-                axis.set_ylim(floor, top)
-                if (values <= floor).any():
-                    powers = [e for e in (-7, -5, -3, -1) if 10.0**e > floor]
-                    axis.set_yticks(
-                        [floor, *(10.0**e for e in powers)],
-                        ["0", *(f"$10^{{{e}}}$" for e in powers)],
-                    )
-            else:
-                axis.set_ylim(bottom=0)
-            axis.set_xlabel("variables n")
-            axis.set_title(title, loc="left")
-        handles = [Line2D([], [], color=_fisher_style(f).colour, marker=_fisher_style(f).marker,
-                          label=f"{f} Fisher" if f else "all instances")
-                   for f in fishers]  # fmt: skip
-        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
-        palette.caption(
-            figure,
-            "A dot an instance, lines are medians. No solver of the study took part: bound and "
-            "rounded state are the relaxation's. Bound gap 0: the optimum is certified.",
-        )
-    return figure
-
-
-def predicted_against_measured(steps: pd.DataFrame) -> Figure:
-    """Loss change the quadratic model predicts against the one measured, a dot an applied mask.
-
-    Args:
-        steps: columns predicted, measured (loss units); optional layer, fisher, step, n.
-    """
-    frame = steps.dropna(subset=["predicted", "measured"])
-    fisher = frame["fisher"].fillna("") if "fisher" in frame else pd.Series("", index=frame.index)
-    loop = frame["step"].fillna(0) > 0 if "step" in frame else pd.Series(False, index=frame.index)
-    sizes = np.abs(frame[["predicted", "measured"]].to_numpy())
-    sizes = sizes[sizes > 0]
-    reach = float(sizes.max()) * 2 if len(sizes) else 1.0
-    near = 10 ** math.floor(math.log10(np.quantile(sizes, 0.1))) if len(sizes) else 1e-3
-    with palette.look():
-        figure = palette.new_figure(palette.COLUMN, 3.6)
-        axis = figure.subplots()
-        axis.plot([-reach, reach], [-reach, reach], color="#999999", linewidth=0.7, zorder=1)
-        handles = []
-        for name in _fishers(frame):
-            for one, kind in ((False, "single blocks"), (True, "whole steps")):
-                part = frame[(fisher == name) & (loop == one)]
-                if part.empty:
-                    continue
-                look = _fisher_style(name)
-                text = f"{kind}, {name} Fisher" if name else kind
-                handles += axis.plot(
-                    part["predicted"], part["measured"], look.marker, color=look.colour,
-                    markerfacecolor=look.colour if one else "none", linestyle="none", label=text,
-                )  # fmt: skip
-        for put in (axis.set_xscale, axis.set_yscale):
-            put("symlog", linthresh=near)
-        shown = frame[["predicted", "measured"]].to_numpy()
-        ends = (-reach if (shown < 0).any() else -near, reach if (shown > near).any() else near)
-        axis.set_xlim(*ends)
-        axis.set_ylim(*ends)
-        for line in (axis.axhline, axis.axvline):
-            line(0, color="#666666", linewidth=0.6)
-        ticks = [10.0**e for e in range(round(math.log10(near)), math.ceil(math.log10(reach)))]
-        ticks = ticks[:: max(1, math.ceil(len(ticks) / 3))]
-        both = [*(-t for t in reversed(ticks)), 0.0, *ticks]
-        both = [t for t in both if ends[0] <= t <= ends[1]]
-        axis.set_xticks(both, [f"{t:g}" for t in both])
-        axis.set_yticks(both, [f"{t:g}" for t in both])
-        axis.set_xlabel("predicted change of the loss (nats per token)")
-        axis.set_ylabel("measured change of the loss")
-        figure.legend(
-            handles=handles, frameon=False, loc="outside upper center", ncols=2, fontsize=6
-        )
-        palette.caption(
-            figure,
-            f"On the grey line the model is right; below 0 the mask helped. Axes are linear "
-            f"within ±{near:g}. Loss of the calibration batch for single blocks, of the held-out "
-            "batch for whole steps.",
-        )
-    return figure
-
-
-def _fishers(frame: pd.DataFrame) -> list[str]:
-    known = list(palette.FISHERS)
-    found = set(frame["fisher"].fillna("")) if "fisher" in frame else {""}
-    return sorted(found, key=lambda f: (known.index(f) if f in known else len(known), f)) or [""]
-
-
-def _fisher_style(fisher: str) -> palette.Style:
-    return palette.FISHERS.get(fisher, palette.Style("#009E73", "s"))
 
 
 def _named(fisher: str) -> str:

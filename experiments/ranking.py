@@ -52,9 +52,9 @@ def _control(runs: pd.DataFrame) -> tuple[str, str]:
     share, text = tied.mean(), f"{tied.sum()} of {len(tied)} instances ({100 * tied.mean():.0f} %)"
     sentence = f"The greedy control, which sorts and never searches, ties the best on {text}"
     if share >= LOUD:
-        end = "" if share == 1 else f" Only the other {(~tied).sum()} separate solvers."
+        end = "" if share == 1 else f" Only on the other {(~tied).sum()} is it beaten."
         return "A greedy sort wins", f"{sentence}.{end}"
-    return "", f"{sentence}; the others separate solvers."
+    return "", f"{sentence}; on the others it is beaten."
 
 
 def _lane_sentences(table: pd.DataFrame) -> list[str]:
@@ -120,7 +120,10 @@ def _reference(runs: pd.DataFrame) -> str:
 
 def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
     out = []
-    for (fisher, n), part in table.groupby(["fisher", "n"]):
+    # Sequence before position, as in the figures.
+    order = sorted(table.groupby(["fisher", "n"]), key=lambda item: (item[0][0] != "sequence",
+                                                                    *item[0]))  # fmt: skip
+    for (fisher, n), part in order:
         limit = runs.loc[runs["n"] == n, "time_limit"].max()
         row = {
             "fisher": str(fisher),
@@ -158,7 +161,7 @@ def _fisher(fisher: str) -> str:
 def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Median gap, wall and rank per Fisher, n and solver, at the longest time limit of each n.
 
-    A solver most of whose runs came late has a gap and no rank.
+    Solvers are ranked within their lane. One most of whose runs came late has a gap and no rank.
 
     Returns:
         Columns fisher, n, solver, lane, gap, wall, late, rank, instances, exact.
@@ -179,7 +182,7 @@ def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     table["late"] = table["late"] > 0.5
     on_time = table["gap"].where(~table["late"])
     table["rank"] = np.nan
-    for index in table.groupby(["fisher", "n"]).groups.values():
+    for index in table.groupby(["fisher", "n", "lane"]).groups.values():
         row = pd.DataFrame([on_time[index].to_numpy()])
         table.loc[index, "rank"] = metrics.ranks(row).to_numpy()[0]
     tags = scored.drop_duplicates("instance").groupby(["fisher", "n"])["tag"]

@@ -8,6 +8,7 @@ labels, error messages) is untrusted: the template escapes it and the script onl
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -19,10 +20,10 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import palette, plots
+from experiments import palette, plots, plots_blocks
 from experiments.errors import ReportError
 from experiments.ledger import STAGES
-from experiments.ranking import headline
+from experiments.ranking import duration, headline
 from experiments.references import SCORED
 from experiments.store import Store
 
@@ -110,11 +111,19 @@ def _study(entry: dict[str, Any]) -> dict[str, str]:
         "study": entry["study"],
         "started": entry["started"],
         "cells": str(entry.get("cells", "")),
-        "budgets": ", ".join(entry.get("budgets", [])),
+        "budgets": ", ".join(_budget(text) for text in entry.get("budgets", [])),
         "seeds": ", ".join(map(str, entry.get("seeds", []))),
         "workers": str(entry.get("workers", "")),
         "initial": "given where usable" if entry.get("give_initial") else "given to nobody",
     }
+
+
+def _budget(text: str) -> str:
+    """A stored budget for people: ``100 ms``, ``100 reads``, ``1.0 s and 10 reads``."""
+    limits = json.loads(text)
+    seconds = limits.pop("time_limit", None)
+    parts = [] if seconds is None else [duration(seconds)]
+    return " and ".join([*parts, *(f"{value} {name}" for name, value in limits.items())])
 
 
 def _host(invocations: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -181,14 +190,14 @@ def _figures(
         "hardness", "Instance hardness",
         "Curvature share of the gain, effective rank of the curvature and bound gap against the "
         "number of variables; the same numbers are in the hardness table on this page.",
-        lambda: plots.hardness(instances),
+        lambda: plots_blocks.hardness(instances),
     ))  # fmt: skip
     if steps is not None and {"predicted", "measured"} <= set(steps) and len(steps):
         plan.append((
             "predicted-against-measured", "Predicted against measured loss change",
             "Scatter of the loss change the quadratic model predicts for an applied mask against "
             "the measured one; the same numbers are in the table of applied masks on this page.",
-            lambda: plots.predicted_against_measured(steps),
+            lambda: plots_blocks.predicted_against_measured(steps),
         ))  # fmt: skip
     out = []
     for name, title, alt, draw in plan:
@@ -235,7 +244,7 @@ def _groups(runs: pd.DataFrame) -> list[list[str]]:
     keys = ["n", "fisher", "solver", "lane", "budget"]
     for (n, fisher, solver, lane, budget), part in scored.groupby(keys):
         out.append([
-            str(n), str(fisher), str(solver), str(lane), str(budget), str(len(part)),
+            str(n), str(fisher), str(solver), str(lane), _budget(str(budget)), str(len(part)),
             number(part["gap"].median()),
             f"{number(part['gap'].quantile(0.25))} to {number(part['gap'].quantile(0.75))}",
             number(part["certified_gap"].median()), number(part["approximation_ratio"].median()),

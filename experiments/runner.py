@@ -7,13 +7,14 @@ them. Cells that are in the store already are left out, so running a study again
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -24,7 +25,7 @@ from experiments.instances import register
 from experiments.progress import cell_progress
 from experiments.store import Store
 from experiments.study import Study, budget_json
-from experiments.worker import Record, Task, Workbench, blank_row, run_task, start_worker
+from experiments.worker import Record, Task, blank_row, clear_bench, run_task, start_worker
 from solvers.errors import SolverError
 from solvers.registry import make
 
@@ -61,18 +62,14 @@ class _Stop:
     asked: bool = False
 
 
-@dataclass
 class InProcess(Executor):
     """Runs each call at once, in this process: no daemon, no pickling, nothing to warm twice."""
 
-    bench: Workbench = field(default_factory=Workbench)
-
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Runs `fn` before it returns; tasks run on this executor's own bench."""
-        future: Future[Any] = Future()
+        """Runs `fn` before it returns."""
+        future: Future[T] = Future()
         try:
-            call: Callable[..., Any] = self.bench.run if fn is run_task else fn
-            future.set_result(call(*args, **kwargs))
+            future.set_result(fn(*args, **kwargs))
         except Exception as error:  # handed to who asks for it
             future.set_exception(error)
         return future
@@ -109,6 +106,7 @@ def run(
     if workers < 1:
         raise StudyError(f"workers is {workers}; give a whole number from 1")
     _check_solvers(study)
+    clear_bench()
     with Store(store, create=True) as opened, _interrupt() as stop:
         sizes = register(study, opened, progress=progress)
         done = opened.finished()
@@ -130,6 +128,12 @@ def run(
                 counts[record.row["status"]] += 1
                 advance()
     remaining = len(tasks) - counts.total()
+    if remaining and progress:
+        print(
+            f"Interrupted: {remaining} cells are left; run the same study into {store} again "
+            "to resume",
+            file=sys.stderr,
+        )
     return Outcome(dict(counts), len(cells) - len(pending), remaining, Path(store))
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +23,8 @@ from typing import Any, Self
 
 import pandas as pd
 
-from experiments import hardness
 from experiments.errors import StoreError
+from experiments.instancerow import instance_row
 from experiments.references import annotate
 from experiments.schema import APPLICATION_ID, SCHEMA, TABLES
 from solvers import formats
@@ -52,8 +52,10 @@ class Store:
         if fresh and not create:
             raise StoreError(f"store {self.path} does not exist or is empty; run a study into it")
         with self._clear_errors():
-            mode = "rwc" if create else "ro"
-            uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+            mode = "mode=rwc" if create else "mode=ro"
+            if not create and self._sealed():
+                mode += "&immutable=1"
+            uri = f"{self.path.absolute().as_uri()}?{mode}"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
         try:
             with self._clear_errors():
@@ -69,6 +71,11 @@ class Store:
         except BaseException:
             self._db.close()
             raise
+
+    def _sealed(self) -> bool:
+        """Whether nobody can be writing: SQLite needs a writable folder to read a WAL file."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        return not wal.exists() and not os.access(self.path.parent, os.W_OK)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +113,9 @@ class Store:
             try:
                 yield self._db
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # After a full disk SQLite has rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
@@ -150,26 +159,7 @@ class Store:
         known = self._rows("SELECT 1 FROM instances WHERE id = ?", (identity,))
         if known:
             return identity
-        facts = asdict(hardness.describe(problem))
-        facts["instance_bound"] = facts.pop("lower_bound")
-        facts["instance_upper"] = facts.pop("upper_bound")
-        meta = problem.meta
-        row = facts | {
-            "id": identity,
-            "name": name,
-            "n": problem.n,
-            "k": problem.cardinality,
-            "rank": problem.rank,
-            "model": _text(meta.get("model")),
-            "layer": _text(meta.get("layer")),
-            "fisher": _text(meta.get("fisher")),
-            "density": meta.get("density"),
-            "step": meta.get("step"),
-            "scale": problem.scale,
-            "build": float(meta.get("build_seconds") or 0.0),
-            "meta": json.dumps(dict(meta), sort_keys=True),
-            "container": _container(problem),
-        }
+        row = instance_row(problem, name)
         with self._transaction() as db:
             _insert(db, "instances", row)
         return identity
@@ -320,12 +310,3 @@ def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> bool:
     marks = ", ".join("?" * len(row))
     query = f'INSERT OR IGNORE INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
     return db.execute(query, tuple(row.values())).rowcount > 0
-
-
-def _container(problem: CardinalityProblem) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return formats.save(problem, Path(folder) / f"problem{formats.CONTAINER}").read_bytes()
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
