@@ -42,7 +42,9 @@ def unitary(gate, values, n):
     if gate.name == "cx":
         c, t = (f"q{q}" for q in gate.qubits)
         return on(n, **{c: (I2 + Z) / 2}) + on(n, **{c: (I2 - Z) / 2, t: X})
-    return expm(-0.5j * gate.angle(values) * generator(gate, n))
+    # P^3 = P for every generator P, Pauli products and (XX + YY)/2 alike.
+    P, half = generator(gate, n), gate.angle(values) / 2
+    return np.eye(2**n) + (np.cos(half) - 1) * P @ P - 1j * np.sin(half) * P
 
 
 def run_dense(circuit, values=()):
@@ -83,6 +85,11 @@ def test_dense_gates_follow_textbook_matrices():
     np.testing.assert_array_equal(flipped, np.eye(4)[3])
     swap_like = unitary(Gate("xy", (0, 1), np.pi), (), n)
     np.testing.assert_allclose(swap_like[1:3, 1:3], [[0, -1j], [-1j, 0]], atol=1e-12)
+    for name, qubits in {"rx": (1,), "ry": (0,), "rz": (1,), "rzz": (0, 1), "xy": (1, 0)}.items():
+        gate = Gate(name, qubits, 0.8)
+        np.testing.assert_allclose(
+            unitary(gate, (), n), expm(-0.4j * generator(gate, n)), atol=1e-12
+        )
 
 
 def test_counts_and_two_qubit_depth():

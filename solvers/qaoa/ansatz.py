@@ -15,9 +15,17 @@ import dimod
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.errors import ParameterError
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.circuit import Circuit, Gate
-from solvers.qaoa.mixers import x_mixer
+from solvers.qaoa.dicke import dicke_state
+from solvers.qaoa.mixers import (
+    complete_edges,
+    grover_mixer,
+    ring_edges,
+    x_mixer,
+    xy_mixer,
+)
 
 Floats = NDArray[np.float64]
 Edge = tuple[int, int]
@@ -69,6 +77,39 @@ def x_ansatz(n: int, edges: tuple[Edge, ...], depth: int) -> Circuit:
     for layer in range(depth):
         gates += cost_layer(n, edges, layer * width)
         gates += x_mixer(n, (layer + 1) * width - 1)
+    return Circuit(n, tuple(gates), depth * width)
+
+
+@lru_cache(maxsize=64)
+def subspace_ansatz(
+    n: int, k: int, edges: tuple[Edge, ...], depth: int, mixer: str = "complete"
+) -> Circuit:
+    """Dicke state of weight k, then `depth` layers of cost and a mixer that conserves it.
+
+    Args:
+        n: qubits.
+        k: weight, 0 < k < n.
+        edges: couplings of the cost, as in `Ising`.
+        depth: layers.
+        mixer: ``ring``, ``complete`` (pair by pair: the simulator's ``complete-trotter``) or
+            ``grover``.
+
+    Raises:
+        ParameterError: another mixer, or a weight that leaves one state only.
+    """
+    if not 0 < k < n:
+        raise ParameterError(f"k is {k}, expected 0 < k < {n}: one state needs no circuit")
+    if mixer not in ("ring", "complete", "grover"):
+        raise ParameterError(f"mixer is {mixer!r}, expected ring, complete or grover")
+    gates = dicke_state(n, k)
+    width = n + len(edges) + 1
+    for layer in range(depth):
+        beta = (layer + 1) * width - 1
+        gates += cost_layer(n, edges, layer * width)
+        if mixer == "grover":
+            gates += grover_mixer(n, k, beta)
+        else:
+            gates += xy_mixer(ring_edges(n) if mixer == "ring" else complete_edges(n), beta)
     return Circuit(n, tuple(gates), depth * width)
 
 

@@ -29,6 +29,15 @@ def binomials(n: int) -> Ints:
     return B
 
 
+@njit(cache=True, nogil=True, inline="always")
+def popcount(mask: int) -> int:
+    """Ones among 32 bits, added up in parallel."""
+    mask = mask - ((mask >> 1) & 0x55555555)
+    mask = (mask & 0x33333333) + ((mask >> 2) & 0x33333333)
+    mask = (mask + (mask >> 4)) & 0x0F0F0F0F
+    return ((mask * 0x01010101) >> 24) & 0xFF
+
+
 @njit(cache=True, nogil=True)
 def unrank(rank: int, n: int, k: int, B: Ints) -> int:
     """The `rank`-th number with k ones among n bits."""
@@ -39,6 +48,18 @@ def unrank(rank: int, n: int, k: int, B: Ints) -> int:
             k -= 1
             mask |= 1 << i
     return mask
+
+
+@njit(cache=True, nogil=True)
+def first_of(top: int, low: int, n: int, k: int, B: Ints) -> int:
+    """How many states of weight k lie before those whose bits from `low` on read `top`."""
+    rank = 0
+    for i in range(n - 1, low - 1, -1):
+        if top >> (i - low) & 1:
+            if k >= 0:
+                rank += B[i, k + 1]
+            k -= 1
+    return rank
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from cmath import exp
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import comb, cos, sin, sqrt
 from typing import Any
 
@@ -69,25 +69,40 @@ class ExchangeMixer(Mixer):
     def __init__(self, n: int, k: int, edges: Sequence[tuple[int, int]]) -> None:
         self.dim = comb(n, k)
         self.edges = list(edges)
+        self._n, self._k, self._binomials = n, k, binomials(n)
         self._masks: Masks = np.empty(self.dim, np.uint32)
-        fill_masks(self._masks, 0, self.dim, n, k, binomials(n))
+        fill_masks(self._masks, 0, self.dim, n, k, self._binomials)
         self._tables = rank_tables(n, k)
 
     def apply(self, psi: Complexes, beta: float, threads: Threads) -> None:
         """See `Mixer`."""
-        c, s = cos(beta), sin(beta)
-        fixed = (self._masks, self._tables)
         for edge in self.edges:
-            threads.over(self.dim, kernels.exchange, psi, *fixed, edge, c, s)
+            self._run(edge, threads, kernels.neighbours, kernels.exchange, (psi,), beta)
 
     def undo(self, psi: Complexes, lam: Complexes, beta: float, threads: Threads) -> float:
         """See `Mixer`."""
+        kinds = (kernels.neighbours_back, kernels.exchange_back)
+        return 2 * sum(
+            self._run(edge, threads, *kinds, (psi, lam), beta) for edge in reversed(self.edges)
+        )
+
+    def _run(
+        self,
+        edge: tuple[int, int],
+        threads: Threads,
+        neighbours: Callable[..., Any],
+        exchange: Callable[..., Any],
+        vectors: tuple[Complexes, ...],
+        beta: float,
+    ) -> float:
         c, s = cos(beta), sin(beta)
-        fixed = (self._masks, self._tables)
-        total = 0.0
-        for edge in reversed(self.edges):
-            total += threads.over(self.dim, kernels.exchange_back, psi, lam, *fixed, edge, c, s)
-        return 2 * total
+        low, high = min(edge), max(edge)
+        if high == low + 1:
+            # Too few blocks to share out between threads where the bits are the highest.
+            shape = (low, self._n, self._k, self._binomials)
+            return threads.over(1 << (self._n - high - 1), neighbours, *vectors, *shape, c, s)
+        fixed = (self._masks, self._tables, edge)
+        return threads.over(self.dim, exchange, *vectors, *fixed, c, s)
 
 
 class CompleteMixer(Mixer):

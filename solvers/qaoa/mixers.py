@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from solvers.qaoa.circuit import Gate
+from solvers.qaoa.dicke import inverse, spread
 
 
 def x_mixer(n: int, parameter: int) -> Iterator[Gate]:
@@ -40,3 +41,38 @@ def xy_mixer(edges: list[tuple[int, int]], parameter: int) -> Iterator[Gate]:
     """``exp(i beta (X_a X_b + Y_a Y_b)/2)`` on one pair after the other."""
     for edge in edges:
         yield Gate("xy", edge, -2.0, parameter)
+
+
+def grover_mixer(n: int, k: int, parameter: int) -> Iterator[Gate]:
+    """``exp(i beta |D><D|)`` on states of weight k, up to a global phase.
+
+    ``|D> = V |0^(n-l) 1^l>`` with V weight-conserving, so the phase between V' and V has to see
+    only whether the l qubits that are 1 there are all set: at weight l nothing else is possible.
+    """
+    less = min(k, n - k)
+    preparation = spread(n, less)
+    flips = [Gate("x", (i,)) for i in range(n)] if k != less else []
+    yield from flips
+    yield from inverse(preparation)
+    yield from phase_if_all(list(range(n - less, n)), parameter)
+    yield from preparation
+    yield from flips
+
+
+def phase_if_all(qubits: list[int], parameter: int) -> Iterator[Gate]:
+    """``exp(i beta)`` on the states where all `qubits` are 1, up to a global phase.
+
+    The AND of m bits is ``2^(1-m) sum_S (-1)^(|S|+1) parity_S`` over the non-empty subsets S. A
+    Gray code visits the subsets with highest element t by one cx each, 2^m - 2 in all.
+    """
+    m = len(qubits)
+    for t in range(m):
+        code = 0
+        for step in range(1 << t):
+            sign = -1 if bin(code).count("1") % 2 else 1
+            yield Gate("rz", (qubits[t],), sign * 2.0 ** (1 - m), parameter)
+            if t:
+                # The last step returns to the empty code by its highest bit.
+                bit = ((step + 1) & -(step + 1)).bit_length() - 1 if step + 1 < 1 << t else t - 1
+                code ^= 1 << bit
+                yield Gate("cx", (qubits[bit], qubits[t]))

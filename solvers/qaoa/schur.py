@@ -23,7 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.problem import Floats
-from solvers.qaoa.basis import Ints, binomials
+from solvers.qaoa.basis import Ints, binomials, popcount
 
 Complexes = NDArray[np.complex128]
 
@@ -49,15 +49,6 @@ def eigenvalues(n: int, k: int) -> Floats:
     S = n / 2 - np.arange(min(k, n - k) + 1)
     m = k - n / 2
     return -(S * (S + 1) - m * m - n / 2)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _ones(mask: int) -> int:
-    count = 0
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
 
 
 @njit(cache=True, nogil=True)
@@ -143,7 +134,7 @@ def _sweep(
 ) -> None:
     """Joins (or parts) spin i in every block of the n low spins at `at`."""
     for top in range(1 << (n - 1 - i)):
-        w = k - _ones(top)
+        w = k - popcount(top)
         if w < 0 or w > i + 1:
             continue
         if 0 < w < i + 1:
@@ -222,7 +213,7 @@ def transform(
             _sweep(v, at, n, k, i, back, B, cs, R, small)
     block = at
     for top in range(1 << (n - inner)):
-        w = k - _ones(top)
+        w = k - popcount(top)
         if w < 0 or w > inner:
             continue
         if back:
@@ -242,7 +233,7 @@ def transform(
 def _multiply_all(v: Floats, at: int, n: int, k: int, dense: int, B: Ints, T: Floats) -> None:
     x, y = np.empty((2, T.shape[1])), np.empty((2, T.shape[1]))
     for top in range(1 << (n - dense)):
-        w = k - _ones(top)
+        w = k - popcount(top)
         if 0 <= w <= dense:
             size = B[dense, w + 1]
             if size > 1:
