@@ -11,6 +11,7 @@ costs 1/2, and 1/4 of masks (XY by pairs) or up to 1/2 of scratch (complete XY).
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from math import comb
 
 import dimod
@@ -75,6 +76,11 @@ class Simulator:
             self.costs += penalty * (ones - k) ** 2
         self._mixer = _evolution(mixer, n, k)
 
+    @property
+    def std(self) -> float:
+        """Standard deviation of the energy over all `dim` states; one number in 1 / gamma."""
+        return float(self.costs.std())
+
     def states(self, ranks: NDArray[np.int64]) -> NDArray[np.int8]:
         """The states of these ranks, shape (len(ranks), n)."""
         return basis.states(ranks, self.n, self._weight)
@@ -97,6 +103,12 @@ class Simulator:
         """Mean energy of the measured states."""
         return float(kernels.expectation(self.state(angles), self.costs, 0, self.dim))
 
+    def objective(self, angles: Angles, alpha: float = 1.0) -> float:
+        """What `gradient` differentiates: mean energy or, for alpha < 1, CVaR."""
+        if _checked_alpha(alpha) == 1:
+            return self.expectation(angles)
+        return self._tail(self.state(angles), alpha)[0]
+
     def gradient(self, angles: Angles, alpha: float = 1.0) -> tuple[float, Floats, Floats]:
         """Mean energy, or CVaR, and its derivatives, by one sweep back (adjoint method).
 
@@ -111,8 +123,7 @@ class Simulator:
         Raises:
             ParameterError: alpha out of range.
         """
-        if not 0 < alpha <= 1:
-            raise ParameterError(f"alpha is {alpha}, expected 0 < alpha <= 1")
+        _checked_alpha(alpha)
         psi = self.state(angles)
         if alpha == 1:
             value = float(kernels.expectation(psi, self.costs, 0, self.dim))
@@ -130,6 +141,10 @@ class Simulator:
                 )
         return value, slopes[0], slopes[1]
 
+    @cached_property
+    def _order(self) -> NDArray[np.intp]:
+        return np.argsort(self.costs, kind="stable")
+
     def _tail(self, psi: Complexes, alpha: float) -> tuple[float, Floats]:
         """CVaR and the diagonal observable with its value and slope.
 
@@ -137,11 +152,17 @@ class Simulator:
         and Uryasev, J. Risk 2, 21, 2000); by the envelope theorem t may be held fixed.
         """
         weights = psi.real**2 + psi.imag**2
-        order = np.argsort(self.costs, kind="stable")
+        order = self._order
         at = int(np.searchsorted(np.cumsum(weights[order]), alpha))
         t = self.costs[order[min(at, self.dim - 1)]]
         observable = np.minimum(self.costs - t, 0) / alpha
         return float(t + weights @ observable), observable
+
+
+def _checked_alpha(alpha: float) -> float:
+    if not 0 < alpha <= 1:
+        raise ParameterError(f"alpha is {alpha}, expected 0 < alpha <= 1")
+    return alpha
 
 
 def _check_size(n: int, dim: int, max_bytes: int) -> None:

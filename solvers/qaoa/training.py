@@ -1,0 +1,126 @@
+"""Angles found with the exact simulator: scan, L-BFGS, transfer.
+
+Energies are measured in their standard deviation over the states the circuit lives in, so that
+one set of angles means the same on every problem.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import OptimizeResult, minimize
+
+from solvers.errors import ParameterError
+from solvers.problem import Floats
+from solvers.qaoa.angles import Angles, linear_ramp, ramp_steps
+from solvers.qaoa.simulator import Simulator
+
+# Factors on the default steps of a ramp.
+SCAN = (0.5, 0.75, 1.0, 1.35, 1.8)
+
+
+def untrained(simulator: Simulator, depth: int) -> Angles:
+    """The default linear ramp of the simulator's mixer."""
+    steps = ramp_steps(simulator.mixer, simulator.n)
+    return linear_ramp(depth, simulator.std, steps)
+
+
+def scan(
+    simulator: Simulator, depth: int, *, alpha: float = 1.0, deadline: float = np.inf
+) -> Angles:
+    """The best linear ramp of a grid of two steps, ``(dg, db)``.
+
+    Args:
+        simulator: of the problem.
+        depth: layers.
+        alpha: objective, see `Simulator.gradient`.
+        deadline: `time.perf_counter` value after which no further point is tried.
+    """
+    start = time.perf_counter()
+    dg, db = ramp_steps(simulator.mixer, simulator.n)
+    best, best_value = untrained(simulator, depth), np.inf
+    for a in SCAN:
+        for b in SCAN:
+            if time.perf_counter() > deadline:
+                break
+            ramp = linear_ramp(depth, simulator.std, (a * dg, b * db))
+            value = simulator.objective(ramp, alpha)
+            if value < best_value:
+                best, best_value = ramp, value
+    label = "trained per instance: ramp scan"
+    return replace(best, label=label, training_seconds=time.perf_counter() - start)
+
+
+def optimise(
+    simulator: Simulator,
+    start: Angles,
+    *,
+    alpha: float = 1.0,
+    iterations: int = 100,
+    deadline: float = np.inf,
+) -> Angles:
+    """L-BFGS on all 2p angles with exact gradients.
+
+    Args:
+        simulator: of the problem.
+        start: where to begin; its training time is added to the result's.
+        alpha: objective, see `Simulator.gradient`.
+        iterations: at most so many steps.
+        deadline: `time.perf_counter` value after which no further step is begun.
+    """
+    began = time.perf_counter()
+    if began > deadline:
+        return start
+    std = simulator.std or 1.0
+
+    def objective(point: Floats) -> tuple[float, Floats]:
+        value, by_gamma, by_beta = simulator.gradient(_at(point, std), alpha)
+        return value / std, np.concatenate([by_gamma / std, by_beta]) / std
+
+    def stop(intermediate_result: OptimizeResult) -> None:
+        if time.perf_counter() > deadline:
+            raise StopIteration
+
+    result = minimize(
+        objective,
+        np.concatenate([np.multiply(start.gammas, std), start.betas]),
+        jac=True,
+        method="L-BFGS-B",
+        callback=stop,
+        options={"maxiter": iterations},
+    )
+    spent = start.training_seconds + time.perf_counter() - began
+    label = "trained per instance: L-BFGS" + (f" on CVaR {alpha:g}" if alpha < 1 else "")
+    return replace(_at(result.x, std), label=label, training_seconds=spent)
+
+
+def _at(point: Floats, std: float) -> Angles:
+    gammas, betas = np.split(point, 2)
+    return Angles.given(gammas / std, betas)
+
+
+def normalised(angles: Angles, std: float) -> Angles:
+    """Angles in units of 1 / std, as `median` takes them."""
+    return replace(angles, gammas=tuple(gamma * std for gamma in angles.gammas))
+
+
+def median(library: Sequence[Angles]) -> Angles:
+    """Median angle by angle over `normalised` angles of training problems.
+
+    Raises:
+        ParameterError: an empty library, or angles of different depths.
+    """
+    if len({angles.depth for angles in library}) != 1:
+        raise ParameterError("library must hold angles of one depth, and at least one")
+    gammas = np.median([angles.gammas for angles in library], axis=0)
+    betas = np.median([angles.betas for angles in library], axis=0)
+    return Angles.given(gammas, betas, f"transferred: median of {len(library)} problems")
+
+
+def transfer(library_median: Angles, std: float) -> Angles:
+    """Normalised angles brought to a problem whose energies have this standard deviation."""
+    gammas = tuple(gamma / (std or 1.0) for gamma in library_median.gammas)
+    return replace(library_median, gammas=gammas, training_seconds=0.0)
