@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from icbs.errors import DownloadError, LayerError, ModelError
@@ -183,8 +184,10 @@ def _load(source: Path | str, name: str, device: str, dtype: torch.dtype) -> tup
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             if isinstance(source, str) and _is_offline(error):
                 raise DownloadError(
@@ -195,6 +198,13 @@ def _load(source: Path | str, name: str, device: str, dtype: torch.dtype) -> tup
                 f"model {name!r} cannot be loaded ({reason}): it must be a causal language model "
                 "with config.json, safetensors weights and a tokenizer"
             ) from error
+    # transformers fills what a file lacks with random numbers and goes on.
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model {name!r} lacks {len(missing)} weights, {missing[0]} among them: the files are "
+            "incomplete or of another architecture than config.json says"
+        )
     return model.to(device).eval(), tokenizer
 
 
