@@ -54,9 +54,10 @@ def hardness(instances: pd.DataFrame) -> Figure:
                 axis.set_ylim(bottom=0)
             axis.set_xlabel("variables n")
             axis.set_title(title, loc="left")
-        handles = [Line2D([], [], color=palette.fisher_style(f).colour, marker=palette.fisher_style(f).marker,
+        styles = {f: palette.fisher_style(f) for f in fishers}
+        handles = [Line2D([], [], color=look.colour, marker=look.marker,
                           label=f"{f} Fisher" if f else "all instances")
-                   for f in fishers]  # fmt: skip
+                   for f, look in styles.items()]  # fmt: skip
         figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
         palette.caption(
             figure,

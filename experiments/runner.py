@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -188,35 +188,40 @@ def _drive(executor: Executor, tasks: list[Task], ahead: int, stop: _Stop) -> It
 def _pooled(tasks: list[Task], workers: int, stop: _Stop) -> Iterator[Record]:
     """A process pool that outlives the death of a worker.
 
-    A dead worker breaks its whole pool and does not say which cell killed it. The cells that were
-    running are run again one at a time; the one that kills its worker then is the guilty one.
+    A dead worker breaks its whole pool and does not say which cell killed it. The cells that may
+    have been running are run again one at a time; the one whose worker then dies is the guilty one.
     """
     todo = {task.cell.key: task for task in tasks}
+    suspects = 0
     while todo and not stop.asked:
+        alone = suspects > 0
+        batch = list(todo.values())[: suspects if alone else None]
         try:
-            with _pool(workers) as pool:
-                for record in _drive(pool, list(todo.values()), AHEAD * workers, stop):
+            with _pool(1 if alone else workers) as pool:
+                for record in _drive(pool, batch, 1 if alone else AHEAD * workers, stop):
                     del todo[record.row["key"]]
+                    suspects = max(0, suspects - 1)
                     yield record
         except BrokenProcessPool:
-            for task in list(todo.values())[: AHEAD * workers]:
-                yield _alone(task)
-                del todo[task.cell.key]
-
-
-def _alone(task: Task) -> Record:
-    try:
-        with _pool(1) as pool:
-            return pool.submit(run_task, task).result()
-    except BrokenProcessPool:
-        row = blank_row(task.cell, task.spec, task.give_initial)
-        return Record(row | {"status": "error", "reason": "the worker process died"}, [])
+            if alone:
+                guilty = todo.pop(next(iter(todo)))
+                suspects -= 1
+                row = blank_row(guilty.cell, guilty.spec, guilty.give_initial)
+                reason = "the worker process died"
+                yield Record(row | {"status": "error", "reason": reason}, [])
+            else:
+                suspects = min(len(todo), AHEAD * workers)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Not fork: the driver has threads (BLAS, progress bar) that a forked child would inherit
-    # mid-flight.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
+    # mid-flight. A fork server imports the solvers' packages once for all workers.
+    if "forkserver" in get_all_start_methods():
+        context: Any = get_context("forkserver")
+        context.set_forkserver_preload(["experiments.worker"])
+    else:
+        context = get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Only the driver writes; workers read.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sqlite3
@@ -216,7 +215,8 @@ class Store:
 
     def put_table(self, name: str, frame: pd.DataFrame) -> None:
         """Keeps a data frame under a name (`report` knows ``steps`` and ``perplexity``)."""
-        text = frame.to_json(orient="split", index=False, double_precision=15)
+        rows = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+        text = json.dumps({"columns": [str(c) for c in frame.columns], "data": rows})
         self.put_blob(name, text.encode(), _TABLE)
 
     def table(self, name: str) -> pd.DataFrame | None:
@@ -224,7 +224,7 @@ class Store:
         data = self.blob(name)
         if data is None:
             return None
-        return pd.read_json(io.BytesIO(data), orient="split", convert_dates=False)
+        return pd.DataFrame(**json.loads(data))
 
     def invocations(self) -> list[dict[str, Any]]:
         """Every driver that wrote here, oldest first, with its settings and host."""
@@ -308,5 +308,6 @@ def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> bool:
     """Inserts unless the key is there; column names come from this package, never from input."""
     names = ", ".join(f'"{name}"' for name in row)
     marks = ", ".join("?" * len(row))
-    query = f'INSERT OR IGNORE INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
+    # Not OR IGNORE, which would also swallow a broken NOT NULL or CHECK.
+    query = f'INSERT INTO "{table}" ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING'  # noqa: S608
     return db.execute(query, tuple(row.values())).rowcount > 0
