@@ -30,6 +30,8 @@ from solvers import formats
 from solvers.problem import CardinalityProblem
 
 _TABLE = "application/json; table"
+# Columns of text keep their type where every value is missing.
+_TEXTS = ("model", "layer", "fisher", "lane", "reason", "started")
 _FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
 
 
@@ -266,7 +268,7 @@ class Store:
             frame = pd.DataFrame(cursor.fetchall(), columns=names)
         for name in names:
             if frame[name].isna().all():
-                frame[name] = frame[name].astype("float64")
+                frame[name] = frame[name].astype("object" if name in _TEXTS else "float64")
         return frame
 
 

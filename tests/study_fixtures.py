@@ -8,6 +8,7 @@ from typing import ClassVar
 import dimod
 import numpy as np
 
+from experiments import SolverSpec
 from solvers import CardinalityProblem, CardinalitySampler
 from solvers.base import Solution
 
@@ -29,6 +30,11 @@ def block(n=10, k=None, seed=0, rank=3, curvature=0.5, dense=False, **meta):
         meta={"layer": f"layer{seed}", "fisher": "sequence", "model": "toy", **meta},
     )
     return replace(problem, offset=-float(problem.energy(start)))
+
+
+def spec(cls, **options):
+    """A solver of this module as a study takes it."""
+    return SolverSpec(cls.name, sampler=cls(), **options)
 
 
 class First(CardinalitySampler):

@@ -25,13 +25,10 @@ from tests.study_fixtures import (
     Proud,
     Slow,
     block,
+    spec,
 )
 
 TIMINGS = ["wall", "cpu", "load", "started", "bound_seconds", "invocation", *STAGES]
-
-
-def spec(cls, **options):
-    return SolverSpec(cls.name, sampler=cls(), **options)
 
 
 def quiet(study, path, **options):
