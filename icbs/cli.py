@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from icbs.errors import DensityError, IcbsError, LayerError, OutputError
+from icbs.errors import DensityError, IcbsError, LayerError, OutputError, SettingError
 from solvers.errors import FormatError, ParameterError, SolverError, UnknownSolverError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 # Mistakes in what was typed; every other error means that the work failed.
-USAGE_ERRORS = (DensityError, LayerError, ParameterError, UnknownSolverError)
+USAGE_ERRORS = (DensityError, LayerError, ParameterError, SettingError, UnknownSolverError)
 
 
 def main() -> None:

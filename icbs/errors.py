@@ -8,6 +8,7 @@
     ├── DownloadError offline, hash mismatch, disk full
     ├── LayerError    a layer glob that matches nothing, a block larger than its layer
     ├── DensityError  a density or mask that cannot be
+    ├── SettingError  (ValueError) any other setting that is unknown or out of range
     └── OutputError   a folder or file that cannot be written
 
 Each message names the argument, its value and the remedy.
@@ -36,6 +37,10 @@ class LayerError(IcbsError):
 
 class DensityError(IcbsError):
     """A density or a mask that cannot be."""
+
+
+class SettingError(IcbsError, ValueError):
+    """A setting that is unknown or out of range."""
 
 
 class OutputError(IcbsError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from icbs.errors import DensityError, LayerError
+from icbs.errors import DensityError, LayerError, SettingError
 from icbs.gradients import Fisher
 from icbs.masks import Group, checked_density
 
@@ -54,7 +54,7 @@ class Settings:
             value = getattr(self, name)
             if value not in get_args(kinds):
                 options = ", ".join(get_args(kinds))
-                raise ValueError(f"{name} is {value!r}, expected one of {options}")
+                raise SettingError(f"{name} is {value!r}, expected one of {options}")
         for name in ("tabu", "fixed_kept", "fixed_pruned"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -62,13 +62,13 @@ class Settings:
         for name in ("gamma", "lam"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}, expected a number from 0")
+                raise SettingError(f"{name} is {value}, expected a number from 0")
         if self.block_size < 1:
             raise LayerError(f"block_size is {self.block_size}, expected a whole number from 1")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, expected a whole number from 1")
+            raise SettingError(f"batch_size is {self.batch_size}, expected a whole number from 1")
         if self.rank is not None and self.rank < 1:
-            raise ValueError(f"rank is {self.rank}, expected a whole number from 1 or None")
+            raise SettingError(f"rank is {self.rank}, expected a whole number from 1 or None")
         if self.k is not None and not 0 <= self.k <= self.block_size:
             raise DensityError(
                 f"k is {self.k}, expected the number of pruned weights in a block, "

@@ -1,0 +1,243 @@
+"""The command line: what it prints, how it ends, and that bad input loses nothing."""
+
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from icbs import cli
+from solvers import CardinalityProblem, load, save
+from solvers.registry import SOLVERS
+from tests.icbs_fixtures import tiny_llama
+
+SENTENCE = "the a model of weights and masks is pruned step by step until nothing more can go"
+WORDS = sorted(set(SENTENCE.split()))
+
+
+@pytest.fixture
+def icbs(monkeypatch, capsys):
+    """Runs a command line; returns exit status, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["icbs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A tiny Llama with a word-level tokenizer, as a folder transformers can load."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama().save_pretrained(folder)
+    vocabulary = {word: i for i, word in enumerate(["<pad>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder)
+    rng = np.random.default_rng(0)
+    lines = ("\n\n".join(" ".join(rng.choice(WORDS, 30)) for _ in range(60))) + "\n"
+    (folder / "text.txt").write_text(lines)
+    return folder
+
+
+@pytest.fixture
+def block(tmp_path):
+    rng = np.random.default_rng(0)
+    problem = CardinalityProblem(
+        linear=rng.normal(size=10),
+        cardinality=4,
+        factor=rng.normal(size=(3, 10)),
+        initial=np.arange(10) < 4,
+        meta={"model": "m", "layer": "l", "fisher": "sequence"},
+    )
+    return save(problem, tmp_path / "a.block.safetensors")
+
+
+def export_arguments(model_folder, out, **changes):
+    options = {
+        "layers": "*.mlp.*",
+        "sizes": "8,64",
+        "text": model_folder / "text.txt",
+        "sequences": 4,
+        "length": 16,
+        "out": out,
+    } | changes
+    flat = [word for key, value in options.items() for word in (f"--{key}", value)]
+    return ["export", model_folder, *flat]
+
+
+def test_no_arguments_prints_help(icbs):
+    status, out, err = icbs()
+    assert status == 2
+    assert "icbs demo --fast" in out + err
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "models", "solvers", "export", "solve", "bench", "report"]
+)
+def test_every_command_explains_itself(icbs, command):
+    status, out, _ = icbs(command, "--help")
+    assert status == 0
+    assert len(out.splitlines()) > 4
+
+
+def test_lists(icbs):
+    status, out, _ = icbs("solvers", "--json")
+    records = {record["name"]: record for record in json.loads(out)}
+    assert status == 0
+    assert set(records) == set(SOLVERS)
+    assert records["enumerate"]["exact"] is True
+    assert records["neal"]["lane"] == "penalised"
+    assert "annealing" in icbs("solvers")[1]
+    assert json.loads(icbs("models", "--json")[1])[0]["name"] == "smollm2"
+
+
+def test_export_solve_bench_report(icbs, model_folder, tmp_path):
+    """The whole path on a small model."""
+    blocks = tmp_path / "blocks"
+    status, out, err = icbs(*export_arguments(model_folder, blocks, format="bqm,lp,ubqp,qubo"))
+    assert status == 0, err
+    containers = sorted(blocks.glob("*.block.safetensors"))
+    assert len(containers) == 9 * 2 * 2
+    assert len(list(blocks.iterdir())) == len(containers) * 5
+    assert len(out.splitlines()) == len(containers) * 5
+    problem = load(containers[0])
+    assert problem.energy(problem.initial) == 0
+    lp = load(containers[0].with_name(containers[0].name.replace(".block.safetensors", ".lp")))
+    assert lp.cardinality == problem.cardinality
+
+    small = next(path for path in containers if "-n8-" in path.name)
+    status, out, _ = icbs("solve", small, "--solver", "enumerate", "--json")
+    answer = json.loads(out)
+    assert status == 0
+    state = np.isin(np.arange(8), answer["ones"])
+    assert load(small).energy(state) == pytest.approx(answer["energy"])
+    assert answer["proved_optimal"] is True
+    assert "swaps from the incumbent" in icbs("solve", small, "--give-initial")[1]
+
+    store = tmp_path / "runs.sqlite"
+    bench = ("bench", "--instances", f"{blocks}/*-n8-sequence.block*", "--solvers", "greedy,enumerate",
+             "--time-limits", "0.01", "--seeds", 1, "--store", store)  # fmt: skip
+    assert icbs(*bench)[0] == 0
+    count = sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0]
+    assert count == 9 * 2
+    status, _, err = icbs(*bench)
+    assert status == 1
+    assert "--resume" in err
+    assert icbs(*bench, "--resume")[0] == 0
+    assert sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0] == count
+
+    status, out, err = icbs("report", store, "--out", tmp_path / "page")
+    assert status == 0, err
+    assert (tmp_path / "page" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"layers": "*.nothing"}, 2, "nothing"),
+        ({"density": 0}, 2, "density is 0"),
+        ({"density": 1}, 2, "density is 1"),
+        ({"density": 1.5}, 2, "density is 1.5"),
+        ({"sizes": "100000"}, 2, "does not fit"),
+        ({"sizes": "x"}, 2, "--sizes"),
+        ({"sizes": "0"}, 2, "--sizes"),
+        ({"fisher": "kronecker"}, 2, "kronecker"),
+        ({"format": "csv"}, 2, "csv"),
+        ({"text": "/no/such/file"}, 1, "/no/such/file"),
+        ({"sequences": 100000}, 1, "tokens"),
+    ],
+)
+def test_export_refuses(icbs, model_folder, tmp_path, change, status, words):
+    got, _, err = icbs(*export_arguments(model_folder, tmp_path / "blocks", **change))
+    assert got == status
+    assert words in err
+    assert not list(tmp_path.glob("blocks/*"))
+
+
+def test_export_of_no_model(icbs, tmp_path, model_folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    arguments = export_arguments(model_folder, tmp_path / "blocks")
+    arguments[1] = "no-such-model"
+    status, _, err = icbs(*arguments)
+    assert status == 1
+    assert "no-such-model" in err
+    assert "smollm2" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--solver", "anealing"], 2, "not registered"),
+        (["--time-limit", "0"], 2, "time_limit is 0"),
+        (["--time-limit", "soon"], 2, "valid number"),
+        (["--solver", "greedy", "--give-initial"], 2, "leave it out"),
+    ],
+)
+def test_solve_refuses(icbs, block, arguments, status, words):
+    got, _, err = icbs("solve", block, *arguments)
+    assert got == status
+    assert words in err
+
+
+def test_solve_refuses_bad_files(icbs, block, tmp_path):
+    damaged = tmp_path / "b.block.safetensors"
+    damaged.write_bytes(block.read_bytes()[:-3])
+    assert "truncated" in icbs("solve", damaged)[2]
+    damaged.write_bytes(
+        block.read_bytes().replace(b'\\"cardinality\\": 4', b'\\"cardinality\\": 5')
+    )
+    status, _, err = icbs("solve", damaged)
+    assert status == 1
+    assert "edited" in err or "damaged" in err
+    assert "no such file" in icbs("solve", tmp_path / "c.bqm")[2]
+    big = CardinalityProblem(linear=np.zeros(30), cardinality=2, factor=np.ones((1, 30)))
+    status, _, err = icbs("solve", save(big, tmp_path / "d.block.safetensors"),
+                          "--solver", "qaoa-aer")  # fmt: skip
+    assert status == 1
+    assert "at most 12 variables" in err
+
+
+def test_bench_refuses(icbs, block, tmp_path):
+    store = tmp_path / "runs.sqlite"
+    assert icbs("bench")[0] == 2
+    assert icbs("bench", "--instances", block, "--solvers", "nobody", "--store", store)[0] in (1, 2)
+    status, _, err = icbs("bench", "--instances", tmp_path / "*.none", "--solvers", "greedy",
+                          "--store", tmp_path / "other.sqlite")  # fmt: skip
+    assert status == 1
+    assert "matches no file" in err
+
+
+def test_unwritable_output(icbs, model_folder, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    status, _, err = icbs(*export_arguments(model_folder, file / "blocks"))
+    assert status == 1
+    assert "cannot write" in err
+    assert file.read_text() == "in the way"
+
+
+def test_report_of_nothing(icbs, tmp_path):
+    status, _, err = icbs("report", tmp_path / "none.sqlite", "--out", tmp_path / "page")
+    assert status == 1
+    assert "none.sqlite" in err
+    (tmp_path / "text.sqlite").write_text("not a database, but long enough to look like one" * 9)
+    status, _, err = icbs("report", tmp_path / "text.sqlite", "--out", tmp_path / "page")
+    assert status == 1
+    assert "not a store" in err
+
+
+def test_report_of_an_empty_store(icbs, tmp_path):
+    from experiments.store import Store
+
+    Store(tmp_path / "empty.sqlite", create=True).close()
+    status, _, err = icbs("report", tmp_path / "empty.sqlite", "--out", tmp_path / "page")
+    assert status == 1
+    assert "empty" in err
