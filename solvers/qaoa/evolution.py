@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from solvers.problem import Floats
 from solvers.qaoa import kernels, schur
 from solvers.qaoa.basis import Masks, binomials, fill_masks, rank_tables
 from solvers.qaoa.kernels import Complexes
@@ -112,19 +113,37 @@ class CompleteMixer(Mixer):
         self.dim = comb(n, k)
         self._n, self._k = n, k
         self._values = schur.eigenvalues(n, k)
-        self._tables = schur.tables(max(n - 1, 0))
+        self._tables = schur.tables(n)
+        self._buffer: Floats | None = None
 
     def _couple(self, vectors: Sequence[Complexes], back: bool, threads: Threads) -> None:
-        n, k = self._n - 1, self._k
-        middle = comb(n, k)
-        threads.together(
-            schur.transform,
-            [
-                (vector.view(np.float64), at, n, w, back, self._tables)
-                for vector in vectors
-                for at, w in ((0, k), (2 * middle, k - 1))
-            ],
-        )
+        """All spins but the last: quarters side by side, halves in turn to share the scratch."""
+        n, k, B = self._n, self._k, self._tables[0]
+        middle = B[n - 1, k + 1]
+        halves = [(0, k), (middle, k - 1)]
+        quarters = [
+            (start + offset, w - bit)
+            for start, w in halves
+            for bit, offset in ((0, 0), (1, B[n - 2, w + 1]))
+        ]
+        floats = [vector.view(np.float64) for vector in vectors]
+        joins = [(v, 2 * at, n - 1, w, back, self._tables) for v in floats for at, w in halves]
+        parts = [(v, 2 * at, n - 2, w, back, self._tables) for v in floats for at, w in quarters]
+        whole, pieces = self._scratch(threads.count)
+        if not back:
+            threads.together(schur.transform, parts, pieces)
+        for join in joins:
+            schur.halve(*join, whole)
+        if back:
+            threads.together(schur.transform, parts, pieces)
+
+    def _scratch(self, count: int) -> tuple[Floats, list[Floats]]:
+        """One buffer: all of it for a half, or a piece for each of `count` threads."""
+        quarter, half = schur.scratch_size(self._n)
+        size = max(half, count * quarter)
+        if self._buffer is None or len(self._buffer) < size:
+            self._buffer = np.empty(size)
+        return self._buffer, [self._buffer[t * quarter : (t + 1) * quarter] for t in range(count)]
 
     def _top(self) -> tuple[Any, ...]:
         return self._n, self._k, self._tables[0], self._tables[1]
@@ -145,7 +164,8 @@ class CompleteMixer(Mixer):
         self._couple([psi, lam], False, threads)
         slope = schur.overlap_top(psi, lam, *self._top(), self._values)
         factors = np.exp(1j * beta * self._values)
-        threads.together(schur.rotate_top, [(v, *self._top(), factors) for v in (psi, lam)])
+        for vector in (psi, lam):
+            schur.rotate_top(vector, *self._top(), factors)
         self._couple([psi, lam], True, threads)
         return 2 * slope
 

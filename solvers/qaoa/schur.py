@@ -18,6 +18,8 @@ and the new group j is U_j, then D_{j-1}.
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -162,7 +164,6 @@ def _multiply(v: Floats, at: int, T: Floats, size: int, x: Floats, y: Floats) ->
         v[at + 2 * a + 1] = y[1, a]
 
 
-@njit(cache=True, nogil=True)
 def _coupled(n: int, B: Ints, cs: Floats) -> Floats:
     """The transform of n spins as matrices: row b of ``[w]`` is the image of unit vector b."""
     width = B[n, n // 2 + 1]
@@ -170,27 +171,38 @@ def _coupled(n: int, B: Ints, cs: Floats) -> Floats:
     R, small = np.empty(2 * width), np.empty(CHUNK)
     v = np.empty(2 * width)
     for w in range(n + 1):
-        size = B[n, w + 1]
+        size = int(B[n, w + 1])
         for b in range(size):
             v[:] = 0
             v[2 * b] = 1
             for i in range(1, n):
                 _sweep(v, 0, n, w, i, False, B, cs, R, small)
-            for a in range(size):
-                T[w, b, a] = v[2 * a]
+            T[w, b, :size] = v[: 2 * size : 2]
     return T
 
 
 def tables(n: int) -> tuple[Ints, Floats, Floats, Floats]:
-    """Binomials, rotations, small transforms and their inverses, to couple n spins and one more."""
-    B, cs = binomials(n + 1), rotations(n + 1)
-    T = _coupled(min(n, DENSE), B, cs)
+    """Binomials, rotations, small transforms and their inverses, for n spins in quarters."""
+    B, cs = binomials(n), rotations(n)
+    T = _coupled(min(max(n - 2, 0), DENSE), B, cs)
     return B, cs, T, np.ascontiguousarray(T.transpose(0, 2, 1))
+
+
+def scratch_size(n: int) -> tuple[int, int]:
+    """Floats of scratch to couple n spins: for a quarter, and for a half."""
+    quarter, half = max(n - 3, 0), max(n - 2, 0)
+    return 2 * comb(quarter, quarter // 2), 2 * comb(half, half // 2)
 
 
 @njit(cache=True, nogil=True)
 def transform(
-    v: Floats, at: int, n: int, k: int, back: bool, tables: tuple[Ints, Floats, Floats, Floats]
+    v: Floats,
+    at: int,
+    n: int,
+    k: int,
+    back: bool,
+    tables: tuple[Ints, Floats, Floats, Floats],
+    R: Floats,
 ) -> None:
     """Couples n spins at weight k in place, or undoes it.
 
@@ -200,13 +212,13 @@ def transform(
         n: number of spins.
         k: their weight, 0 <= k <= n.
         back: whether to undo.
-        tables: `tables` of n.
+        tables: `tables` of n + 2, of which this is a quarter.
+        R: scratch, see `scratch_size`.
     """
     if k <= 0 or k >= n:
         return
     B, cs, forth, undo = tables
     dense, inner = min(n, DENSE), min(n, CACHED)
-    R = np.empty(2 * max(B[n - 1, k], B[inner, inner // 2 + 1]))
     small = np.empty(CHUNK)
     if back:
         for i in range(n - 1, inner - 1, -1):
@@ -227,6 +239,22 @@ def transform(
     if not back:
         for i in range(inner, n):
             _sweep(v, at, n, k, i, back, B, cs, R, small)
+
+
+@njit(cache=True, nogil=True)
+def halve(
+    v: Floats,
+    at: int,
+    n: int,
+    k: int,
+    back: bool,
+    tables: tuple[Ints, Floats, Floats, Floats],
+    R: Floats,
+) -> None:
+    """Couples the last of n spins, or undoes it; the two halves are transformed already."""
+    if 0 < k < n:
+        B, cs, _, _ = tables
+        _sweep(v, at, n, k, n - 1, back, B, cs, R, np.empty(CHUNK))
 
 
 @njit(cache=True, nogil=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -34,14 +34,30 @@ class Threads:
         ]
         return sum(future.result() or 0.0 for future in futures)
 
-    def together(self, kernel: Callable[..., Any], calls: list[tuple[Any, ...]]) -> None:
-        """``kernel(*call)`` for every call; they must not share what they write."""
+    @property
+    def count(self) -> int:
+        """How many calls run at a time."""
+        return 1 if self._pool is None else self._count
+
+    def together(
+        self, kernel: Callable[..., Any], calls: list[tuple[Any, ...]], scratch: Sequence[Any]
+    ) -> None:
+        """``kernel(*call, own)`` for every call; they must not share what they write.
+
+        Args:
+            kernel: frees the interpreter lock.
+            calls: arguments.
+            scratch: at least `count` buffers; each thread passes its own as the last argument.
+        """
+
+        def run(turn: int) -> None:
+            for call in calls[turn :: self.count]:
+                kernel(*call, scratch[turn])
+
         if self._pool is None:
-            for call in calls:
-                kernel(*call)
+            run(0)
         else:
-            for future in [self._pool.submit(kernel, *call) for call in calls]:
-                future.result()
+            list(self._pool.map(run, range(self.count)))
 
 
 @contextmanager
