@@ -112,7 +112,9 @@ def annotate(runs: pd.DataFrame) -> pd.DataFrame:
     gap = metrics.gap(energy, out["reference"], start)
     # What round-off cannot tell from the reference is at the reference.
     out["gap"] = gap.mask(out["hit"] & gap.notna(), 0.0)
-    out["certified_gap"] = metrics.certified_gap(energy, out["bound"], start).clip(lower=0.0)
+    certified = metrics.certified_gap(energy, out["bound"], start)
+    met = energy <= out["bound"] + out["tolerance"]
+    out["certified_gap"] = certified.mask(met & certified.notna(), 0.0)
     out["approximation_ratio"] = metrics.approximation_ratio(
         energy, out["reference"], out["random_energy"]
     )

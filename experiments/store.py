@@ -14,7 +14,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +90,10 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; a clean close leaves no -wal file behind."""
+        """Closes the file; after a driver nothing lies beside it, unless someone is reading."""
+        if self._writes:
+            with suppress(sqlite3.Error):
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
     @contextmanager

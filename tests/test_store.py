@@ -33,6 +33,11 @@ def test_load_joins_instances(filled):
     assert (frame["wall"] > 0).all()
 
 
+def test_is_one_file(filled):
+    load_runs(filled)
+    assert [path.name for path in filled.parent.iterdir()] == [filled.name]
+
+
 def test_is_self_contained(filled):
     with Store(filled) as store:
         for instance in store.sizes():
