@@ -97,19 +97,14 @@ class Workbench:
         if kind in self._warm:
             return
         self._warm.add(kind)
-        rng = np.random.default_rng(0)
-        factor = rng.standard_normal((2, n))
-        tiny = CardinalityProblem(
-            linear=rng.standard_normal(n),
-            cardinality=k,
-            factor=None if problem.factor is None else factor,
-            quadratic=factor.T @ factor if problem.factor is None else None,
-        )
-        # A failure here is not lost: the timed call fails the same way and becomes a row.
-        with contextlib.suppress(Exception):
-            sampler.sample_problem(
-                tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **spec.parameters
-            )
+        # A factor of low and one of full rank: solvers compile a loop for each.
+        for rank in (1,) if by_size else (1, n):
+            tiny = _tiny(n, k, rank, dense=problem.factor is None)
+            # A failure here is not lost: the timed call fails the same way and becomes a row.
+            with contextlib.suppress(Exception):
+                sampler.sample_problem(
+                    tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **spec.parameters
+                )
 
     def run(self, task: Task) -> Record:
         """One row, whatever the solver does."""
@@ -230,6 +225,14 @@ def _verdict(
         claim = "says it honours" if "time_limit" in sampler.honours else "does not honour"
         return "timeout", f"took {row['wall']:.3g} s; {claim} the limit of {limit:g} s"
     return "done", "" if row["energy"] is not None else "no feasible sample"
+
+
+def _tiny(n: int, k: int, rank: int, *, dense: bool) -> CardinalityProblem:
+    rng = np.random.default_rng(0)
+    linear, factor = rng.standard_normal(n), rng.standard_normal((rank, n))
+    if dense:
+        return CardinalityProblem(linear=linear, cardinality=k, quadratic=factor.T @ factor)
+    return CardinalityProblem(linear=linear, cardinality=k, factor=factor)
 
 
 def _too_large(sampler: CardinalitySampler, spec: SolverSpec, n: int) -> str:
