@@ -8,6 +8,7 @@ from braket.devices import LocalSimulator
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.qaoa.circuit import Circuit
+from solvers.qaoa.circuits import CircuitQAOA
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, GateModelQAOASampler
 
 _NAMES = {"cx": "cnot", "rzz": "zz"}
@@ -63,3 +64,16 @@ class BraketLocalQAOASampler(GateModelQAOASampler):
         # Qubit 0 is the most significant bit of the index.
         places = np.arange(prepared.qubit_count)[::-1]
         return ((drawn[:, None] >> places) & 1).astype(np.int8)
+
+
+class BraketLocalSubspaceQAOA(CircuitQAOA):
+    """Weight-conserving QAOA as a circuit on Braket's local state-vector simulator.
+
+    Args:
+        max_qubits: largest problem it takes.
+    """
+
+    name = "qaoa-xy-braket-local"
+
+    def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS) -> None:
+        super().__init__(BraketLocalQAOASampler(max_qubits))

@@ -9,13 +9,11 @@ import numpy as np
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
-from solvers.qaoa.angles import Angles, checked_depth
+from solvers.qaoa.angles import Angles
 from solvers.qaoa.simulator import Simulator
-from solvers.qaoa.training import optimise, scan, untrained
+from solvers.qaoa.training import chosen_angles
 
 DEFAULT_READS = 1000
-DEFAULT_DEPTH = 4
-STRATEGIES = ("ramp", "scan", "trained")
 
 
 class SubspaceQAOA(CardinalitySampler):
@@ -66,7 +64,7 @@ class SubspaceQAOA(CardinalitySampler):
             raise ParameterError("mixer is 'x', which leaves the feasible states; see qaoa-aer")
         with request.timing.stage("preprocess"):
             simulator = Simulator(problem, mixer, num_threads=self.num_threads)
-            chosen = _angles(simulator, angles, depth, alpha, iterations, request.deadline)
+            chosen = chosen_angles(simulator, angles, depth, alpha, iterations, request.deadline)
         with request.timing.stage("execute"):
             weights = simulator.probabilities(chosen)
             reads = request.budget.reads or DEFAULT_READS
@@ -91,28 +89,3 @@ def _draw(weights: Any, reads: int, rng: np.random.Generator) -> Any:
     cumulated = np.cumsum(weights)
     ranks = np.searchsorted(cumulated, rng.random(reads) * cumulated[-1], side="right")
     return np.minimum(ranks, len(weights) - 1)
-
-
-def _angles(
-    simulator: Simulator,
-    angles: str | Angles,
-    depth: int | None,
-    alpha: float,
-    iterations: int,
-    deadline: float,
-) -> Angles:
-    if isinstance(angles, Angles):
-        if depth is not None and checked_depth(depth) != angles.depth:
-            raise ParameterError(f"depth is {depth}, but angles has {angles.depth} layers")
-        return angles
-    if angles not in STRATEGIES:
-        raise ParameterError(
-            f"angles is {angles!r}, expected one of {', '.join(STRATEGIES)} or Angles"
-        )
-    p = DEFAULT_DEPTH if depth is None else checked_depth(depth)
-    if angles == "ramp":
-        return untrained(simulator, p)
-    ramp = scan(simulator, p, alpha=alpha, deadline=deadline)
-    if angles == "scan":
-        return ramp
-    return optimise(simulator, ramp, alpha=alpha, iterations=iterations, deadline=deadline)

@@ -16,6 +16,7 @@ from qiskit_aer import AerSimulator
 from qiskit_aer.primitives import SamplerV2
 
 from solvers.qaoa.circuit import Circuit
+from solvers.qaoa.circuits import CircuitQAOA
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, GateModelQAOASampler
 
 Pub = tuple[QuantumCircuit, NDArray[np.float64]]
@@ -90,3 +91,17 @@ class AerQAOASampler(GateModelQAOASampler):
         bits = np.unpackbits(shots.array, axis=-1)
         # Big-endian and padded in front: the last column is qubit 0.
         return bits[:, ::-1][:, : shots.num_bits].astype(np.int8)
+
+
+class AerSubspaceQAOA(CircuitQAOA):
+    """Weight-conserving QAOA as a circuit on Qiskit Aer or any other V2 sampler.
+
+    Args:
+        max_qubits: largest problem it takes.
+        **options: see `AerQAOASampler`.
+    """
+
+    name = "qaoa-xy-aer"
+
+    def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS, **options: Any) -> None:
+        super().__init__(AerQAOASampler(max_qubits, **options))

@@ -61,6 +61,31 @@ class GateModelQAOASampler(dimod.Sampler):
     def _shots(self, prepared: Any, reads: int, seed: int) -> NDArray[np.int8]:
         """Runs it; shape (reads, n), column i is qubit i."""
 
+    def run(
+        self,
+        circuit: Circuit,
+        values: NDArray[np.float64],
+        reads: int,
+        seed: int,
+        timing: Timing,
+    ) -> NDArray[np.int8]:
+        """Compiles and measures any gate list, for solvers with a circuit of their own.
+
+        Args:
+            circuit: n qubits.
+            values: one number a parameter.
+            reads: shots.
+            seed: of the shots.
+            timing: gets the seconds of ``preprocess`` and ``execute`` added.
+
+        Returns:
+            Shape (reads, n), column i is qubit i.
+        """
+        with timing.stage("preprocess"):
+            prepared = self._prepared(circuit, values)
+        with timing.stage("execute"):
+            return self._shots(prepared, reads, seed)
+
     def sample(
         self,
         bqm: dimod.BinaryQuadraticModel,
@@ -111,9 +136,8 @@ class GateModelQAOASampler(dimod.Sampler):
             ising = Ising.from_bqm(bqm)
             angles = _angles(angles, depth, ising)
             circuit = x_ansatz(ising.n, ising.edges, angles.depth)
-            prepared = self._prepared(circuit, parameter_values(ising, angles))
-        with timing.stage("execute"):
-            rows = self._shots(prepared, reads, seed)
+            values = parameter_values(ising, angles)
+        rows = self.run(circuit, values, reads, seed, timing)
         with timing.stage("postprocess"):
             if bqm.vartype is dimod.SPIN:
                 rows = 2 * rows - 1

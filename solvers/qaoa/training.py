@@ -15,9 +15,11 @@ from scipy.optimize import OptimizeResult, minimize
 
 from solvers.errors import ParameterError
 from solvers.problem import Floats
-from solvers.qaoa.angles import Angles, linear_ramp, ramp_steps
+from solvers.qaoa.angles import Angles, checked_depth, linear_ramp, ramp_steps
 from solvers.qaoa.simulator import Simulator
 
+STRATEGIES = ("ramp", "scan", "trained")
+DEFAULT_DEPTH = 4
 # Factors on the default steps of a ramp.
 SCAN = (0.5, 0.75, 1.0, 1.35, 1.8)
 
@@ -100,6 +102,44 @@ def optimise(
 def _at(point: Floats, std: float) -> Angles:
     gammas, betas = np.split(point, 2)
     return Angles.given(gammas / std, betas)
+
+
+def chosen_angles(
+    simulator: Simulator,
+    angles: str | Angles,
+    depth: int | None,
+    alpha: float,
+    iterations: int,
+    deadline: float,
+) -> Angles:
+    """The angles a solver was asked for.
+
+    Args:
+        simulator: of the problem.
+        angles: one of `STRATEGIES`, or the angles themselves.
+        depth: layers; 4 or those of `angles` when None.
+        alpha: objective, see `Simulator.gradient`.
+        iterations: L-BFGS steps at most.
+        deadline: see `scan` and `optimise`.
+
+    Raises:
+        ParameterError: an unknown strategy, or a depth that is not that of `angles`.
+    """
+    if isinstance(angles, Angles):
+        if depth is not None and checked_depth(depth) != angles.depth:
+            raise ParameterError(f"depth is {depth}, but angles has {angles.depth} layers")
+        return angles
+    if angles not in STRATEGIES:
+        raise ParameterError(
+            f"angles is {angles!r}, expected one of {', '.join(STRATEGIES)} or Angles"
+        )
+    p = DEFAULT_DEPTH if depth is None else checked_depth(depth)
+    if angles == "ramp":
+        return untrained(simulator, p)
+    ramp = scan(simulator, p, alpha=alpha, deadline=deadline)
+    if angles == "scan":
+        return ramp
+    return optimise(simulator, ramp, alpha=alpha, iterations=iterations, deadline=deadline)
 
 
 def normalised(angles: Angles, std: float) -> Angles:
