@@ -197,7 +197,7 @@ def time_spent(runs: pd.DataFrame) -> Figure:
     stages = list(palette.STAGES)
     scored = runs[runs["status"].isin(SCORED)]
     sizes = sorted(scored["n"].unique())
-    columns = min(3, max(1, len(sizes)))
+    columns = 2 if len(sizes) in (2, 4) else min(3, max(1, len(sizes)))
     rows = max(1, math.ceil(len(sizes) / columns))
     solvers = palette.ordered(set(scored["solver"]))[::-1]
     with palette.look():

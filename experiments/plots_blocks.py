@@ -71,7 +71,8 @@ def predicted_against_measured(steps: pd.DataFrame) -> Figure:
     """Loss change the quadratic model predicts against the one measured, a dot an applied mask.
 
     Args:
-        steps: columns predicted, measured (loss units); optional layer, fisher, step, n.
+        steps: columns predicted, measured (loss units); optional fisher, step (0: a single block)
+            and batch, which names the data the loss was measured on.
     """
     frame = steps.dropna(subset=["predicted", "measured"])
     fisher = frame["fisher"].fillna("") if "fisher" in frame else pd.Series("", index=frame.index)
@@ -118,7 +119,18 @@ def predicted_against_measured(steps: pd.DataFrame) -> Figure:
         palette.caption(
             figure,
             f"On the grey line the model is right; below 0 the mask helped. Axes are linear "
-            f"within ±{near:g}. Loss of the calibration batch for single blocks, of the held-out "
-            "batch for whole steps.",
+            f"within ±{near:g}. {_batches(frame, loop)}",
         )
     return figure
+
+
+def _batches(frame: pd.DataFrame, loop: pd.Series) -> str:
+    """Which data the losses are of, as far as the steps say."""
+    if "batch" not in frame:
+        return ""
+    said = []
+    for one, kind in ((False, "single blocks"), (True, "whole steps")):
+        names = sorted(set(frame.loc[loop == one, "batch"].dropna()))
+        if names:
+            said.append(f"Loss of {kind}: {', '.join(names)}.")
+    return " ".join(said)

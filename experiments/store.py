@@ -288,27 +288,6 @@ def load(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def export(path: str | Path, out: str | Path) -> Path:
-    """Writes the runs as ``.csv`` or ``.parquet``, by the suffix of `out`.
-
-    Raises:
-        StoreError: another suffix, an empty store, a file that cannot be written.
-    """
-    frame, out = load(path), Path(out)
-    try:
-        if out.suffix == ".csv":
-            frame.to_csv(out, index=False)
-        elif out.suffix == ".parquet":
-            frame.to_parquet(out, index=False)
-        else:
-            raise StoreError(f"export to {out.name!r}; end the name in .csv or .parquet")
-    except ImportError as error:
-        raise StoreError("Parquet needs pyarrow: pip install 'icbs-bench[parquet]'") from error
-    except OSError as error:
-        raise StoreError(f"export {out} cannot be written: {error.strerror}") from error
-    return out
-
-
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> bool:
     """Inserts unless the key is there; column names come from this package, never from input."""
     names = ", ".join(f'"{name}"' for name in row)

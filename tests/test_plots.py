@@ -61,7 +61,9 @@ def test_hardness_and_loss(store):
         {"step": [0, 1], "fisher": ["sequence", "position"], "predicted": [-1e-3, -0.2],
          "measured": [2e-3, -0.1]}
     )  # fmt: skip
+    steps["batch"] = ["calibration", "held-out"]
     text = text_of(plots_blocks.predicted_against_measured(steps))
+    assert "Loss of whole steps: held-out." in " ".join(text.split())
     assert "whole steps, position Fisher" in text
     assert "nats per token" in text
     text_of(plots_blocks.predicted_against_measured(steps[["predicted", "measured"]]))
@@ -130,6 +132,16 @@ def test_headline_shouts_only_when_greedy_ties(store):
     assert said.shout == ""
     assert "0 of 4" in said.sentences[0]
     assert headline(runs[runs["solver"] != "greedy"]).shout == ""
+
+
+def test_quantum_is_compared_with_random_strings(store):
+    runs = store.runs()
+    qaoa = runs[(runs["solver"] == "random") & (runs["n"] == 8)].assign(
+        solver="qaoa-aer", solver_name="qaoa-aer"
+    )
+    said = " ".join(headline(pd.concat([runs, qaoa], ignore_index=True)).sentences)
+    assert "QAOA on simulators (up to n = 8) reaches" in said
+    assert "Uniformly random strings with the same repair" in said
 
 
 def test_people_can_read_numbers():

@@ -8,8 +8,8 @@ import pytest
 
 from experiments import Store, Study, load_runs, run
 from experiments.errors import StoreError
+from experiments.export import export
 from experiments.schema import SCHEMA
-from experiments.store import export
 from tests.study_fixtures import block
 
 
