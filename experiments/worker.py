@@ -85,7 +85,7 @@ class Workbench:
         return self._samplers[spec.identity]
 
     def warm_up(self, spec: SolverSpec, problem: CardinalityProblem) -> None:
-        """One untimed call before a solver's first timed one.
+        """Untimed calls before a solver's first timed one.
 
         Imports, JIT compilation and thread pools are warm after any call; a solver that compiles
         per problem size (circuits) sets ``warm_up_by_size`` and is called once for every (n, k).
