@@ -91,7 +91,7 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
         study = Study(
             name=f"n = {n}",
             instances=[p for p, q in zip(instances, problems, strict=True) if q.n == n],
-            solvers=tuple(SOLVERS),  # type: ignore[arg-type]  (names become specs)
+            solvers=tuple(SOLVERS),
             budgets=(Budget(time_limit=limit),),
             seeds=tuple(range(1 if n >= 4096 else plan.seeds)),
         )

@@ -223,7 +223,7 @@ def export(
         tokens,
         layers=layers,
         sizes=wanted,
-        fishers=_words(fisher),  # type: ignore[arg-type]  (checked by export_blocks)
+        fishers=_words(fisher),  # type: ignore[arg-type]  # checked by export_blocks
         density=density,
         batch_size=sequences,
         seed=seed,
@@ -334,7 +334,7 @@ def bench(
         plan = Study(
             name=store.stem,
             instances=_words(instances),
-            solvers=_words(solver_names),  # type: ignore[arg-type]  (names become specs)
+            solvers=_words(solver_names),
             budgets=_numbers(time_limits, float, "--time-limits"),
             seeds=range(seeds),
             give_initial=give_initial,

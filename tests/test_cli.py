@@ -123,7 +123,8 @@ def test_export_solve_bench_report(icbs, model_folder, tmp_path):
     assert "swaps from the incumbent" in icbs("solve", small, "--give-initial")[1]
 
     store = tmp_path / "runs.sqlite"
-    bench = ("bench", "--instances", f"{blocks}/*-n8-sequence.block*", "--solvers", "greedy,enumerate",
+    bench = ("bench", "--instances", f"{blocks}/*-n8-seq*.block*",
+             "--solvers", "greedy,enumerate",
              "--time-limits", "0.01", "--seeds", 1, "--store", store)  # fmt: skip
     assert icbs(*bench)[0] == 0
     count = sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0]

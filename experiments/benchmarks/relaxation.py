@@ -56,12 +56,12 @@ def main() -> None:
         print(f"  {name:18s} of the terms' size: min {low:.1e} median {middle:.1e} max {high:.1e}")
     for path in sorted(glob.glob(arguments.instances)) if arguments.instances else ():  # noqa: PTH207
         problem = load(path)
-        found = [bound(problem) for _ in range(6)][1:]
-        one = found[0]
+        bounds = [bound(problem) for _ in range(6)][1:]
+        one = bounds[0]
         reach = float(problem.energy(problem.initial)) if problem.initial is not None else 0.0
         print(
             f"{problem.meta.get('layer')} {problem.meta.get('fisher'):9s} n {problem.n:5d} "
-            f"r {problem.rank:3d}: {1000 * median(b.seconds for b in found):7.2f} ms, "
+            f"r {problem.rank:3d}: {1000 * median(b.seconds for b in bounds):7.2f} ms, "
             f"{one.iterations:3d} iterations, gain {reach - one.upper_bound:.3e}, "
             f"gap {one.gap:.1e}, core {one.core_size}, proved {one.proved_optimal}"
         )
