@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from icbs.errors import ModelError
+from icbs.losses import sample_losses
 
 
 @dataclass(frozen=True)
@@ -40,32 +40,6 @@ class LayerCapture:
 
 
 OnLayer = Callable[[str, LayerCapture], None]
-
-
-def sample_losses(
-    logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean next-token loss of each sample.
-
-    Args:
-        logits: shape (B, T, vocabulary).
-        tokens: shape (B, T).
-        mask: True where a token is real, shape (B, T); None means everywhere.
-
-    Returns:
-        ``(losses, lengths)``, each of shape (B,): nats per predicted token, and how many tokens
-        were predicted. Padding neither predicts nor is predicted.
-    """
-    losses, lengths = [], []
-    for s in range(len(tokens)):
-        target = tokens[s, 1:]
-        if mask is not None:
-            target = target.masked_fill(~(mask[s, 1:].bool() & mask[s, :-1].bool()), -100)
-        count = (target != -100).sum()
-        total = functional.cross_entropy(logits[s, :-1].float(), target, reduction="sum")
-        losses.append(total / count.clamp(min=1))
-        lengths.append(count)
-    return torch.stack(losses), torch.stack(lengths)
 
 
 class Forward:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from icbs.capture import frozen, sample_losses
+from icbs.capture import frozen
+from icbs.losses import sample_losses
 from icbs.progress import stage
 
 

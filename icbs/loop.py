@@ -30,7 +30,7 @@ from solvers.problem import CardinalityProblem
 
 STAGES = ("capture", "select", "build", "solve", "apply", "measure")
 # Shares of a step's swaps that the gate tries in turn before it gives the step up.
-_SHARES = (1.0, 0.5, 0.25, 0.125)
+_SHARES = (1.0, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,10 @@ class Pruner:
         return 0.0, before
 
     def _adapt(self, share: float) -> None:
-        """A larger ridge makes shorter steps: raised after a refusal, lowered after a full step."""
-        if share == 0:
+        """A larger ridge makes shorter steps: raised after a cut step, lowered after a full one."""
+        if share < 1:
             self._lam = max(2 * self._lam, 1e-4)
-        elif share == 1:
+        else:
             self._lam = max(self._lam / 2, self.settings.lam)
 
     def _measure_heldout(self) -> float | None:

@@ -39,7 +39,7 @@ class Settings:
     fisher: Fisher = "sequence"
     rank: int | None = 256
     gamma: float = 0.75
-    lam: float = 0.001
+    lam: float = 0.004
     init: Init = "wanda"
     group: Group = "output"
     tabu: float = 0.4

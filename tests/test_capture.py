@@ -6,6 +6,7 @@ from torch.nn import functional
 from icbs.capture import Forward, capture, input_norms
 from icbs.errors import LayerError, ModelError
 from icbs.gradients import LayerGradients
+from icbs.losses import sample_losses
 from icbs.models import prunable_layers
 from tests.icbs_fixtures import tiny_llama, tiny_tokens
 
@@ -38,6 +39,31 @@ def test_per_sample_gradients_equal_autograd(name, crossover, monkeypatch):
     torch.testing.assert_close(gradients.mean, expected.mean(0), rtol=1e-4, atol=1e-6)
     assert set(seen) == set(layers)
     assert losses.shape == (6,)
+
+
+def test_losses_and_their_gradient():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 7, 11, generator=generator, dtype=torch.float64)
+    tokens = torch.randint(0, 11, (3, 7), generator=generator)
+    mask = torch.ones(3, 7, dtype=torch.bool)
+    mask[1, 4:] = False
+    mask[2, 1:] = False
+    upstream = torch.tensor([0.5, -2.0, 3.0])
+    ours, plain = logits.clone().requires_grad_(), logits.float().requires_grad_()
+    losses, lengths = sample_losses(ours, tokens, mask)
+    (losses * upstream).sum().backward()
+    expected = torch.stack(
+        [
+            functional.cross_entropy(plain[s, : n - 1], tokens[s, 1:n])
+            if n > 1
+            else plain.sum() * 0
+            for s, n in enumerate((7, 4, 1))
+        ]
+    )
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(losses.float(), expected)
+    torch.testing.assert_close(ours.grad.float(), plain.grad)
+    assert lengths.tolist() == [6, 3, 0]
 
 
 def test_padding_never_counts():

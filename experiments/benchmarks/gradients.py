@@ -14,13 +14,14 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from icbs.capture import Forward, capture, frozen
+from icbs.capture import Forward, LayerCapture, capture, frozen
 from icbs.data import token_windows
 from icbs.gradients import LayerGradients
 from icbs.models import load_model
@@ -47,6 +48,11 @@ def by_capture(
     return LayerGradients(seen[name]).at(indices)
 
 
+def given(captured: LayerCapture, indices: torch.Tensor) -> torch.Tensor:
+    """The contraction alone, shape (B, n)."""
+    return LayerGradients(captured).at(indices)
+
+
 def timed(call: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
     """Seconds and result of one call."""
     start = time.perf_counter()
@@ -63,7 +69,10 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 1024, 2048, 4096, 16384])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="torch's own choice if left out")
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
 
     loaded = load_model(arguments.model)
     layer = loaded.model.get_submodule(arguments.layer)
@@ -86,9 +95,7 @@ def main() -> None:
         "whole layer, d' a": lambda: LayerGradients(seen[arguments.layer]).per_sample,
     }
     for size, indices in blocks.items():
-        ways[f"block of {size}, given a and d"] = lambda indices=indices: LayerGradients(
-            seen[arguments.layer]
-        ).at(indices)
+        ways[f"block of {size}, given a and d"] = partial(given, seen[arguments.layer], indices)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     results: dict[str, torch.Tensor] = {}
     load_before = os.getloadavg()[0]
@@ -108,8 +115,8 @@ def main() -> None:
         f"load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after"
     )
     base = statistics.median(seconds["autograd, sample by sample"])
-    for name, spent in seconds.items():
-        median = statistics.median(spent)
+    for name, laps in seconds.items():
+        median = statistics.median(laps)
         print(f"{name:34} {1e3 * median:9.1f} ms  {base / median:8.1f} x")
     print(f"against autograd: relative error {error:.1e} (Euclidean), {worst:.1e} (largest entry)")
 
