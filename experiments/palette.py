@@ -35,7 +35,7 @@ class Style(NamedTuple):
     """Colour and marker of one solver."""
 
     colour: str
-    marker: str
+    marker: str | tuple[int, int, int]
 
 
 SOLVERS = {
@@ -51,6 +51,10 @@ SOLVERS = {
     "random": Style("#999999", "d"),
     "qaoa-aer": Style("#332288", "P"),
     "qaoa-braket-local": Style("#AA4499", "h"),
+    # Tuples are stars of so many points.
+    "qaoa-xy-aer": Style("#5E4FA2", (4, 1, 0)),
+    "qaoa-xy-braket-local": Style("#C51B7D", (6, 1, 0)),
+    "qaoa-subspace": Style("#01665E", (3, 1, 0)),
     "branch-and-bound": Style("#117733", "p"),
     "mip": Style("#999933", "8"),
     "hybrid": Style("#661100", "H"),

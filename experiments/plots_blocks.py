@@ -32,8 +32,8 @@ def hardness(instances: pd.DataFrame) -> Figure:
                 look = palette.fisher_style(fisher)
                 part = frame[frame["fisher"] == fisher]
                 y = values[part.index].clip(lower=floor) if log else values[part.index]
-                axis.plot(part["n"], y, look.marker, color=look.colour, alpha=0.6, markersize=3.5,
-                          markeredgewidth=0, clip_on=False)  # fmt: skip
+                axis.plot(part["n"], y, marker=look.marker, linestyle="none", color=look.colour,
+                          alpha=0.6, markersize=3.5, markeredgewidth=0, clip_on=False)  # fmt: skip
                 middle = y.groupby(part["n"]).median()
                 axis.plot(middle.index, middle, color=look.colour)
             axis.set_xscale("log", base=2)
@@ -94,7 +94,7 @@ def predicted_against_measured(steps: pd.DataFrame) -> Figure:
                 look = palette.fisher_style(name)
                 text = f"{kind}, {name} Fisher" if name else kind
                 handles += axis.plot(
-                    part["predicted"], part["measured"], look.marker, color=look.colour,
+                    part["predicted"], part["measured"], marker=look.marker, color=look.colour,
                     markerfacecolor=look.colour if one else "none", linestyle="none", label=text,
                 )  # fmt: skip
         for put in (axis.set_xscale, axis.set_yscale):
