@@ -32,10 +32,10 @@ PIXELS = 200
 
 
 class Style(NamedTuple):
-    """Colour and marker of one solver."""
+    """Colour and matplotlib marker of one solver."""
 
     colour: str
-    marker: str | tuple[int, int, int]
+    marker: Any
 
 
 SOLVERS = {
