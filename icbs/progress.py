@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,8 +28,8 @@ def stage(title: str, total: float | None = None, *, show: bool = True) -> Itera
         A function that takes the amount done so far.
     """
     global _live
-    # Made here, not at import, so that it follows a redirected stderr.
-    console = Console(stderr=True)
+    # The stderr of now, not of import, and not of whatever a callee redirects to.
+    console = Console(file=sys.stderr)
     if not show:
         yield _ignore
     elif _live or not console.is_terminal:
