@@ -44,16 +44,18 @@ class Plan:
     Attributes:
         time_limits: seconds for each size of block, which are also the sizes.
         seeds: seeds below n = 4096; there it is one.
-        evaluation: held-out windows for the perplexity.
+        length: tokens in each of the 16 calibration windows.
+        evaluation: held-out windows of 128 tokens for the perplexity.
     """
 
     time_limits: dict[int, float]
     seeds: int
+    length: int
     evaluation: int
 
 
-FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.2, 4096: 0.5}, seeds=3, evaluation=24)
-FAST = Plan({8: 0.03, 12: 0.03, 64: 0.03, 1024: 0.2}, seeds=1, evaluation=8)
+FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.2, 4096: 0.5}, 3, 128, 24)
+FAST = Plan({8: 0.03, 12: 0.03, 64: 0.03, 1024: 0.2}, 1, 64, 8)
 
 
 def run_demo(out: Path, *, fast: bool = False) -> Path:
@@ -70,7 +72,7 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
     blocks = out / "blocks"
     blocks.mkdir(exist_ok=True)
     loaded = load_model(MODEL)
-    calibration = token_windows(loaded.tokenizer, count=16, length=128)
+    calibration = token_windows(loaded.tokenizer, count=16, length=plan.length)
 
     started = time.perf_counter()
     problems = export_blocks(
@@ -160,7 +162,7 @@ def pruning(
     held = token_windows(
         loaded.tokenizer, part="evaluation", count=plan.evaluation, length=128, start=0
     )
-    gate = token_windows(loaded.tokenizer, count=8, length=128, start=len(calibration))
+    gate = token_windows(loaded.tokenizer, count=8, length=plan.length, start=len(calibration))
     exported = set(STUDY_LAYERS.split(","))
 
     def keep(problem: CardinalityProblem) -> None:
