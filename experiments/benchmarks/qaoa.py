@@ -155,7 +155,7 @@ def draw(rows: dict[str, list[tuple[int, int, float]]], path: str) -> None:
         for p in sorted({p for _, p, _ in points}):
             line = [(n, t) for n, q, t in points if q == p]
             axis.semilogy(*zip(*line, strict=True), marker="o", label=f"p = {p}")
-        axis.set(title=mixer, xlabel="variables n")
+        axis.set(title=mixer, xlabel="variables n", xticks=sorted({n for n, _, _ in points}))
     axes[0].set_ylabel("one gradient, s")
     axes[0].legend(frameon=False)
     figure.tight_layout()

@@ -3,17 +3,8 @@
 ``M = -1/2 sum_{i<j} (X_i X_j + Y_i Y_j) = -(S^2 - S_z^2 - n/2)`` depends on the total spin only, so
 the Gelfand-Tsetlin basis (the Schur transform, Bacon, Chuang and Harrow, PRL 97, 170502, 2006)
 diagonalises it. Coupling spin i + 1 to the i before it is one sweep of real 2x2 rotations, the
-Clebsch-Gordan coefficients of S x 1/2; n - 1 sweeps give the transform.
-
-Layout. With i spins coupled, the block of fixed high bits and w ones in the low i bits has C(i, w)
-amplitudes in a row, grouped by ``j = i/2 - S = 0 .. min(w, i - w)``. Group j starts at
-``C(i, j - 1)`` and its ``f(i, j) = C(i, j) - C(i, j - 1)`` entries, one a coupling path, have the
-same order for every w. Spin i joins the block L (its bit 0, w ones) with the block R (bit 1, w - 1
-ones) right behind it. With ``c^2 = (w - j) / (i + 1 - 2j)`` and ``s^2 = 1 - c^2``
-
-    U_j = c R_j + s L_j   (total spin up, j stays),    D_j = c L_j - s R_j   (j becomes j + 1)
-
-and the new group j is U_j, then D_{j-1}.
+Clebsch-Gordan coefficients of S x 1/2; n - 1 sweeps give the transform. The layout is that of
+`solvers.qaoa.coupling`.
 """
 
 from __future__ import annotations
@@ -26,11 +17,10 @@ from numpy.typing import NDArray
 
 from solvers.problem import Floats
 from solvers.qaoa.basis import Ints, binomials, popcount
+from solvers.qaoa.coupling import CHUNK, rotations, sweep
 
 Complexes = NDArray[np.complex128]
 
-# Amplitudes copied at a time so that a merge can work in place and still be vectorised.
-CHUNK = 256
 # Spins whose blocks stay in the first-level cache: C(13, 6) amplitudes are 27 kB.
 CACHED = 13
 # Spins coupled at once by a dense matrix of at most C(6, 3) = 20 rows: groups of one or two
@@ -38,113 +28,11 @@ CACHED = 13
 DENSE = 6
 
 
-def rotations(n: int) -> Floats:
-    """``(c, s)`` of the module's docstring at ``[i, w, j]``, shape (n, n + 1, n // 2 + 1, 2)."""
-    i, w, j = np.ogrid[:n, : n + 1, : n // 2 + 1]
-    wide = np.maximum(i + 1 - 2 * j, 1)
-    squared = np.stack([(w - j) / wide, (i + 1 - w - j) / wide], axis=-1)
-    return np.sqrt(np.clip(squared, 0, 1))
-
-
 def eigenvalues(n: int, k: int) -> Floats:
     """Those of M at weight k for ``j = n/2 - S = 0 .. min(k, n - k)``."""
     S = n / 2 - np.arange(min(k, n - k) + 1)
     m = k - n / 2
     return -(S * (S + 1) - m * m - n / 2)
-
-
-@njit(cache=True, nogil=True)
-def _join(v: Floats, at: int, i: int, w: int, B: Ints, cs: Floats, R: Floats, L: Floats) -> None:
-    """L (w ones) and R (w - 1 ones) of i spins become a block of i + 1; two floats an amplitude.
-
-    From the last group to the first every target lies at or behind what is still to be read.
-    """
-    left, right = B[i, w + 1], B[i, w]
-    middle = at + 2 * left
-    for e in range(2 * right):
-        R[e] = v[middle + e]
-    a, b = min(w, i - w), min(w - 1, i - w + 1)
-    for j in range(max(a, b), -1, -1):
-        source = 2 * B[i, j]
-        size = 2 * B[i, j + 1] - source
-        up = at + 2 * B[i + 1, j]
-        if j > a:
-            for e in range(size):
-                v[up + e] = R[source + e]
-            continue
-        c, s = cs[i, w, j, 0], cs[i, w, j, 1]
-        down = at + 2 * (B[i + 1, j + 1] + B[i, j + 2] - B[i, j + 1])
-        begin = (size - 1) // CHUNK * CHUNK
-        for first in range(begin, -1, -CHUNK):
-            count = min(CHUNK, size - first)
-            for e in range(count):
-                L[e] = v[at + source + first + e]
-            if j > b:
-                for e in range(count):
-                    v[up + first + e] = L[e]
-            else:
-                for e in range(count):
-                    v[up + first + e] = c * R[source + first + e] + s * L[e]
-                for e in range(count):
-                    v[down + first + e] = c * L[e] - s * R[source + first + e]
-
-
-@njit(cache=True, nogil=True)
-def _part(v: Floats, at: int, i: int, w: int, B: Ints, cs: Floats, R: Floats, U: Floats) -> None:
-    """Undoes `_join`, from the first group to the last."""
-    left, right = B[i, w + 1], B[i, w]
-    a, b = min(w, i - w), min(w - 1, i - w + 1)
-    for j in range(max(a, b) + 1):
-        target = 2 * B[i, j]
-        size = 2 * B[i, j + 1] - target
-        up = at + 2 * B[i + 1, j]
-        if j > a:
-            for e in range(size):
-                R[target + e] = v[up + e]
-            continue
-        c, s = cs[i, w, j, 0], cs[i, w, j, 1]
-        down = at + 2 * (B[i + 1, j + 1] + B[i, j + 2] - B[i, j + 1])
-        for first in range(0, size, CHUNK):
-            count = min(CHUNK, size - first)
-            for e in range(count):
-                U[e] = v[up + first + e]
-            if j > b:
-                for e in range(count):
-                    v[at + target + first + e] = U[e]
-            else:
-                for e in range(count):
-                    R[target + first + e] = c * U[e] - s * v[down + first + e]
-                for e in range(count):
-                    v[at + target + first + e] = s * U[e] + c * v[down + first + e]
-    middle = at + 2 * left
-    for e in range(2 * right):
-        v[middle + e] = R[e]
-
-
-@njit(cache=True, nogil=True)
-def _sweep(
-    v: Floats,
-    at: int,
-    n: int,
-    k: int,
-    i: int,
-    back: bool,
-    B: Ints,
-    cs: Floats,
-    R: Floats,
-    small: Floats,
-) -> None:
-    """Joins (or parts) spin i in every block of the n low spins at `at`."""
-    for top in range(1 << (n - 1 - i)):
-        w = k - popcount(top)
-        if w < 0 or w > i + 1:
-            continue
-        if 0 < w < i + 1:
-            if back:
-                _part(v, at, i, w, B, cs, R, small)
-            else:
-                _join(v, at, i, w, B, cs, R, small)
-        at += 2 * B[i + 1, w + 1]
 
 
 @njit(cache=True, nogil=True)
@@ -176,7 +64,7 @@ def _coupled(n: int, B: Ints, cs: Floats) -> Floats:
             v[:] = 0
             v[2 * b] = 1
             for i in range(1, n):
-                _sweep(v, 0, n, w, i, False, B, cs, R, small)
+                sweep(v, 0, n, w, i, False, B, cs, R, small)
             T[w, b, :size] = v[: 2 * size : 2]
     return T
 
@@ -222,7 +110,7 @@ def transform(
     small = np.empty(CHUNK)
     if back:
         for i in range(n - 1, inner - 1, -1):
-            _sweep(v, at, n, k, i, back, B, cs, R, small)
+            sweep(v, at, n, k, i, back, B, cs, R, small)
     block = at
     for top in range(1 << (n - inner)):
         w = k - popcount(top)
@@ -230,15 +118,15 @@ def transform(
             continue
         if back:
             for i in range(inner - 1, dense - 1, -1):
-                _sweep(v, block, inner, w, i, back, B, cs, R, small)
+                sweep(v, block, inner, w, i, back, B, cs, R, small)
         _multiply_all(v, block, inner, w, dense, B, undo if back else forth)
         if not back:
             for i in range(dense, inner):
-                _sweep(v, block, inner, w, i, back, B, cs, R, small)
+                sweep(v, block, inner, w, i, back, B, cs, R, small)
         block += 2 * B[inner, w + 1]
     if not back:
         for i in range(inner, n):
-            _sweep(v, at, n, k, i, back, B, cs, R, small)
+            sweep(v, at, n, k, i, back, B, cs, R, small)
 
 
 @njit(cache=True, nogil=True)
@@ -254,7 +142,7 @@ def halve(
     """Couples the last of n spins, or undoes it; the two halves are transformed already."""
     if 0 < k < n:
         B, cs, _, _ = tables
-        _sweep(v, at, n, k, n - 1, back, B, cs, R, np.empty(CHUNK))
+        sweep(v, at, n, k, n - 1, back, B, cs, R, np.empty(CHUNK))
 
 
 @njit(cache=True, nogil=True)
