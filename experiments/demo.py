@@ -25,7 +25,6 @@ from icbs.progress import stage
 from icbs.settings import Settings
 from solvers import Budget, CardinalityProblem, make, save
 from solvers.formats import file_name
-from solvers.registry import SOLVERS
 
 MODEL = "smollm2"
 DENSITY = 0.5
@@ -35,6 +34,11 @@ STUDY_LAYERS = (
     "model.layers.27.self_attn.q_proj,model.layers.28.mlp.up_proj,model.layers.29.mlp.down_proj"
 )
 STEPS = 5
+CONTESTANTS = (
+    "greedy", "descent", "annealing", "relaxation", "enumerate",
+    "neal", "tabu", "steepest-descent", "path-integral", "random",
+    "qaoa-aer", "qaoa-braket-local",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Plan:
     evaluation: int
 
 
-FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.2, 4096: 0.5}, 3, 128, 24)
+FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.2, 4096: 1.0}, 3, 128, 16)
 FAST = Plan({8: 0.03, 12: 0.03, 64: 0.03, 1024: 0.2}, 1, 64, 8)
 
 
@@ -93,7 +97,7 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
         study = Study(
             name=f"n = {n}",
             instances=[p for p, q in zip(instances, problems, strict=True) if q.n == n],
-            solvers=tuple(SOLVERS),
+            solvers=CONTESTANTS,
             budgets=(Budget(time_limit=limit),),
             seeds=tuple(range(1 if n >= 4096 else plan.seeds)),
         )

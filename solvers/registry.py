@@ -79,6 +79,29 @@ SOLVERS: dict[str, Entry] = {
         "QAOA, X mixer, linear ramp, sampled on the Braket local simulator",
         ("braket",),
     ),
+    "qaoa-subspace": Entry(
+        "solvers.qaoa.native:SubspaceQAOA",
+        "native",
+        "QAOA in the space of k ones, exact state vector, trained angles",
+    ),
+    "qaoa-xy-aer": Entry(
+        "solvers.qaoa.qiskit:AerSubspaceQAOA",
+        "native",
+        "QAOA, Dicke state and XY mixer, sampled on Qiskit Aer",
+        ("qiskit", "qiskit_aer"),
+    ),
+    "qaoa-xy-braket-local": Entry(
+        "solvers.qaoa.braket:BraketLocalSubspaceQAOA",
+        "native",
+        "QAOA, Dicke state and XY mixer, on the Braket local simulator",
+        ("braket",),
+    ),
+    "qaoa-qiskit-optimizer": Entry(
+        "solvers.qaoa.optimizer:QiskitOptimizerQAOA",
+        "penalised",
+        "MinimumEigenOptimizer of qiskit-optimization with its QAOA",
+        ("qiskit_aer", "qiskit_optimization"),
+    ),
 }
 
 

@@ -237,7 +237,9 @@ def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: float)
     order = np.lexsort((g, -np.round(x, 9)))
     state = np.zeros(problem.n, dtype=np.bool_)
     state[order[: problem.cardinality]] = True
-    return descend_until(LocalSearch(problem), state, deadline)
+    # A handful of swaps is left to make: not worth building G for.
+    search = LocalSearch(problem, dense=problem.factor is None)
+    return descend_until(search, state, deadline)
 
 
 def core(g: Floats, k: int, gap: float) -> Bools:

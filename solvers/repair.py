@@ -12,6 +12,10 @@ from solvers.problem import Bools, CardinalityProblem
 class LocalSearch:
     """The compiled kernels bound to one problem; couplings are laid out once.
 
+    Args:
+        problem: n variables, k ones.
+        dense: whether to build G, see `solvers.kernels.couplings`.
+
     Attributes:
         problem: n variables, k ones.
         F, G: couplings, see `solvers.kernels`.
@@ -20,9 +24,9 @@ class LocalSearch:
         tolerance: energy differences below this are round-off.
     """
 
-    def __init__(self, problem: CardinalityProblem) -> None:
+    def __init__(self, problem: CardinalityProblem, dense: bool | None = None) -> None:
         self.problem = problem
-        self.F, self.G = couplings(problem)
+        self.F, self.G = couplings(problem, dense)
         self.diagonal = problem.diagonal
         if problem.factor is not None:
             self.bounds = np.sqrt(self.diagonal)

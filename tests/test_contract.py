@@ -14,7 +14,12 @@ from solvers.base import TIMING_KEYS
 from solvers.errors import ParameterError, ProblemError, UnavailableError, UnknownSolverError
 from solvers.registry import SOLVERS, entry
 
-each_solver = pytest.mark.parametrize("name", SOLVERS)
+# These train angles or compile a circuit in every call; tests/test_qaoa_*.py covers them quickly.
+SLOW = {"qaoa-subspace", "qaoa-xy-aer", "qaoa-xy-braket-local", "qaoa-qiskit-optimizer"}
+each_solver = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SOLVERS],
+)
 
 
 def problem(n=8, k=None, seed=0, rank=3):
@@ -66,9 +71,10 @@ def test_registry_and_class_agree(name):
 
 
 for solver in SOLVERS:
-    case = type(solver, (unittest.TestCase,), {"__module__": __name__})
-    load = dimod.testing.load_sampler_bqm_tests(lambda name=solver: make(name), 6)
-    globals()[f"TestDimodSuite_{solver}"] = load(case)
+    case = type(f"TestDimodSuite_{solver}", (unittest.TestCase,), {"__module__": __name__})
+    case = dimod.testing.load_sampler_bqm_tests(lambda name=solver: make(name), 6)(case)
+    globals()[case.__name__] = pytest.mark.slow(case) if solver in SLOW else case
+del case
 
 
 @each_solver
@@ -131,7 +137,7 @@ def test_no_time_limit_is_overrun_by_far(name):
     sampler = make(name)
     if "time_limit" not in sampler.honours:
         pytest.skip("does not claim to honour a time limit")
-    given = problem(200, rank=8).blinded()
+    given = problem(min(200, sampler.max_variables or 200), rank=8).blinded()
     sampler.sample_problem(given, budget=Budget(reads=1), seed=0)
     start = time.perf_counter()
     sampler.sample_problem(given, budget=Budget(time_limit=0.2), seed=0)
