@@ -121,7 +121,8 @@ def measured_moves(
     """Predicted and measured loss change of each large block's mask, applied on its own.
 
     The mask is the relaxation's; the loss is that of the calibration batch the block was built
-    from, so the figure shows the error of the quadratic model and nothing else.
+    from, so the figure shows the error of the quadratic model and nothing else. That model damps
+    the first-order part (gamma) and adds a ridge (lam), so it promises less than it keeps.
     """
     solver = make("relaxation")
     modules = prunable_layers(loaded.model, STUDY_LAYERS)
@@ -146,6 +147,7 @@ def measured_moves(
                         "n": problem.n,
                         "predicted": move.predicted(1.0),
                         "measured": measured,
+                        "batch": "calibration",
                     }
                 )
                 update(done + 1)
@@ -196,6 +198,7 @@ def pruning(
                 "n": pruner.settings.block_size,
                 "predicted": record.predicted,
                 "measured": record.loss_after - record.loss_before,
+                "batch": "calibration",
             }
         )
     state = f"Wanda + {STEPS} iCBS steps, {what}"

@@ -55,9 +55,7 @@ SOLVERS = {
     "qaoa-xy-aer": Style("#5E4FA2", (4, 1, 0)),
     "qaoa-xy-braket-local": Style("#C51B7D", (6, 1, 0)),
     "qaoa-subspace": Style("#01665E", (3, 1, 0)),
-    "branch-and-bound": Style("#117733", "p"),
-    "mip": Style("#999933", "8"),
-    "hybrid": Style("#661100", "H"),
+    "qaoa-qiskit-optimizer": Style("#661100", "H"),
 }
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")

@@ -17,6 +17,7 @@ Source: iterative Combinatorial Brain Surgeon (arXiv 2411.17796), equation for t
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -167,8 +168,10 @@ def cut_block(
         on_stage: called with ``select`` and ``build`` as each is done.
 
     Returns:
-        The problem, its variables in random order, with `indices` and `initial`.
+        The problem, its variables in random order, with `indices` and `initial`; its meta has
+        ``build_seconds``, the wall time of selecting and building, without the backward pass.
     """
+    start = time.perf_counter()
     n, lam = settings.block_size, settings.lam if lam is None else lam
     k = settings.pruned_in(n)
     cost = gradient(layer.dense.float(), gradients.mean)
@@ -200,7 +203,8 @@ def cut_block(
         rng=rng,
     )
     on_stage("build")
-    return problem
+    seconds = time.perf_counter() - start
+    return replace(problem, meta={**problem.meta, "build_seconds": seconds})
 
 
 def _select(layer: PrunedLayer, cost: torch.Tensor, n: int, k: int) -> torch.Tensor:
