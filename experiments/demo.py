@@ -36,7 +36,7 @@ STUDY_LAYERS = (
 STEPS = 5
 CONTESTANTS = (
     "greedy", "descent", "annealing", "relaxation", "enumerate",
-    "neal", "tabu", "steepest-descent", "path-integral", "random",
+    "neal", "ocean-tabu", "steepest-descent", "path-integral", "random",
     "qaoa-aer", "qaoa-braket-local",
 )  # fmt: skip
 

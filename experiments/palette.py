@@ -45,7 +45,7 @@ SOLVERS = {
     "relaxation": Style("#009E73", "D"),
     "enumerate": Style("#666666", "*"),
     "neal": Style("#D55E00", "^"),
-    "tabu": Style("#E69F00", "v"),
+    "ocean-tabu": Style("#E69F00", "v"),
     "steepest-descent": Style("#CC79A7", "<"),
     "path-integral": Style("#882255", ">"),
     "random": Style("#999999", "d"),

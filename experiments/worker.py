@@ -91,7 +91,7 @@ class Workbench:
         per problem size (circuits) sets ``warm_up_by_size`` and is called once for every (n, k).
         """
         sampler = self.sampler(spec)
-        by_size = getattr(sampler, "warm_up_by_size", sampler.name.startswith("qaoa"))
+        by_size = getattr(sampler, "warm_up_by_size", False)
         n, k = (problem.n, problem.cardinality) if by_size else (8, 4)
         kind = (spec.identity, n, k, problem.factor is None)
         if kind in self._warm:

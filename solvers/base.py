@@ -151,13 +151,18 @@ class ReadPool:
 
 
 class CardinalitySampler(dimod.Sampler):
-    """A dimod sampler for problems with a fixed number of ones."""
+    """A dimod sampler for problems with a fixed number of ones.
+
+    `warm_up_by_size` says that a solver compiles something for every problem size (circuits), so
+    that one call does not warm it up for another size.
+    """
 
     name: ClassVar[str]
     lane: ClassVar[Lane] = "native"
     honours: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = False
+    warm_up_by_size: ClassVar[bool] = False
     max_variables: ClassVar[int | None] = None
     extra_parameters: ClassVar[tuple[str, ...]] = ()
 

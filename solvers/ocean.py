@@ -87,13 +87,13 @@ class PathIntegral(_Annealer):
         self.max_variables = 1024  # type: ignore[misc]
 
 
-class Tabu(PenaltyComposite):
+class OceanTabu(PenaltyComposite):
     """Multistart tabu search; one read that takes the whole time limit."""
 
     honours = ("time_limit", "reads")
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(TabuSampler(), name="tabu", **options)
+        super().__init__(TabuSampler(), name="ocean-tabu", **options)
 
     def child_parameters(
         self, problem: CardinalityProblem | None, request: Request

@@ -59,14 +59,10 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         self.repair = repair
         self.name = name or type(child).__name__  # type: ignore[misc]
         self.max_variables = child.properties.get("max_variables")  # type: ignore[misc]
+        self.warm_up_by_size = getattr(child, "warm_up_by_size", False)  # type: ignore[misc]
         self.extra_parameters = tuple(  # type: ignore[misc]
             sorted(set(child.parameters) - {*super().parameters, "initial_states"})
         )
-
-    @property
-    def parameters(self) -> dict[str, list[str]]:
-        """Keywords of `sample`: the common ones and the child's."""
-        return super().parameters
 
     @property
     def children(self) -> list[dimod.Sampler]:

@@ -52,8 +52,8 @@ SOLVERS: dict[str, Entry] = {
     "neal": Entry(
         "solvers.ocean:Neal", "penalised", "D-Wave simulated annealing (dwave-neal)", ("neal",)
     ),
-    "tabu": Entry(
-        "solvers.ocean:Tabu", "penalised", "D-Wave multistart tabu search", ("dwave.samplers",)
+    "ocean-tabu": Entry(
+        "solvers.ocean:OceanTabu", "penalised", "D-Wave multistart tabu search", ("dwave.samplers",)
     ),
     "steepest-descent": Entry(
         "solvers.ocean:SteepestDescent", "penalised", "D-Wave bit-flip descent", ("dwave.samplers",)

@@ -230,3 +230,8 @@ def test_neal_is_the_class_of_dwave_samplers():
     from dwave.samplers import SimulatedAnnealingSampler
 
     assert neal.SimulatedAnnealingSampler is SimulatedAnnealingSampler
+
+
+def test_qaoa_warms_up_for_every_size_and_nothing_else_does():
+    by_size = {name for name in SOLVERS if make(name).warm_up_by_size}
+    assert by_size == {name for name in SOLVERS if name.startswith("qaoa")}

@@ -39,6 +39,7 @@ class CircuitQAOA(CardinalitySampler):
         max_variables: largest problem it takes; the backend's limit when None.
     """
 
+    warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")
     extra_parameters: ClassVar[tuple[str, ...]] = (
         "depth", "mixer", "angles", "alpha", "iterations",

@@ -38,6 +38,7 @@ class SubspaceQAOA(CardinalitySampler):
     """
 
     name = "qaoa-subspace"
+    warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")
     extra_parameters: ClassVar[tuple[str, ...]] = (
         "depth", "mixer", "angles", "alpha", "iterations",

@@ -57,6 +57,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
 
     name = "qaoa-qiskit-optimizer"
     lane = "penalised"
+    warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads",)
     extra_parameters: ClassVar[tuple[str, ...]] = ("depth", "iterations")
 

@@ -33,6 +33,7 @@ class GateModelQAOASampler(dimod.Sampler):
     """
 
     backend: ClassVar[str]
+    warm_up_by_size: ClassVar[bool] = True
 
     def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS) -> None:
         if isinstance(max_qubits, bool) or int(max_qubits) != max_qubits or max_qubits < 1:
