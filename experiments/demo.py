@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from experiments.report import write
 from experiments.runner import run
 from experiments.store import Store
 from experiments.study import Study
 from icbs.capture import Forward
-from icbs.data import token_windows
+from icbs.data import load_samples
 from icbs.evaluate import perplexity
 from icbs.export import export_blocks
 from icbs.layers import prune_layers
@@ -22,6 +21,7 @@ from icbs.loop import Pruner
 from icbs.models import LoadedModel, load_model, prunable_layers
 from icbs.moves import Move
 from icbs.progress import stage
+from icbs.samples import Samples
 from icbs.settings import Settings
 from solvers import Budget, CardinalityProblem, make, save
 from solvers.formats import file_name
@@ -76,7 +76,7 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
     blocks = out / "blocks"
     blocks.mkdir(exist_ok=True)
     loaded = load_model(MODEL)
-    calibration = token_windows(loaded.tokenizer, count=16, length=plan.length)
+    calibration = load_samples(loaded, count=16, length=plan.length)
 
     started = time.perf_counter()
     problems = export_blocks(
@@ -116,7 +116,7 @@ def fresh_store(path: Path) -> Path:
 
 
 def measured_moves(
-    loaded: LoadedModel, tokens: torch.Tensor, problems: list[CardinalityProblem]
+    loaded: LoadedModel, samples: Samples, problems: list[CardinalityProblem]
 ) -> pd.DataFrame:
     """Predicted and measured loss change of each large block's mask, applied on its own.
 
@@ -126,8 +126,8 @@ def measured_moves(
     """
     solver = make("relaxation")
     modules = prunable_layers(loaded.model, STUDY_LAYERS)
-    layers = prune_layers(loaded.model, modules, tokens, Settings(density=DENSITY))
-    forward = Forward(loaded.model, modules, tokens)
+    layers = prune_layers(loaded.model, modules, samples, Settings(density=DENSITY))
+    forward = Forward(loaded.model, modules, samples)
     rows = []
     large = [problem for problem in problems if problem.n >= 1024]
     try:
@@ -158,17 +158,15 @@ def measured_moves(
 
 
 def pruning(
-    loaded: LoadedModel, calibration: torch.Tensor, blocks: Path, plan: Plan
+    loaded: LoadedModel, calibration: Samples, blocks: Path, plan: Plan
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Wanda, then the loop, on the last layers of the model.
 
     Returns:
         The steps (predicted against measured loss), and the held-out perplexity by state.
     """
-    held = token_windows(
-        loaded.tokenizer, part="evaluation", count=plan.evaluation, length=128, start=0
-    )
-    gate = token_windows(loaded.tokenizer, count=8, length=plan.length, start=len(calibration))
+    held = load_samples(loaded, part="evaluation", count=plan.evaluation, length=128)
+    gate = load_samples(loaded, count=8, length=plan.length, start=len(calibration))
     exported = set(STUDY_LAYERS.split(","))
 
     def keep(problem: CardinalityProblem) -> None:

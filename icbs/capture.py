@@ -1,11 +1,11 @@
-"""One forward and backward pass: activations and output gradients of the chosen Linear layers.
+"""One forward and backward pass: activations and output gradients of the chosen linear layers.
 
-With the loss of sample s, ``l_s = mean over its tokens``, a layer ``y = W a`` has the gradient
+With the loss of sample s, ``l_s = mean over its targets``, a layer ``y = W a`` has the gradient
 ``dl_s/dW[o, i] = sum_t d[s,t,o] a[s,t,i]``. Keeping ``a`` and ``d`` therefore gives every
 per-sample gradient without differentiating with respect to any weight.
 
 The graph starts at the output of the first chosen layer: weights do not require gradients, so what
-runs before is never differentiated. If the chosen layers start at decoder block b, the hidden
+runs before is never differentiated. If the chosen layers start at block b of a stack, the hidden
 states that enter b are kept and blocks 0..b-1 do not run again while their weights stay the same.
 """
 
@@ -19,19 +19,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from icbs.errors import ModelError
+from icbs.errors import MemoryLimitError, ModelError
 from icbs.losses import sample_losses
+from icbs.samples import Samples
 
 
 @dataclass(frozen=True)
 class LayerCapture:
-    """What one layer saw in one pass over B samples of T tokens.
+    """What one layer saw in one pass over B samples of T positions.
+
+    Positions are tokens, the patches of a vision transformer, or one for a layer that runs once a
+    sample. ``d`` is 0 where nothing reaches the loss, so padding adds nothing to any gradient.
 
     Attributes:
         activations: ``a``, inputs of the layer, shape (B, T, in), float32.
-        gradients: ``d``, gradient of each sample's own mean-token loss with respect to the layer's
+        gradients: ``d``, gradient of each sample's own mean loss with respect to the layer's
             output, shape (B, T, out), float32.
-        lengths: tokens of each sample that count in its loss, shape (B,).
+        lengths: targets of each sample's loss, shape (B,); 1 for a classifier.
     """
 
     activations: torch.Tensor
@@ -46,22 +50,17 @@ class Forward:
     """The forward pass of one batch, with the part before the chosen layers kept.
 
     Attributes:
-        model: a causal language model.
-        tokens: shape (B, T).
-        mask: True where a token is real, shape (B, T), or None.
+        model: any model whose output has logits.
+        batch: what it is fed, on its device.
+
+    Raises:
+        DataError: samples that the model cannot take.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Mapping[str, nn.Linear],
-        tokens: torch.Tensor,
-        mask: torch.Tensor | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], batch: Samples) -> None:
+        batch.check(model)
         self.model = model
-        device = next(model.parameters()).device
-        self.tokens = tokens.to(device)
-        self.mask = None if mask is None else mask.to(device)
+        self.batch = batch.to(next(model.parameters()).device)
         self._before, self._entry = _split_blocks(model, layers)
         after = set() if self._entry is None else {id(p) for p in self._later_parameters(model)}
         self._watched = [p for p in model.parameters() if id(p) not in after]
@@ -75,10 +74,7 @@ class Forward:
             yield from block.parameters()
 
     def logits(self) -> torch.Tensor:
-        """Logits of the batch, shape (B, T, vocabulary)."""
-        arguments: dict[str, Any] = {"input_ids": self.tokens, "use_cache": False}
-        if self.mask is not None:
-            arguments["attention_mask"] = self.mask.long()
+        """Logits of the batch, shape (B, T, vocabulary) or (B, classes)."""
         with ExitStack() as hooks:
             if self._entry is not None:
                 versions = [(p.data_ptr(), p._version) for p in self._watched]
@@ -87,16 +83,17 @@ class Forward:
                 else:
                     self._hidden, self._versions = None, versions
                     self._record(hooks)
-            return self.model(**arguments).logits
+            return self.model(**self.batch.arguments(self.model)).logits
 
     def losses(self) -> torch.Tensor:
-        """Each sample's mean-token loss, shape (B,), without gradients."""
-        with torch.no_grad(), frozen(self.model):
-            return sample_losses(self.logits(), self.tokens, self.mask)[0]
+        """Each sample's mean loss, shape (B,), without gradients."""
+        with torch.no_grad(), frozen(self.model), memory_remedy(self.batch):
+            return sample_losses(self.logits(), self.batch.targets)[0]
 
     def _record(self, hooks: ExitStack) -> None:
         def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._hidden = args[0].detach()
+            # A stack that passes its hidden states by name runs whole every time.
+            self._hidden = args[0].detach() if args else None
 
         def shape(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self._tuples.append(len(output) if isinstance(output, tuple) else 0)
@@ -126,7 +123,7 @@ class Forward:
 
 
 def capture(
-    forward: Forward, layers: Mapping[str, nn.Linear], on_layer: OnLayer | None = None
+    forward: Forward, layers: Mapping[str, nn.Module], on_layer: OnLayer | None = None
 ) -> tuple[torch.Tensor, dict[str, LayerCapture]]:
     """Activations and output gradients of every chosen layer from one backward pass.
 
@@ -142,15 +139,17 @@ def capture(
 
     Raises:
         ModelError: the loss is not finite, or a layer did not run.
+        MemoryLimitError: the batch does not fit.
     """
     kept: dict[str, LayerCapture] = {}
     take = kept.__setitem__ if on_layer is None else on_layer
     inputs: dict[str, torch.Tensor] = {}
     lengths = torch.empty(0)
+    batch = forward.batch
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-            inputs[name] = args[0].detach()
+            inputs[name] = _by_sample(args[0].detach(), batch, name)
             if not output.requires_grad:
                 output.requires_grad_()
             output.register_hook(lambda d: receive(name, d))
@@ -158,12 +157,18 @@ def capture(
         return hook
 
     def receive(name: str, d: torch.Tensor) -> None:
-        take(name, LayerCapture(inputs.pop(name).float(), d.detach().float(), lengths))
+        d = _by_sample(d.detach(), batch, name)
+        take(name, LayerCapture(inputs.pop(name).float(), d.float(), lengths))
 
-    with ExitStack() as hooks, frozen(forward.model), torch.enable_grad():
+    with (
+        ExitStack() as hooks,
+        frozen(forward.model),
+        torch.enable_grad(),
+        memory_remedy(batch),
+    ):
         for name, layer in layers.items():
             _hook(hooks, layer.register_forward_hook(watch(name)))
-        losses, lengths = sample_losses(forward.logits(), forward.tokens, forward.mask)
+        losses, lengths = sample_losses(forward.logits(), batch.targets)
         if not torch.isfinite(losses).all():
             bad = int((~torch.isfinite(losses)).nonzero()[0])
             raise ModelError(f"the loss of sample {bad} is {losses[bad].item()}: check the weights")
@@ -175,14 +180,30 @@ def capture(
 
 
 def input_norms(
-    model: nn.Module, layers: Mapping[str, nn.Linear], tokens: torch.Tensor, batch_size: int = 16
+    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, batch_size: int = 16
 ) -> dict[str, torch.Tensor]:
-    """Euclidean norm of each input over all tokens, ``||a_i||_2``, shape (in,) per layer."""
+    """Euclidean norm of each input over all real positions, ``||a_i||_2``, shape (in,) per layer.
+
+    Args:
+        model: any model whose samples these are.
+        layers: chosen layers by name.
+        samples: calibration samples; padding never counts.
+        batch_size: samples in one forward pass.
+
+    Raises:
+        DataError: samples that the model cannot take.
+        MemoryLimitError: a batch does not fit.
+    """
+    samples.check(model)
     squares: dict[str, torch.Tensor] = {}
+    batch = samples
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            total = args[0].detach().float().flatten(0, -2).square().sum(0)
+            a = _by_sample(args[0].detach(), batch, name).float()
+            if batch.mask is not None and a.shape[1] == batch.positions:
+                a = a * batch.mask.to(a.device)[..., None]
+            total = a.square().sum((0, 1))
             squares[name] = squares[name] + total if name in squares else total
 
         return hook
@@ -190,11 +211,11 @@ def input_norms(
     with ExitStack() as hooks, frozen(model), torch.no_grad():
         for name, layer in layers.items():
             _hook(hooks, layer.register_forward_pre_hook(watch(name)))
-        device = next(model.parameters()).device
         # The head is the dearest part and nothing here needs it.
         base = getattr(model, "base_model", model)
-        for batch in tokens.split(batch_size):
-            base(input_ids=batch.to(device), use_cache=False)
+        for batch in samples.split(batch_size):
+            with memory_remedy(batch):
+                base(**batch.arguments(model))
     return {name: total.sqrt() for name, total in squares.items()}
 
 
@@ -214,16 +235,58 @@ def frozen(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+@contextmanager
+def memory_remedy(batch: Samples) -> Iterator[None]:
+    """Says what to lower where torch only says that there is no memory left.
+
+    Raises:
+        MemoryLimitError: in place of torch's own errors.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # The CPU allocator has no error type of its own.
+        if not (
+            isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            or "not enough memory" in str(error)
+            or "can't allocate memory" in str(error)
+        ):
+            raise
+        what = "images" if batch.is_images else f"windows of {batch.positions} tokens"
+        raise MemoryLimitError(
+            f"out of memory with a batch of {len(batch)} {what}: lower batch_size, the length of "
+            "the windows or the number of chosen layers, or load the model in bfloat16"
+        ) from error
+
+
+def _by_sample(values: torch.Tensor, batch: Samples, name: str) -> torch.Tensor:
+    """Inputs or output gradients of a layer as (B, T, width).
+
+    Some layers (OPT's feed-forward) see all tokens of a batch in one row of B*T, others (poolers,
+    perceptrons) one vector a sample.
+    """
+    count = len(batch)
+    if values.ndim > 2 and len(values) == count:
+        return values.flatten(1, -2)
+    if values.ndim == 2 and len(values) in (count, count * batch.positions):
+        return values.reshape(count, -1, values.shape[-1])
+    raise ModelError(
+        f"layer {name!r} sees values of shape {tuple(values.shape)} for {count} samples of "
+        f"{batch.positions} positions, which cannot be told apart by sample: leave it out of the "
+        "chosen layers"
+    )
+
+
 def _hook(stack: ExitStack, handle: Any) -> None:
     stack.callback(handle.remove)
 
 
 def _split_blocks(
-    model: nn.Module, layers: Mapping[str, nn.Linear]
+    model: nn.Module, layers: Mapping[str, nn.Module]
 ) -> tuple[list[nn.Module], nn.Module | None]:
-    """Decoder blocks before the first one with a chosen layer, and that one.
+    """Blocks of the stack before the first one with a chosen layer, and that one.
 
-    ``([], None)`` if a chosen layer lies outside the decoder or in its first block.
+    ``([], None)`` if a chosen layer lies outside the stack or in its first block.
     """
     chosen = {id(layer) for layer in layers.values()}
     for module in model.modules():

@@ -187,8 +187,11 @@ def export(
         float | None,
         typer.Option(help="Add PENALTY * (sum x - k)^2 to bqm, ubqp and qubo files."),
     ] = None,
-    text: Annotated[str, typer.Option(help="'wikipedia' or a UTF-8 file.")] = "wikipedia",
-    sequences: Annotated[int, typer.Option(help="Calibration windows.")] = 16,
+    data: Annotated[
+        str | None,
+        typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a window.")] = 128,
     seed: Annotated[int, typer.Option(help="Order of the variables, sketch.")] = 0,
 ) -> None:
@@ -199,7 +202,7 @@ def export(
 
     Example: icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --out blocks --format bqm,lp
     """
-    from icbs.data import token_windows
+    from icbs.data import load_samples
     from icbs.export import export_blocks
     from icbs.masks import checked_density
     from icbs.models import load_model
@@ -217,15 +220,15 @@ def export(
             raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
     output_folder(out)
     loaded = load_model(model)
-    tokens = token_windows(loaded.tokenizer, text, count=sequences, length=length)
+    samples = load_samples(loaded, data, count=count, length=length)
     problems = export_blocks(
         loaded,
-        tokens,
+        samples,
         layers=layers,
         sizes=wanted,
         fishers=_words(fisher),  # type: ignore[arg-type]  # checked by export_blocks
         density=density,
-        batch_size=sequences,
+        batch_size=count,
         seed=seed,
     )
     with stage(f"Writing {len(problems)} blocks", len(problems)) as update:

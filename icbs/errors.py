@@ -3,13 +3,14 @@
 ::
 
     IcbsError
-    ├── ModelError    a model that cannot be found, read or pruned
-    ├── DataError     text or images that cannot be found, read or cut into windows
-    ├── DownloadError offline, hash mismatch, disk full
-    ├── LayerError    a layer glob that matches nothing, a block larger than its layer
-    ├── DensityError  a density or mask that cannot be
-    ├── SettingError  (ValueError) any other setting that is unknown or out of range
-    └── OutputError   a folder or file that cannot be written
+    ├── ModelError        a model that cannot be found, read or pruned
+    ├── DataError         text or images that cannot be found, read or fed to the model
+    ├── DownloadError     offline, hash mismatch, disk full
+    ├── LayerError        a layer glob that matches nothing, a block larger than its layer
+    ├── DensityError      a density or mask that cannot be
+    ├── SettingError      (ValueError) any other setting that is unknown or out of range
+    ├── MemoryLimitError  (MemoryError) a batch that does not fit into memory
+    └── OutputError       a folder or file that cannot be written
 
 Each message names the argument, its value and the remedy.
 """
@@ -41,6 +42,10 @@ class DensityError(IcbsError):
 
 class SettingError(IcbsError, ValueError):
     """A setting that is unknown or out of range."""
+
+
+class MemoryLimitError(IcbsError, MemoryError):
+    """A batch that does not fit into memory."""
 
 
 class OutputError(IcbsError):

@@ -1,44 +1,80 @@
-"""Quality of a language model on token windows."""
+"""Quality of a model on samples it was not calibrated on."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from icbs.capture import frozen
+from icbs.capture import frozen, memory_remedy
+from icbs.errors import DataError, ModelError
 from icbs.losses import sample_losses
 from icbs.progress import stage
+from icbs.samples import IGNORED, Samples
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a model is worth on some samples. Padding never counts.
+
+    Attributes:
+        loss: mean cross entropy over all targets, in nats.
+        accuracy: share of the targets that get the largest logit.
+        targets: number of targets: predicted tokens, or images.
+    """
+
+    loss: float
+    accuracy: float
+    targets: int
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the loss; infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+def evaluate(
+    model: nn.Module, samples: Samples, *, batch_size: int = 4, progress: bool = True
+) -> Quality:
+    """Loss and accuracy over every target.
+
+    Args:
+        model: any model whose output has logits.
+        samples: evaluation data.
+        batch_size: samples in one forward pass.
+        progress: show how far it is.
+
+    Raises:
+        DataError: samples that the model cannot take, or without any target.
+        ModelError: a loss that is not finite.
+        MemoryLimitError: a batch does not fit.
+    """
+    samples.check(model)
+    if not (samples.targets != IGNORED).any():
+        raise DataError("the samples have no target to predict: give longer texts or more samples")
+    device = next(model.parameters()).device
+    total, hits, count, done = 0.0, 0, 0, 0
+    with stage("Evaluating", len(samples), show=progress) as update, frozen(model), torch.no_grad():
+        for batch in samples.split(batch_size):
+            with memory_remedy(batch):
+                targets = batch.targets.to(device)
+                logits = model(**batch.arguments(model)).logits
+                losses, lengths = sample_losses(logits, targets)
+                total += float((losses.double() * lengths).sum())
+                count += int(lengths.sum())
+                # an ignored target is no class, so it never hits
+                hits += int((logits.argmax(-1) == targets).sum())
+            done += len(batch)
+            update(done)
+    if not math.isfinite(total):
+        raise ModelError(f"the mean loss is {total / count}: check the model's weights for NaN")
+    return Quality(total / count, hits / count, count)
 
 
 def perplexity(
-    model: nn.Module,
-    tokens: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    *,
-    batch_size: int = 4,
-    progress: bool = True,
+    model: nn.Module, samples: Samples, *, batch_size: int = 4, progress: bool = True
 ) -> float:
-    """``exp`` of the mean next-token loss over every predicted token.
-
-    Args:
-        model: a causal language model.
-        tokens: shape (count, length).
-        mask: True where a token is real, shape (count, length); padding never counts.
-        batch_size: windows in one forward pass.
-        progress: show how far it is.
-    """
-    device = next(model.parameters()).device
-    total, predicted = 0.0, 0
-    with stage("Evaluating", len(tokens), show=progress) as update, frozen(model), torch.no_grad():
-        for start in range(0, len(tokens), batch_size):
-            batch = tokens[start : start + batch_size].to(device)
-            real = None if mask is None else mask[start : start + batch_size].to(device)
-            attention = {} if real is None else {"attention_mask": real.long()}
-            logits = model(input_ids=batch, use_cache=False, **attention).logits
-            losses, lengths = sample_losses(logits, batch, real)
-            total += float((losses.double() * lengths).sum())
-            predicted += int(lengths.sum())
-            update(start + len(batch))
-    return math.exp(total / predicted)
+    """Perplexity of a language model, ``exp`` of `evaluate`'s loss; same arguments and errors."""
+    return evaluate(model, samples, batch_size=batch_size, progress=progress).perplexity

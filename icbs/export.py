@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from icbs.blocks import cut_block
 from icbs.capture import Forward, LayerCapture, capture
 from icbs.errors import DataError, LayerError
 from icbs.gradients import Fisher, LayerGradients
 from icbs.layers import prune_layers
-from icbs.models import LoadedModel, prunable_layers
+from icbs.models import LoadedModel, layer_weight, prunable_layers
 from icbs.progress import stage
+from icbs.samples import Samples
 from icbs.settings import Settings
 from solvers.problem import CardinalityProblem
 
 
 def export_blocks(
     loaded: LoadedModel,
-    tokens: torch.Tensor,
+    samples: Samples,
     *,
     layers: str,
     sizes: Sequence[int],
@@ -36,8 +36,7 @@ def export_blocks(
 
     Args:
         loaded: the model; as it was on return.
-        tokens: calibration windows, shape (count, length); the first `batch_size` are
-            differentiated.
+        samples: calibration data; the first `batch_size` are differentiated.
         layers: shell globs of layer names, separated by commas.
         sizes: variables of each block.
         fishers: ``sequence``, ``position`` or both.
@@ -50,7 +49,7 @@ def export_blocks(
     Raises:
         LayerError: no layer matches, or a size does not fit one.
         DensityError: a density or fraction that cannot be.
-        DataError: fewer windows than one batch.
+        DataError: fewer samples than one batch, or samples the model cannot take.
     """
     variants = [
         Settings(block_size=n, fisher=fisher, **settings) for n in sizes for fisher in fishers
@@ -60,15 +59,16 @@ def export_blocks(
     base = variants[0]
     modules = prunable_layers(loaded.model, layers)
     for name, module in modules.items():
-        if max(sizes) > module.weight.numel():
+        weights = layer_weight(module).numel()
+        if max(sizes) > weights:
             raise LayerError(
-                f"block size {max(sizes)} does not fit layer {name!r} with "
-                f"{module.weight.numel()} weights: leave one of them out"
+                f"block size {max(sizes)} does not fit layer {name!r} with {weights} weights: "
+                "leave one of them out"
             )
-    if len(tokens) < base.batch_size:
+    if len(samples) < base.batch_size:
         raise DataError(
-            f"{len(tokens)} windows are fewer than batch_size={base.batch_size}: ask for more "
-            "windows or lower batch_size"
+            f"{len(samples)} samples are fewer than batch_size={base.batch_size}: ask for more "
+            "samples or lower batch_size"
         )
     cut: dict[str, list[CardinalityProblem]] = {}
     meta = {
@@ -78,7 +78,7 @@ def export_blocks(
         "step": 0,
     }
     with stage(f"Cutting blocks from {len(modules)} layers", len(modules), show=progress) as update:
-        pruned = prune_layers(loaded.model, modules, tokens, base)
+        pruned = prune_layers(loaded.model, modules, samples, base)
         try:
 
             def take(name: str, seen: LayerCapture) -> None:
@@ -96,7 +96,7 @@ def export_blocks(
                 ]
                 update(len(cut))
 
-            capture(Forward(loaded.model, modules, tokens[: base.batch_size]), modules, take)
+            capture(Forward(loaded.model, modules, samples[: base.batch_size]), modules, take)
         finally:
             for layer in pruned.values():
                 layer.restore()

@@ -4,8 +4,10 @@ Two curvatures, both ``H = J'J`` from the same activations ``a[s,t,:]`` and outp
 ``d[s,t,:]`` (see `icbs.capture`):
 
 * ``sequence``, the paper's: rows ``sum_t d[s,t,o] a[s,t,i] / sqrt(B)``;
-* ``position``, the "expand" view of weight sharing: rows ``sqrt(T/B) d[s,t,o] a[s,t,i]``, rank up
-  to B*T. A signed count-sketch (Charikar et al. 2002) to r rows keeps it cheap.
+* ``position``, the "expand" view of weight sharing (Eschenhagen et al. 2023, arXiv 2311.00636):
+  rows ``sqrt(L/B) d[s,t,o] a[s,t,i]``, with L targets in the sample's loss (T or so for a language
+  model, 1 for a classifier); rank up to B*T. A signed count-sketch (Charikar et al. 2002) to r rows
+  keeps it cheap.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _CHUNK = 1 << 22
 
 
 class LayerGradients:
-    """Gradients of one layer for B samples of T tokens.
+    """Gradients of one layer for B samples of T positions.
 
     Args:
         captured: what the layer saw.
@@ -86,7 +88,7 @@ class LayerGradients:
 
         Args:
             indices: flat positions in the weight, shape (n,).
-            fisher: ``sequence`` or ``position``; T counts the tokens in the sample's loss.
+            fisher: ``sequence`` or ``position``; L counts the targets in the sample's loss.
             rank: rows of the sketch of the position rows: each gets a random sign and is added to
                 one of `rank` sums, dealt out evenly, which leaves the expectation of ``J'J`` as it
                 is. None, or at least B*T, keeps every row. The sequence Fisher takes no notice.

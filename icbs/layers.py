@@ -12,15 +12,17 @@ from icbs.capture import Forward, capture, input_norms
 from icbs.errors import ModelError
 from icbs.gradients import LayerGradients
 from icbs.masks import Tabu, fixed_weights, mask_at_density
+from icbs.models import layer_weight
+from icbs.samples import Samples
 from icbs.settings import Settings
 
 
 class PrunedLayer:
-    """One Linear layer and its mask.
+    """One linear layer and its mask.
 
     Attributes:
         name: where it is in the model.
-        weight: the live weight, shape (out, in).
+        weight: the live weight, shape (out, in), a view where the model stores it as (in, out).
         dense: the trained weight, shape (out * in,).
         pruned: True where the weight is 0 now, shape (out * in,).
         fixed: True where no block may go, shape (out * in,).
@@ -28,11 +30,11 @@ class PrunedLayer:
     """
 
     def __init__(
-        self, name: str, layer: nn.Linear, saliency: torch.Tensor, settings: Settings
+        self, name: str, layer: nn.Module, saliency: torch.Tensor, settings: Settings
     ) -> None:
         self.name = name
-        self.weight = layer.weight
-        dense = layer.weight.detach().clone().reshape(-1)
+        self.weight = layer_weight(layer)
+        dense = self.weight.clone(memory_format=torch.contiguous_format).reshape(-1)
         if not torch.isfinite(dense).all():
             raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
         self.dense = dense
@@ -66,9 +68,9 @@ class PrunedLayer:
         self.pruned[pruned] = True
         assert int(self.pruned.sum()) == self.count, f"density of {self.name} drifted"
         with torch.no_grad():
-            flat = self.weight.view(-1)
-            flat[revived] = self.dense[revived]
-            flat[pruned] = 0
+            width = self.weight.shape[1]
+            self.weight[revived // width, revived % width] = self.dense[revived]
+            self.weight[pruned // width, pruned % width] = 0
 
     def restore(self) -> None:
         """Puts the trained weights back; the mask is kept."""
@@ -77,17 +79,17 @@ class PrunedLayer:
 
 
 def prune_layers(
-    model: nn.Module, layers: Mapping[str, nn.Linear], tokens: torch.Tensor, settings: Settings
+    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, settings: Settings
 ) -> dict[str, PrunedLayer]:
     """Prunes every chosen layer to the density by the first mask's saliency.
 
     Args:
-        model: a causal language model.
+        model: any model whose samples these are.
         layers: chosen layers by name.
-        tokens: calibration windows, shape (count, length).
+        samples: calibration data.
         settings: density, saliency and what stays fixed.
     """
-    saliency = _saliency(model, layers, tokens, settings)
+    saliency = _saliency(model, layers, samples, settings)
     return {
         name: PrunedLayer(name, layer, saliency.pop(name), settings)
         for name, layer in layers.items()
@@ -95,19 +97,19 @@ def prune_layers(
 
 
 def _saliency(
-    model: nn.Module, layers: Mapping[str, nn.Linear], tokens: torch.Tensor, settings: Settings
+    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, settings: Settings
 ) -> dict[str, torch.Tensor]:
-    weights = {name: layer.weight.detach().float() for name, layer in layers.items()}
+    weights = {name: layer_weight(layer).float() for name, layer in layers.items()}
     if settings.init == "magnitude":
         return {name: scores.magnitude(w) for name, w in weights.items()}
     if settings.init == "random":
         generator = torch.Generator().manual_seed(settings.seed)
         return {name: scores.random(w, generator) for name, w in weights.items()}
     if settings.init == "wanda":
-        norms = input_norms(model, layers, tokens)
+        norms = input_norms(model, layers, samples)
         return {name: scores.wanda(w, norms[name]) for name, w in weights.items()}
     found: dict[str, torch.Tensor] = {}
-    batch = tokens[: settings.batch_size]
+    batch = samples[: settings.batch_size]
     capture(
         Forward(model, layers, batch),
         layers,

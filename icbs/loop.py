@@ -23,6 +23,7 @@ from icbs.layers import PrunedLayer, prune_layers
 from icbs.models import LoadedModel, prunable_layers
 from icbs.moves import Move, best_move
 from icbs.progress import stage
+from icbs.samples import Samples
 from icbs.settings import Settings
 from solvers import Budget, make
 from solvers.base import CardinalitySampler
@@ -90,17 +91,17 @@ class StepRecord:
 
 
 class Pruner:
-    """Prunes the Linear layers of a causal language model and improves the mask step by step.
+    """Prunes the linear layers of a model and improves the mask step by step.
 
     Call `initialise` once, then `step` as often as you like.
 
     Args:
         loaded: the model; its weights are changed in place.
-        calibration: token windows, shape (count, length); steps take `batch_size` of them in turn.
+        calibration: samples that steps learn from, `batch_size` of them in turn.
         layers: shell globs of layer names, separated by commas.
         solver: a registered name or any `CardinalitySampler`.
         budget: what the solver may spend on a block; None leaves it to the solver.
-        heldout: windows that no step learns from, shape (count, length); None means no gate.
+        heldout: samples that no step learns from; None means no gate.
         gate: undo, or take only a part of, a step that raises the held-out loss.
         on_block: called with every problem that is built, before it is solved.
         progress: show what goes on.
@@ -109,19 +110,19 @@ class Pruner:
     Raises:
         LayerError: no layer matches, or one is smaller than the block.
         DensityError: a density, k or fraction that cannot be.
-        DataError: fewer calibration windows than one batch.
+        DataError: fewer calibration samples than one batch, or samples the model cannot take.
         UnknownSolverError: a name that the registry does not have.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        calibration: torch.Tensor,
+        calibration: Samples,
         *,
         layers: str = "*",
         solver: str | CardinalitySampler = "relaxation",
         budget: Budget | None = None,
-        heldout: torch.Tensor | None = None,
+        heldout: Samples | None = None,
         gate: bool = True,
         on_block: Callable[[CardinalityProblem], None] | None = None,
         progress: bool = True,
@@ -139,10 +140,10 @@ class Pruner:
         self._gate = gate and heldout is not None
         self._lam = self.settings.lam
         size = self.settings.batch_size
-        if calibration.ndim != 2 or len(calibration) < size:
+        if len(calibration) < size:
             raise DataError(
-                f"calibration has shape {tuple(calibration.shape)}, expected at least "
-                f"batch_size={size} windows: ask for more windows or lower batch_size"
+                f"calibration has {len(calibration)} samples, expected at least "
+                f"batch_size={size}: ask for more samples or lower batch_size"
             )
         self.calibration = calibration
         whole = calibration[: len(calibration) // size * size].split(size)

@@ -1,4 +1,4 @@
-"""The loss of a language model, one number a sample."""
+"""The loss of a model, one number a sample."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from icbs.errors import DataError
+from icbs.samples import IGNORED
 
-def sample_losses(
-    logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean next-token loss of each sample.
+
+def sample_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross entropy over the targets of each sample.
 
     Args:
-        logits: shape (B, T, vocabulary).
-        tokens: shape (B, T).
-        mask: True where a token is real, shape (B, T); None means everywhere.
+        logits: shape (B, T, vocabulary), or (B, classes) for one target a sample.
+        targets: shape (B, T) or (B,); `icbs.samples.IGNORED` where nothing is predicted.
 
     Returns:
-        ``(losses, lengths)``, each of shape (B,): nats per predicted token, and how many tokens
-        were predicted. Padding neither predicts nor is predicted.
+        ``(losses, lengths)``, each of shape (B,): nats per target, and how many targets there are.
+        A sample without any has the loss 0.
+
+    Raises:
+        DataError: as many logits as targets are not there.
     """
-    target = torch.full_like(tokens, -100)
-    target[:, :-1] = tokens[:, 1:]
-    if mask is not None:
-        real = mask.bool()
-        target[:, :-1].masked_fill_(~(real[:, 1:] & real[:, :-1]), -100)
-    return _MeanTokenLoss.apply(logits, target), (target != -100).sum(1)
+    if logits.shape[:-1] != targets.shape:
+        raise DataError(
+            f"the model gives logits of shape {tuple(logits.shape)} for targets of shape "
+            f"{tuple(targets.shape)}: a classifier takes one target a sample, a language model one "
+            "a token"
+        )
+    if logits.ndim == 2:
+        losses = functional.cross_entropy(
+            logits.float(), targets, reduction="none", ignore_index=IGNORED
+        )
+        return losses, (targets != IGNORED).long()
+    return _MeanTokenLoss.apply(logits, targets), (targets != IGNORED).sum(1)
 
 
 class _MeanTokenLoss(torch.autograd.Function):
@@ -41,15 +50,15 @@ class _MeanTokenLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(logits, target)
         losses = [
-            functional.cross_entropy(row.float(), wanted, reduction="sum")
+            functional.cross_entropy(row.float(), wanted, reduction="sum", ignore_index=IGNORED)
             for row, wanted in zip(logits, target, strict=True)
         ]
-        return torch.stack(losses) / (target != -100).sum(1).clamp(min=1)
+        return torch.stack(losses) / (target != IGNORED).sum(1).clamp(min=1)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
         logits, target = ctx.saved_tensors
-        counts = target != -100
+        counts = target != IGNORED
         weights = upstream[0][:, None] * counts / counts.sum(1, keepdim=True).clamp(min=1)
         gradient = torch.empty_like(logits)
         for s in range(len(logits)):

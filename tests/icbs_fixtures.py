@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from icbs.models import LoadedModel
+from icbs.samples import Samples, next_token
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.problem import CardinalityProblem
 
@@ -38,6 +39,10 @@ def tiny_loaded(seed: int = 0) -> LoadedModel:
 
 def tiny_tokens(count: int = 6, length: int = 10, seed: int = 1) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(1, 61, (count, length)))
+
+
+def tiny_samples(count: int = 6, length: int = 10, seed: int = 1) -> Samples:
+    return next_token(tiny_tokens(count, length, seed))
 
 
 class BestOfSort(CardinalitySampler):

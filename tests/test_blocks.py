@@ -10,7 +10,7 @@ from icbs.capture import Forward, LayerCapture, capture
 from icbs.errors import DataError, DensityError, LayerError, ModelError
 from icbs.gradients import LayerGradients
 from icbs.models import prunable_layers
-from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_tokens
+from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples
 
 
 def random_block(seed, n, r, gamma, lam, permute=True):
@@ -168,10 +168,10 @@ def test_impossible_blocks():
 
 
 def test_exported_blocks():
-    loaded, tokens = tiny_loaded(), tiny_tokens(4)
+    loaded, samples = tiny_loaded(), tiny_samples(4)
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
     options = {"layers": "*.1.mlp.*", "sizes": (8, 32), "batch_size": 4, "progress": False}
-    found = export_blocks(loaded, tokens, **options, rank=5, seed=3)
+    found = export_blocks(loaded, samples, **options, rank=5, seed=3)
     assert len(found) == 3 * 2 * 2
     for problem in found:
         assert float(problem.energy(problem.initial)) == 0.0
@@ -182,28 +182,28 @@ def test_exported_blocks():
         # the incumbent is not at the front
         assert not problem.initial[: problem.cardinality].all()
     assert all(torch.equal(p, before[name]) for name, p in loaded.model.named_parameters())
-    again = export_blocks(loaded, tokens, **options, rank=5, seed=3)
+    again = export_blocks(loaded, samples, **options, rank=5, seed=3)
     assert [p.content_hash for p in again] == [p.content_hash for p in found]
 
 
 def test_exports_that_cannot_be():
-    loaded, tokens = tiny_loaded(), tiny_tokens(4)
+    loaded, samples = tiny_loaded(), tiny_samples(4)
     options = {"layers": "*.q_proj", "batch_size": 4, "progress": False}
     with pytest.raises(LayerError, match="block size 577 does not fit"):
-        export_blocks(loaded, tokens, sizes=[577], **options)
-    with pytest.raises(DataError, match="4 windows are fewer"):
-        export_blocks(loaded, tokens, sizes=[8], **{**options, "batch_size": 5})
+        export_blocks(loaded, samples, sizes=[577], **options)
+    with pytest.raises(DataError, match="4 samples are fewer"):
+        export_blocks(loaded, samples, sizes=[8], **{**options, "batch_size": 5})
     with pytest.raises(DensityError, match=r"density is 1\.5"):
-        export_blocks(loaded, tokens, sizes=[8], density=1.5, **options)
+        export_blocks(loaded, samples, sizes=[8], density=1.5, **options)
     with pytest.raises(LayerError, match="match none"):
-        export_blocks(loaded, tokens, sizes=[8], **{**options, "layers": "nothing"})
+        export_blocks(loaded, samples, sizes=[8], **{**options, "layers": "nothing"})
 
 
 def test_predicted_change_follows_the_measured_one_for_small_steps():
     """With the true weights a tiny swap changes the loss as the first-order part says."""
-    model, tokens = tiny_llama(), tiny_tokens()
+    model, samples = tiny_llama(), tiny_samples()
     layers = prunable_layers(model, "*.1.mlp.up_proj")
-    forward = Forward(model, layers, tokens)
+    forward = Forward(model, layers, samples)
     losses, seen = capture(forward, layers)
     ((name, layer),) = layers.items()
     gradients = LayerGradients(seen[name])

@@ -8,7 +8,8 @@ from icbs.errors import LayerError, ModelError
 from icbs.gradients import LayerGradients
 from icbs.losses import sample_losses
 from icbs.models import prunable_layers
-from tests.icbs_fixtures import tiny_llama, tiny_tokens
+from icbs.samples import next_token
+from tests.icbs_fixtures import tiny_llama, tiny_samples, tiny_tokens
 
 
 def autograd(model, layer, tokens, mask=None):
@@ -31,7 +32,7 @@ def test_per_sample_gradients_equal_autograd(name, crossover, monkeypatch):
     monkeypatch.setattr("icbs.gradients.CROSSOVER", crossover)
     model, tokens = tiny_llama(), tiny_tokens()
     layers = prunable_layers(model)
-    losses, seen = capture(Forward(model, layers, tokens), layers)
+    losses, seen = capture(Forward(model, layers, next_token(tokens)), layers)
     expected = autograd(model, layers[name], tokens)
     indices = torch.from_numpy(np.random.default_rng(0).permutation(expected.shape[1])[:50])
     gradients = LayerGradients(seen[name])
@@ -50,7 +51,7 @@ def test_losses_and_their_gradient():
     mask[2, 1:] = False
     upstream = torch.tensor([0.5, -2.0, 3.0])
     ours, plain = logits.clone().requires_grad_(), logits.float().requires_grad_()
-    losses, lengths = sample_losses(ours, tokens, mask)
+    losses, lengths = sample_losses(ours, next_token(tokens, mask).targets)
     (losses * upstream).sum().backward()
     expected = torch.stack(
         [
@@ -73,9 +74,9 @@ def test_padding_never_counts():
     mask[2, 3:] = False
     layers = prunable_layers(model, "*.1.mlp.*")
     name = "model.layers.1.mlp.up_proj"
-    losses, seen = capture(Forward(model, layers, tokens, mask), layers)
+    losses, seen = capture(Forward(model, layers, next_token(tokens, mask)), layers)
     changed = torch.where(mask, tokens, 7)
-    again, _ = capture(Forward(model, layers, changed, mask), layers)
+    again, _ = capture(Forward(model, layers, next_token(changed, mask)), layers)
     assert torch.equal(losses, again)
     expected = autograd(model, layers[name], tokens, mask)
     indices = torch.arange(expected.shape[1])
@@ -88,7 +89,7 @@ def test_padding_never_counts():
 def test_kept_prefix_gives_identical_captures():
     model, tokens = tiny_llama(), tiny_tokens()
     layers = prunable_layers(model, "*.layers.2.*")
-    forward = Forward(model, layers, tokens)
+    forward = Forward(model, layers, next_token(tokens))
     runs = []
     model.model.layers[0].register_forward_hook(lambda *_: runs.append(1))
     first = capture(forward, layers)
@@ -103,7 +104,7 @@ def test_kept_prefix_gives_identical_captures():
 def test_blocks_before_the_first_chosen_one_do_not_run_again():
     model, tokens = tiny_llama(), tiny_tokens()
     layers = prunable_layers(model, "*.layers.2.*")
-    forward = Forward(model, layers, tokens)
+    forward = Forward(model, layers, next_token(tokens))
     runs = []
     model.model.layers[0].mlp.register_forward_hook(lambda *_: runs.append(1))
     before = forward.losses()
@@ -114,14 +115,14 @@ def test_blocks_before_the_first_chosen_one_do_not_run_again():
     after = forward.losses()
     assert len(runs) == 2
     assert not torch.equal(before, after)
-    assert torch.equal(after, Forward(model, prunable_layers(model), tokens).losses())
+    assert torch.equal(after, Forward(model, prunable_layers(model), next_token(tokens)).losses())
     assert "forward" not in vars(model.model.layers[0])
 
 
 def test_the_model_comes_back_as_it_was():
     model, tokens = tiny_llama().train(), tiny_tokens()
     layers = prunable_layers(model, "*.mlp.*")
-    capture(Forward(model, layers, tokens), layers)
+    capture(Forward(model, layers, next_token(tokens)), layers)
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -135,15 +136,15 @@ def test_nothing_before_the_first_chosen_layer_is_differentiated():
         model.model.layers[block].register_forward_hook(
             lambda module, args, output, block=block: seen.__setitem__(block, output.requires_grad)
         )
-    capture(Forward(model, layers, tokens), layers)
+    capture(Forward(model, layers, next_token(tokens)), layers)
     assert seen == {0: False, 1: True, 2: True}
 
 
 def test_input_norms():
     model, tokens = tiny_llama(), tiny_tokens()
     layers = prunable_layers(model, "*.0.self_attn.*")
-    _, seen = capture(Forward(model, layers, tokens), layers)
-    for name, norms in input_norms(model, layers, tokens, batch_size=2).items():
+    _, seen = capture(Forward(model, layers, next_token(tokens)), layers)
+    for name, norms in input_norms(model, layers, next_token(tokens), batch_size=2).items():
         expected = seen[name].activations.flatten(0, 1).norm(dim=0)
         torch.testing.assert_close(norms, expected, rtol=1e-5, atol=1e-6)
 
@@ -163,4 +164,4 @@ def test_a_loss_that_is_not_finite():
         model.model.layers[0].mlp.up_proj.weight.fill_(float("nan"))
     layers = prunable_layers(model)
     with pytest.raises(ModelError, match="loss of sample 0 is nan"):
-        capture(Forward(model, layers, tiny_tokens()), layers)
+        capture(Forward(model, layers, tiny_samples()), layers)

@@ -64,8 +64,8 @@ def export_arguments(model_folder, out, **changes):
     options = {
         "layers": "*.mlp.*",
         "sizes": "8,64",
-        "text": model_folder / "text.txt",
-        "sequences": 4,
+        "data": model_folder / "text.txt",
+        "count": 4,
         "length": 16,
         "out": out,
     } | changes
@@ -152,8 +152,8 @@ def test_export_solve_bench_report(icbs, model_folder, tmp_path):
         ({"sizes": "0"}, 2, "--sizes"),
         ({"fisher": "kronecker"}, 2, "kronecker"),
         ({"format": "csv"}, 2, "csv"),
-        ({"text": "/no/such/file"}, 1, "/no/such/file"),
-        ({"sequences": 100000}, 1, "tokens"),
+        ({"data": "/no/such/file"}, 1, "/no/such/file"),
+        ({"count": 100000}, 1, "tokens"),
     ],
 )
 def test_export_refuses(icbs, model_folder, tmp_path, change, status, words):

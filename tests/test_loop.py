@@ -10,8 +10,9 @@ from icbs import Pruner
 from icbs.errors import DataError, DensityError, LayerError, ModelError
 from icbs.evaluate import perplexity
 from icbs.loop import STAGES
+from icbs.samples import next_token
 from solvers.errors import UnknownSolverError
-from tests.icbs_fixtures import BestOfSort, tiny_llama, tiny_loaded, tiny_tokens
+from tests.icbs_fixtures import BestOfSort, tiny_llama, tiny_loaded, tiny_samples, tiny_tokens
 
 SMALL = {
     "block_size": 40,
@@ -24,7 +25,7 @@ SMALL = {
 
 def pruner(loaded=None, **options):
     options = {"solver": BestOfSort(), **SMALL, **options}
-    return Pruner(loaded or tiny_loaded(), tiny_tokens(), **options)
+    return Pruner(loaded or tiny_loaded(), tiny_samples(), **options)
 
 
 @settings(max_examples=8, deadline=None)
@@ -57,7 +58,7 @@ def test_density_never_drifts(density, fisher, init, group):
 
 def test_record_of_a_step():
     found = []
-    run = pruner(layers="*.1.*", on_block=found.append, heldout=tiny_tokens(4, seed=9))
+    run = pruner(layers="*.1.*", on_block=found.append, heldout=tiny_samples(4, seed=9))
     run.initialise()
     record = run.step()
     assert len(record.layers) == len(found) == 7
@@ -72,7 +73,7 @@ def test_record_of_a_step():
 
 
 def test_gate_never_lets_the_heldout_loss_rise():
-    run = pruner(heldout=tiny_tokens(4, seed=9), lam=0.0, gamma=1.0)
+    run = pruner(heldout=tiny_samples(4, seed=9), lam=0.0, gamma=1.0)
     run.initialise()
     records = [run.step() for _ in range(5)]
     losses = [records[0].heldout_before, *(r.heldout_after for r in records)]
@@ -82,7 +83,7 @@ def test_gate_never_lets_the_heldout_loss_rise():
 
 
 def test_undone_step_leaves_the_weights(monkeypatch):
-    run = pruner(heldout=tiny_tokens(4, seed=9))
+    run = pruner(heldout=tiny_samples(4, seed=9))
     run.initialise()
     before = {name: layer.weight.clone() for name, layer in run.modules.items()}
     monkeypatch.setattr(run, "_measure_heldout", lambda: float("nan"))
@@ -159,7 +160,7 @@ def test_perplexity_is_that_of_the_whole_text():
     with torch.no_grad():
         logits = model(input_ids=tokens).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    value = perplexity(model, tokens, batch_size=2, progress=False)
+    value = perplexity(model, next_token(tokens), batch_size=2, progress=False)
     assert value == pytest.approx(float(loss.exp()), rel=1e-5)
 
 
@@ -167,6 +168,8 @@ def test_perplexity_never_counts_padding():
     model, tokens = tiny_llama(), tiny_tokens(2, 8)
     padded = torch.nn.functional.pad(tokens, (0, 5))
     mask = torch.nn.functional.pad(torch.ones_like(tokens), (0, 5)).bool()
-    plain = perplexity(model, tokens, progress=False)
-    assert perplexity(model, padded, mask, progress=False) == pytest.approx(plain, rel=1e-5)
+    plain = perplexity(model, next_token(tokens), progress=False)
+    assert perplexity(model, next_token(padded, mask), progress=False) == pytest.approx(
+        plain, rel=1e-5
+    )
     assert np.isfinite(plain)

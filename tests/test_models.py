@@ -266,13 +266,14 @@ def test_real_layer_equals_autograd():
     from icbs.data import token_windows
     from icbs.gradients import LayerGradients
     from icbs.models import prunable_layers
+    from icbs.samples import next_token
     from tests.test_capture import autograd
 
     loaded = load_model("smollm2")
     tokens = token_windows(loaded.tokenizer, count=4, length=64)
     name = "model.layers.20.mlp.down_proj"
     layers = prunable_layers(loaded.model, name)
-    _, seen = capture(Forward(loaded.model, layers, tokens), layers)
+    _, seen = capture(Forward(loaded.model, layers, next_token(tokens)), layers)
     for parameter in loaded.model.parameters():
         parameter.requires_grad_(False)
     expected = autograd(loaded.model, layers[name], tokens)

@@ -25,6 +25,7 @@ from icbs.capture import Forward, LayerCapture, capture, frozen
 from icbs.data import token_windows
 from icbs.gradients import LayerGradients
 from icbs.models import load_model
+from icbs.samples import next_token
 
 
 def by_autograd(model: nn.Module, layer: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
@@ -78,7 +79,8 @@ def main() -> None:
     layer = loaded.model.get_submodule(arguments.layer)
     tokens = token_windows(loaded.tokenizer, count=arguments.samples, length=arguments.length)
     chosen = {arguments.layer: layer}
-    kept = Forward(loaded.model, chosen, tokens)
+    batch = next_token(tokens)
+    kept = Forward(loaded.model, chosen, batch)
     _, seen = capture(kept, chosen)
     rng = np.random.default_rng(0)
     blocks = {
@@ -89,7 +91,7 @@ def main() -> None:
     ways: dict[str, Callable[[], torch.Tensor]] = {
         "autograd, sample by sample": lambda: by_autograd(loaded.model, layer, tokens),
         "one backward, whole model": lambda: by_capture(
-            Forward(loaded.model, chosen, tokens), arguments.layer, layer, n
+            Forward(loaded.model, chosen, batch), arguments.layer, layer, n
         ),
         "one backward, kept prefix": lambda: by_capture(kept, arguments.layer, layer, n),
         "whole layer, d' a": lambda: LayerGradients(seen[arguments.layer]).per_sample,

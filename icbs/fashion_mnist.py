@@ -1,0 +1,171 @@
+"""Fashion-MNIST: 70,000 grey 28 x 28 images of clothes in ten classes (Xiao et al. 2017, MIT).
+
+The four original IDX files, plain or gzipped, are taken from the first of: a folder of the user's
+(itself or torchvision's ``FashionMNIST/raw`` below it); the folder of the Debian package
+``dataset-fashion-mnist``; the hub's ``zalando-datasets/fashion_mnist``.
+
+IDX format: two zero bytes, a type byte (8: unsigned bytes), the number of dimensions, each
+dimension as a big-endian 32-bit integer, then the values, last dimension fastest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icbs.errors import DataError, DownloadError
+
+# Mean and standard deviation of the training images' pixels, scaled to 0..1.
+MEAN, DEVIATION = 0.2860, 0.3530
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+HUB_DATASET = "zalando-datasets/fashion_mnist"
+REMEDY = (
+    "run `apt-get install dataset-fashion-mnist`, or give the folder of its four IDX files with "
+    "--data FOLDER"
+)
+
+Split = Literal["train", "test"]
+Bytes = NDArray[np.uint8]
+
+_STEM = {"train": "train", "test": "t10k"}
+_HUB_FILE = "fashion_mnist/{}-00000-of-00001.parquet"
+
+
+def fashion_mnist(split: Split, folder: Path | str | None = None) -> tuple[Bytes, Bytes]:
+    """Images and classes of one split, in the order of the files.
+
+    Args:
+        split: ``train`` (60,000 images) or ``test`` (10,000).
+        folder: where the IDX files are; None looks in the usual places.
+
+    Returns:
+        ``(images, labels)``, shapes (count, 28, 28) and (count,).
+
+    Raises:
+        DataError: no such folder or split, or a file that is not what it should be.
+        DownloadError: no local copy, and the hub cannot be reached.
+    """
+    if split not in _STEM:
+        raise DataError(f"split is {split!r}, expected 'train' or 'test'")
+    if folder is not None:
+        found = _idx_files(Path(folder).expanduser(), split)
+        if found is None:
+            raise DataError(
+                f"folder {str(folder)!r} has no {_STEM[split]}-images-idx3-ubyte and "
+                f"{_STEM[split]}-labels-idx1-ubyte (plain or .gz): {REMEDY}"
+            )
+    else:
+        found = _idx_files(SYSTEM_FOLDER, split)
+    images, labels = _from_hub(split) if found is None else (read_idx(found[0]), read_idx(found[1]))
+    if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels):
+        raise DataError(
+            f"Fashion-MNIST's {split} images have shape {images.shape} and its labels "
+            f"{labels.shape}, expected (count, 28, 28) and (count,): {REMEDY}"
+        )
+    if images.shape[1:] != (28, 28) or labels.max() >= len(CLASSES):
+        raise DataError(
+            f"Fashion-MNIST's {split} images are {images.shape[1]} x {images.shape[2]} with labels "
+            f"up to {labels.max()}, expected 28 x 28 and 9: {REMEDY}"
+        )
+    return images, labels
+
+
+def _idx_files(folder: Path, split: Split) -> tuple[Path, Path] | None:
+    for place in (folder, folder / "FashionMNIST" / "raw"):
+        paths = []
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            plain = place / f"{_STEM[split]}-{kind}"
+            paths += [p for p in (plain, plain.with_name(f"{plain.name}.gz")) if p.is_file()][:1]
+        if len(paths) == 2:
+            return paths[0], paths[1]
+    return None
+
+
+def read_idx(path: Path) -> Bytes:
+    """An array of unsigned bytes from an IDX file, plain or gzipped.
+
+    Raises:
+        DataError: not IDX, another type than unsigned bytes, or another size than it declares.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4)
+            if len(header) < 4 or header[:3] != b"\0\0\x08" or not 1 <= header[3] <= 4:
+                raise DataError(
+                    f"{path} is no IDX file of unsigned bytes (it starts with {header.hex()}): "
+                    f"{REMEDY}"
+                )
+            sizes = file.read(4 * header[3])
+            if len(sizes) < 4 * header[3]:
+                raise DataError(f"{path} ends within its header: {REMEDY}")
+            shape = struct.unpack(f">{header[3]}I", sizes)
+            # A reader never takes more than one byte beyond what is declared, whatever the archive
+            # unpacks to, and never allocates for a declared size that is not there.
+            body = _at_most(file, math.prod(shape) + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}): {REMEDY}") from error
+    if len(body) != math.prod(shape):
+        had = f"{len(body)}" if len(body) < math.prod(shape) else "more"
+        raise DataError(
+            f"{path} declares {' x '.join(map(str, shape))} bytes and has {had}: {REMEDY}"
+        )
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+
+
+def _at_most(file: IO[bytes] | gzip.GzipFile, count: int) -> bytes:
+    pieces = []
+    while count > 0 and (piece := file.read(min(count, 1 << 20))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def _from_hub(split: Split) -> tuple[Bytes, Bytes]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(HUB_DATASET, _HUB_FILE.format(split), repo_type="dataset")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DownloadError(
+            f"Fashion-MNIST is not on this machine and the hub cannot be reached ({reason}): "
+            f"{REMEDY}"
+        ) from error
+    return read_parquet(Path(path))
+
+
+def read_parquet(path: Path) -> tuple[Bytes, Bytes]:
+    """Images and labels from the hub's file: PNG bytes in ``image.bytes``, classes in ``label``.
+
+    Raises:
+        DataError: other columns, or the packages pyarrow and pillow are missing.
+    """
+    try:
+        from PIL import Image
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(
+            f"the hub's Fashion-MNIST needs the packages pyarrow and pillow ({error.name} is "
+            f"missing): `pip install pyarrow pillow`, or {REMEDY}"
+        ) from error
+    table = parquet.read_table(path)
+    if not {"image", "label"} <= set(table.column_names):
+        raise DataError(f"{path} has columns {table.column_names}, expected image and label")
+    images = []
+    for entry in table["image"].to_pylist():
+        with Image.open(BytesIO(entry["bytes"]), formats=["PNG"]) as image:
+            images.append(np.asarray(image.convert("L")))
+    return np.stack(images), table["label"].to_numpy().astype(np.uint8)
