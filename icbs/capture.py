@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from icbs.errors import MemoryLimitError, ModelError
+from icbs.errors import ModelError, memory_remedy
 from icbs.losses import sample_losses
 from icbs.samples import Samples
 
@@ -87,7 +87,7 @@ class Forward:
 
     def losses(self) -> torch.Tensor:
         """Each sample's mean loss, shape (B,), without gradients."""
-        with torch.no_grad(), frozen(self.model), memory_remedy(self.batch):
+        with torch.no_grad(), frozen(self.model), memory_remedy(*self.batch.memory):
             return sample_losses(self.logits(), self.batch.targets)[0]
 
     def _record(self, hooks: ExitStack) -> None:
@@ -164,7 +164,7 @@ def capture(
         ExitStack() as hooks,
         frozen(forward.model),
         torch.enable_grad(),
-        memory_remedy(batch),
+        memory_remedy(*batch.memory),
     ):
         for name, layer in layers.items():
             _hook(hooks, layer.register_forward_hook(watch(name)))
@@ -214,7 +214,7 @@ def input_norms(
         # The head is the dearest part and nothing here needs it.
         base = getattr(model, "base_model", model)
         for batch in samples.split(batch_size):
-            with memory_remedy(batch):
+            with memory_remedy(*batch.memory):
                 base(**batch.arguments(model))
     return {name: total.sqrt() for name, total in squares.items()}
 
@@ -233,30 +233,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for parameter in trained:
             parameter.requires_grad_(True)
         model.train(training)
-
-
-@contextmanager
-def memory_remedy(batch: Samples) -> Iterator[None]:
-    """Says what to lower where torch only says that there is no memory left.
-
-    Raises:
-        MemoryLimitError: in place of torch's own errors.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        # The CPU allocator has no error type of its own.
-        if not (
-            isinstance(error, (torch.OutOfMemoryError, MemoryError))
-            or "not enough memory" in str(error)
-            or "can't allocate memory" in str(error)
-        ):
-            raise
-        what = "images" if batch.is_images else f"windows of {batch.positions} tokens"
-        raise MemoryLimitError(
-            f"out of memory with a batch of {len(batch)} {what}: lower batch_size, the length of "
-            "the windows or the number of chosen layers, or load the model in bfloat16"
-        ) from error
 
 
 def _by_sample(values: torch.Tensor, batch: Samples, name: str) -> torch.Tensor:

@@ -15,6 +15,14 @@
 Each message names the argument, its value and the remedy.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# How torch's CPU and CUDA allocators begin their complaints; the CPU's has no type of its own.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
 
 class IcbsError(Exception):
     """Root of every error that `icbs` raises on purpose."""
@@ -50,3 +58,23 @@ class MemoryLimitError(IcbsError, MemoryError):
 
 class OutputError(IcbsError):
     """A folder or a file that cannot be written."""
+
+
+@contextmanager
+def memory_remedy(what: str, remedy: str) -> Iterator[None]:
+    """Says what to lower where torch only says that there is no memory left.
+
+    Args:
+        what: what does not fit.
+        remedy: what to lower.
+
+    Raises:
+        MemoryLimitError: in place of torch's own errors.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = any(words in str(error) for words in _NO_MEMORY)
+        if isinstance(error, IcbsError) or not (told or isinstance(error, MemoryError)):
+            raise
+        raise MemoryLimitError(f"out of memory with {what}: {remedy}") from error

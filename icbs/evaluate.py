@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from icbs.capture import frozen, memory_remedy
-from icbs.errors import DataError, ModelError
+from icbs.capture import frozen
+from icbs.errors import DataError, ModelError, memory_remedy
 from icbs.losses import sample_losses
 from icbs.progress import stage
 from icbs.samples import IGNORED, Samples
@@ -58,7 +58,7 @@ def evaluate(
     total, hits, count, done = 0.0, 0, 0, 0
     with stage("Evaluating", len(samples), show=progress) as update, frozen(model), torch.no_grad():
         for batch in samples.split(batch_size):
-            with memory_remedy(batch):
+            with memory_remedy(*batch.memory):
                 targets = batch.targets.to(device)
                 logits = model(**batch.arguments(model)).logits
                 losses, lengths = sample_losses(logits, targets)

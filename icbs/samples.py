@@ -72,6 +72,16 @@ class Samples:
         """Tokens in a sample, padding included; 1 for images."""
         return 1 if self.is_images else int(self.inputs.shape[1])
 
+    @property
+    def memory(self) -> tuple[str, str]:
+        """What a batch of these is, and what to lower if it does not fit into memory."""
+        what = "images" if self.is_images else f"windows of {self.positions} tokens"
+        return (
+            f"a batch of {len(self)} {what}",
+            "lower batch_size, the length of the windows or the number of chosen layers, or load "
+            "the model in bfloat16",
+        )
+
     def __len__(self) -> int:
         return len(self.inputs)
 
