@@ -123,9 +123,9 @@ def models(
     rows = [
         (
             entry.name,
-            entry.unavailable or ("in the cache" if entry.cached else "fetched on first use"),
+            entry.unavailable or ("on this machine" if entry.cached else "fetched on first use"),
             f"{entry.download / 1e6:.0f} MB",
-            f"{entry.disk / 1e6:.0f} MB",
+            f"{entry.disk / 1e6:.1f} MB",
             entry.description,
         )
         for entry in entries

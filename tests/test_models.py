@@ -1,6 +1,7 @@
 """Fetching, caching and loading; the registry's real model is marked slow."""
 
 import hashlib
+import json
 import resource
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import icbs.fetch
-from icbs.errors import DownloadError, ModelError
+from icbs.data import load_samples
+from icbs.errors import DownloadError, LayerError, MemoryLimitError, ModelError
+from icbs.evaluate import evaluate
+from icbs.fashion_mnist import SYSTEM_FOLDER, _idx_files
 from icbs.fetch import WheelFile, cached, fetch_member
-from icbs.models import REGISTRY, load_model
+from icbs.models import REGISTRY, load_model, prunable_layers
 from icbs.models import models as known_models
 from tests.icbs_fixtures import tiny_llama
 
@@ -225,6 +229,73 @@ def test_folders_that_are_no_models(folder, tmp_path_factory):
         load_model(str(folder))
 
 
+def test_weights_that_are_nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"NaN or infinite, in model\.layers\.1\.mlp\.up_proj"):
+        load_model(str(folder))
+
+
+def test_models_without_a_head(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
+    with pytest.raises(ModelError, match=r"is a LlamaModel .* expected .* ForCausalLM"):
+        load_model(str(folder))
+
+
+def test_models_without_a_linear_layer():
+    with pytest.raises(LayerError, match="no Linear layer that could be pruned"):
+        prunable_layers(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()))
+
+
+def test_weights_that_several_modules_share_stay_out():
+    one, two, three = (torch.nn.Linear(3, 3) for _ in range(3))
+    two.weight = one.weight
+    assert set(prunable_layers(torch.nn.Sequential(one, two, three))) == {"2"}
+
+
+def test_model_that_does_not_fit(folder, monkeypatch):
+    def exhausted(self, *_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("transformers.LlamaForCausalLM.to", exhausted)
+    with pytest.raises(MemoryLimitError, match=r"the model .*: choose a smaller model"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "bytes_at_most"),
+    [
+        ("garment-mlp", 0.87, 4_000_000),
+    ],
+)
+def test_checkpoints_of_the_package(name, least, bytes_at_most):
+    """The accuracy that is listed is the one measured from the file (on all images: slow test)."""
+    info = next(info for info in known_models() if info.name == name)
+    loaded = load_model(name)
+    assert loaded.task == "image-classification"
+    assert loaded.model.config.test_accuracy >= least
+    assert f"test accuracy {100 * loaded.model.config.test_accuracy:.2f} %" in info.description
+    assert info.disk == sum(f.stat().st_size for f in REGISTRY[name].folder.iterdir())
+    assert info.disk <= bytes_at_most
+    if _idx_files(SYSTEM_FOLDER, "test") is not None:
+        held_out = load_samples(loaded, part="evaluation", count=500)
+        found = evaluate(loaded.model, held_out, batch_size=100, progress=False)
+        # three standard deviations of a share of 500
+        assert abs(found.accuracy - loaded.model.config.test_accuracy) < 0.04
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["garment-mlp"])
+def test_accuracy_on_the_whole_test_split(name):
+    loaded = load_model(name)
+    held_out = load_samples(loaded, part="evaluation", count=10_000)
+    found = evaluate(loaded.model, held_out, batch_size=500, progress=False)
+    # another machine may round an image or two to the other side
+    assert found.accuracy == pytest.approx(loaded.model.config.test_accuracy, abs=3e-4)
+
+
 @pytest.mark.parametrize("name", ["smolm2", "./nowhere", "/nowhere/else", "a/b/c", ""])
 def test_unknown_names(name):
     with pytest.raises(ModelError, match=f"model {name!r}"):
@@ -239,10 +310,11 @@ def test_hub_id_while_offline(monkeypatch, tmp_path):
 
 def test_registry_says_what_is_there(monkeypatch, tmp_path):
     monkeypatch.setenv("ICBS_CACHE", str(tmp_path))
-    (info,) = known_models()
+    info = known_models()[0]
     assert (info.name, info.cached, info.unavailable) == ("smollm2", False, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (info,) = known_models()
+    info, *packaged = known_models()
+    assert all(other.unavailable is None and other.cached for other in packaged)
     assert "pip" in info.unavailable
     with pytest.raises(ModelError, match="needs the package pip"):
         load_model("smollm2")
@@ -265,7 +337,6 @@ def test_real_layer_equals_autograd():
     from icbs.capture import Forward, capture
     from icbs.data import token_windows
     from icbs.gradients import LayerGradients
-    from icbs.models import prunable_layers
     from icbs.samples import next_token
     from tests.test_capture import autograd
 
