@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-STAGES = ("build", "convert", "preprocess", "queue", "execute", "decode", "repair", "score")
+STAGES = (
+    "build", "convert", "preprocess", "training", "queue", "execute", "decode", "repair", "score",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Ledger:
             solver and not part of the solver's wall time.
         convert: structured problem -> what the solver reads (a BQM, a circuit, a file).
         preprocess: embedding, transpiling, presolve, choosing schedules.
+        training: finding the angles of a circuit for this instance.
         queue: waiting for a shared device.
         execute: the search itself.
         decode: answers -> sample set, plus everything the solver left unaccounted.
@@ -33,6 +36,7 @@ class Ledger:
     build: float = 0.0
     convert: float = 0.0
     preprocess: float = 0.0
+    training: float = 0.0
     queue: float = 0.0
     execute: float = 0.0
     decode: float = 0.0
@@ -71,7 +75,7 @@ class Ledger:
         """
         claimed = {
             stage: _seconds(timing.get(stage))
-            for stage in ("convert", "preprocess", "queue", "execute", "repair")
+            for stage in ("convert", "preprocess", "training", "queue", "execute", "repair")
         }
         after = _seconds(timing.get("postprocess"))
         total = math.fsum(claimed.values()) + after

@@ -227,7 +227,7 @@ def time_spent(runs: pd.DataFrame) -> Figure:
         handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="#333333", linewidth=0.2,
                          label=stage)
                    for stage, (colour, hatch) in palette.STAGES.items()]  # fmt: skip
-        figure.legend(handles=handles, loc="outside upper center", ncols=8, frameon=False)
+        figure.legend(handles=handles, loc="outside upper center", ncols=9, frameon=False)
         palette.caption(
             figure,
             "Share of the mean end-to-end time, its seconds at the right. Build (cutting the block "

@@ -9,7 +9,9 @@ A subclass sets the class attributes below and implements `_solve`; everything a
 * ``received_incumbent``: whether the solver was handed a start;
 * ``timing``: seconds, every key of `TIMING_KEYS`, measured by the solver itself;
 * ``lower_bound``: certified lower bound on the optimum, where the solver has one;
-* ``proved_optimal``: True only with a proof.
+* ``proved_optimal``: True only with a proof;
+* ``quote``, ``cost``: USD before and after the run, of a solver that costs money (`paid`);
+* ``earlier_seconds``: seconds that an earlier call spent on this answer and this one collected.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ OnIncumbent = Callable[[Bools], None]
 
 UNLIMITED = 2**62
 
-TIMING_KEYS = ("convert", "preprocess", "queue", "execute", "postprocess", "repair")
+TIMING_KEYS = (
+    "convert", "preprocess", "training", "queue", "execute", "postprocess", "repair",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class CardinalitySampler(dimod.Sampler):
     takes_initial: ClassVar[bool] = False
     warm_up_by_size: ClassVar[bool] = False
     max_variables: ClassVar[int | None] = None
+    paid: ClassVar[bool] = False
     extra_parameters: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -183,10 +188,26 @@ class CardinalitySampler(dimod.Sampler):
             "takes_initial": self.takes_initial,
         }
 
+    def check(self) -> None:
+        """Raises if the solver cannot work as it was set up; called once before a study."""
+
     @abstractmethod
     def _solve(
         self, problem: CardinalityProblem, request: Request, **parameters: Any
     ) -> Solution: ...
+
+    def submit_problem(
+        self,
+        problem: CardinalityProblem,
+        *,
+        budget: Budget | None = None,
+        seed: int | None = None,
+        **parameters: Any,
+    ) -> None:
+        """Hands the problem to a queue without waiting; `sample_problem` of the same call collects.
+
+        Only solvers that are `paid` have a queue; the others do nothing here.
+        """
 
     def sample_problem(
         self,

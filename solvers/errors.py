@@ -7,11 +7,17 @@
     ├── FormatError        (ValueError)   a file that is damaged, edited or of another kind
     ├── ParameterError     (TypeError)    an unknown or impossible solver parameter
     ├── UnknownSolverError (LookupError)  a name the registry does not have
-    └── UnavailableError   (ImportError)  a solver whose package or credentials are missing
+    ├── UnavailableError   (ImportError)  a solver whose package or credentials are missing
+    ├── CostError                         a price that is unknown, or a total above the cap
+    └── TaskError                         a task on a device that ended without a result
 
 A problem with too many variables for a solver raises dimod's own
 ``BinaryQuadraticModelSizeError``.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 
 class SolverError(Exception):
@@ -36,3 +42,20 @@ class UnknownSolverError(SolverError, LookupError):
 
 class UnavailableError(SolverError, ImportError):
     """A solver that needs a package or a configuration that is not there."""
+
+
+class CostError(SolverError):
+    """A paid task whose price is unknown or would lift the total above its cap."""
+
+
+class TaskError(SolverError):
+    """A task on a device that was refused, failed, was cancelled or is not finished.
+
+    Attributes:
+        info: as a sample set's ``info``: ``quote``, ``cost``, the task's ARN and status, and
+            ``pending``, True where the task may still be collected by the same call later.
+    """
+
+    def __init__(self, message: str, info: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.info = info or {}

@@ -22,6 +22,12 @@ DEFAULT_PENALTY = 0.1
 MAX_SEED = 2**31 - 1
 
 
+def penalty_weight(problem: CardinalityProblem, penalty: float) -> float:
+    """`penalty` in the problem's own energy unit; positive even where all linear biases are 0."""
+    linear = np.abs(problem.linear + 0.5 * problem.diagonal).mean()
+    return penalty * float(linear or problem.diagonal.mean() or 1.0)
+
+
 class PenaltyComposite(CardinalitySampler, dimod.Composite):
     """Puts any dimod sampler into the penalised lane.
 
@@ -69,11 +75,6 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         """The wrapped sampler."""
         return [self._child]
 
-    def penalty_weight(self, problem: CardinalityProblem) -> float:
-        """P in the problem's own energy unit; positive even where all linear biases are 0."""
-        linear = np.abs(problem.linear + 0.5 * problem.diagonal).mean()
-        return self.penalty * float(linear or problem.diagonal.mean() or 1.0)
-
     def child_parameters(
         self, problem: CardinalityProblem | None, request: Request
     ) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         timing = request.timing
         with timing.stage("convert"):
-            weight = self.penalty_weight(problem)
+            weight = penalty_weight(problem, self.penalty)
             bqm = problem.to_bqm(weight)
         with timing.stage("preprocess"):
             keywords = self.child_parameters(problem, request) | parameters

@@ -109,7 +109,7 @@ def test_solver_finds_the_optimum_of_a_small_problem(mixer):
     spread = samples.record.energy.std() / np.sqrt(400)
     assert abs(samples.record.energy.mean() - samples.info["expectation"]) < 4.5 * spread
     assert samples.info["angles"] == "trained per instance: L-BFGS"
-    assert samples.info["timing"]["preprocess"] >= samples.info["training_seconds"] > 0
+    assert samples.info["timing"]["training"] >= samples.info["training_seconds"] > 0
 
 
 def test_same_seed_same_samples():

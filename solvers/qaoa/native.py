@@ -6,31 +6,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from solvers.base import CardinalitySampler, Request, Solution
+from solvers.base import Request, Solution
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
-from solvers.qaoa.angles import Angles
-from solvers.qaoa.simulator import Simulator
-from solvers.qaoa.training import chosen_angles
-
-DEFAULT_READS = 1000
+from solvers.qaoa.sampler import DEFAULT_READS, describe
+from solvers.qaoa.solver import TrainedQAOA
 
 
-class SubspaceQAOA(CardinalitySampler):
+class SubspaceQAOA(TrainedQAOA):
     """Dicke state, `depth` layers of cost and XY or Grover mixer, shots from the exact state.
 
-    A time limit ends the training of angles; the last circuit and its shots come on top.
-
-    Parameters of `sample_problem`:
-
-    * ``depth``: layers, 4 by default;
-    * ``mixer``: ``complete`` (default), ``complete-trotter``, ``ring`` or ``grover``;
-    * ``angles``: ``trained`` (scan, then L-BFGS; default), ``scan``, ``ramp`` or explicit `Angles`;
-    * ``alpha``: share of the best outcomes the training looks at (CVaR), 1 by default;
-    * ``iterations``: L-BFGS steps, 100 by default.
-
-    ``info`` has the angles with their label and training time and the exact mean energy
-    (``expectation``); training counts as ``preprocess``, the final circuit as ``execute``.
+    ``info`` has the exact mean energy (``expectation``); the final circuit counts as ``execute``.
 
     Args:
         max_variables: largest problem it takes.
@@ -38,50 +24,31 @@ class SubspaceQAOA(CardinalitySampler):
     """
 
     name = "qaoa-subspace"
-    warm_up_by_size = True
-    honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")
-    extra_parameters: ClassVar[tuple[str, ...]] = (
-        "depth", "mixer", "angles", "alpha", "iterations",
-    )  # fmt: skip
+    mixers: ClassVar = {
+        mixer: mixer for mixer in ("complete", "complete-trotter", "ring", "grover")
+    }
 
     def __init__(self, max_variables: int = 20, *, num_threads: int | None = None) -> None:
         self.max_variables = max_variables  # type: ignore[misc]
         self.num_threads = num_threads
 
-    def _solve(
-        self,
-        problem: CardinalityProblem,
-        request: Request,
-        *,
-        depth: int | None = None,
-        mixer: str = "complete",
-        angles: str | Angles = "trained",
-        alpha: float = 1.0,
-        iterations: int = 100,
-        **parameters: Any,
-    ) -> Solution:
-        del parameters
-        if mixer == "x":
+    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        if parameters.get("mixer") == "x":
             raise ParameterError("mixer is 'x', which leaves the feasible states; see qaoa-aer")
-        with request.timing.stage("preprocess"):
-            simulator = Simulator(problem, mixer, num_threads=self.num_threads)
-            chosen = chosen_angles(simulator, angles, depth, alpha, iterations, request.deadline)
+        trained = self._trained(problem, request, **parameters)
+        simulator = trained.simulator
         with request.timing.stage("execute"):
-            weights = simulator.probabilities(chosen)
+            weights = simulator.probabilities(trained.angles)
             reads = request.budget.reads or DEFAULT_READS
             ranks = _draw(weights, reads, request.rng)
         with request.timing.stage("postprocess"):
             states = simulator.states(ranks)
             request.report(states[np.argmin(simulator.costs[ranks])].astype(np.bool_))
         info = {
-            "mixer": mixer,
-            "depth": chosen.depth,
-            "gammas": list(chosen.gammas),
-            "betas": list(chosen.betas),
-            "angles": chosen.label,
-            "training_seconds": chosen.training_seconds,
+            "mixer": trained.mixer,
             "amplitudes": simulator.dim,
             "expectation": float(weights @ simulator.costs),
+            **describe(trained.angles),
         }
         return Solution(states, info)
 

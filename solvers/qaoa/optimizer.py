@@ -19,7 +19,7 @@ from qiskit_optimization.optimizers import COBYLA
 
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.errors import ParameterError
-from solvers.penalty import DEFAULT_PENALTY
+from solvers.penalty import DEFAULT_PENALTY, penalty_weight
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import checked_depth, linear_ramp
 from solvers.qaoa.ansatz import Ising
@@ -84,8 +84,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
         timing = request.timing
         with timing.stage("convert"):
             program = to_quadratic_program(problem)
-            unit = np.abs(problem.linear + 0.5 * problem.diagonal).mean() or 1.0
-            weight = float(self.penalty * unit)
+            weight = penalty_weight(problem, self.penalty)
             ramp = linear_ramp(p, Ising.from_bqm(problem.to_bqm(weight)).std())
         with timing.stage("execute"):
             seed = int(request.rng.integers(2**31))
@@ -100,7 +99,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
             result = MinimumEigenOptimizer(qaoa, penalty=weight).solve(program)
         trained = result.min_eigen_solver_result
         timing["execute"] -= trained.optimizer_time
-        timing["preprocess"] += trained.optimizer_time
+        timing["training"] += trained.optimizer_time
         counts = [round(sample.probability * reads) for sample in result.samples]
         found = np.array([sample.x for sample in result.samples], np.int8)
         with timing.stage("repair"):

@@ -156,16 +156,19 @@ class GateModelQAOASampler(dimod.Sampler):
             )
 
 
-def describe(angles: Angles, circuit: Circuit) -> dict[str, Any]:
-    """Angles, their label and the size of the circuit, for a sample set's ``info``."""
-    counts = circuit.counts()
-    return {
+def describe(angles: Angles, circuit: Circuit | None = None) -> dict[str, Any]:
+    """Angles, their label and the size of the circuit, if any, for a sample set's ``info``."""
+    info = {
         "depth": angles.depth,
         "gammas": list(angles.gammas),
         "betas": list(angles.betas),
         "angles": angles.label,
         "training_seconds": angles.training_seconds,
-        "gates": counts,
+    }
+    if circuit is None:
+        return info
+    return info | {
+        "gates": circuit.counts(),
         "two_qubit_gates": sum(len(gate.qubits) == 2 for gate in circuit.gates),
         "two_qubit_depth": circuit.two_qubit_depth(),
     }
