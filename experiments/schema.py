@@ -2,10 +2,12 @@
 
 History of `SCHEMA` (kept in ``PRAGMA user_version``):
 
-1. first version.
+1. first version;
+2. `runs` has training, quote, cost, pending and info. A store of version 1 is read as it is, the
+   new columns empty, and brought up to version 2 when a study is run into it.
 """
 
-SCHEMA = 1
+SCHEMA = 2
 # Kept in ``PRAGMA application_id``: "iCBS" in ASCII tells a store from any other SQLite file.
 APPLICATION_ID = 0x69434253
 
@@ -74,7 +76,12 @@ CREATE TABLE runs (
     load              REAL,               -- one-minute load average when the cell started
     started           TEXT,
     build REAL, convert REAL, preprocess REAL, queue REAL,
-    execute REAL, decode REAL, repair REAL, score REAL
+    execute REAL, decode REAL, repair REAL, score REAL,
+    training REAL,                        -- seconds, a stage like those above
+    quote             REAL,               -- USD at most, before the run; empty where it is free
+    cost              REAL,               -- USD by the service's own tracker, after it
+    pending           INTEGER,            -- 1: paid for and not collected yet; --resume collects
+    info              TEXT                -- JSON: what the solver says of the run
 );
 CREATE TABLE incumbents (
     run     TEXT NOT NULL REFERENCES runs(key),
@@ -89,3 +96,14 @@ CREATE TABLE blobs (
 );
 CREATE INDEX runs_by_instance ON runs(instance);
 """
+
+# From version to the next one.
+UPGRADES = {
+    1: [
+        "ALTER TABLE runs ADD COLUMN training REAL",
+        "ALTER TABLE runs ADD COLUMN quote REAL",
+        "ALTER TABLE runs ADD COLUMN cost REAL",
+        "ALTER TABLE runs ADD COLUMN pending INTEGER",
+        "ALTER TABLE runs ADD COLUMN info TEXT",
+    ]
+}

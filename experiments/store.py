@@ -25,14 +25,15 @@ import pandas as pd
 from experiments.errors import StoreError
 from experiments.instancerow import instance_row
 from experiments.references import annotate
-from experiments.schema import APPLICATION_ID, SCHEMA, TABLES
+from experiments.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
 from solvers import formats
 from solvers.problem import CardinalityProblem
 
 _TABLE = "application/json; table"
 # Columns of text keep their type where every value is missing.
-_TEXTS = ("model", "layer", "fisher", "lane", "reason", "started")
+_TEXTS = ("model", "layer", "fisher", "lane", "reason", "started", "info")
 _FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
+_SINCE_2 = ("training", "quote", "cost", "pending", "info")
 
 
 class Store:
@@ -135,11 +136,17 @@ class Store:
         if kind != APPLICATION_ID:
             raise StoreError(f"{self.path} is a database but not a store of studies")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA:
+        if version != SCHEMA and version not in UPGRADES:
             raise StoreError(
                 f"store {self.path} has schema version {version}, this program reads {SCHEMA}; "
                 "use the version of icbs-bench that wrote it"
             )
+        if self._writes and version in UPGRADES:
+            with self._transaction() as db:
+                for older in range(version, SCHEMA):
+                    for statement in UPGRADES[older]:
+                        db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA:d}")
 
     def add_invocation(
         self, study: str, settings: Mapping[str, Any], host: Mapping[str, Any]
@@ -191,14 +198,15 @@ class Store:
             return formats.load(path)
 
     def finished(self) -> set[str]:
-        """Keys of the cells that are in the store, whatever their status."""
-        return {key for (key,) in self._rows("SELECT key FROM runs")}
+        """Keys of the cells that are in the store, whatever their status, and not pending."""
+        return {key for (key,) in self._rows("SELECT key FROM runs WHERE pending IS NOT 1")}
 
     def add_run(
         self, row: Mapping[str, Any], incumbents: Iterable[tuple[float, float]] = ()
     ) -> None:
-        """Writes one cell in one transaction; a cell that is there already stays as it is."""
+        """Writes one cell in one transaction; one that is there stays, unless it was pending."""
         with self._transaction() as db:
+            db.execute("DELETE FROM runs WHERE key = ? AND pending = 1", (row["key"],))
             if _insert(db, "runs", row):
                 db.executemany(
                     "INSERT OR REPLACE INTO incumbents (run, seconds, energy) VALUES (?, ?, ?)",
@@ -252,6 +260,9 @@ class Store:
     def runs(self) -> pd.DataFrame:
         """One row a run with its instance's columns, reference and gap (`references.annotate`)."""
         frame = self._frame("SELECT * FROM runs ORDER BY rowid").drop(columns="state")
+        for column in _SINCE_2:
+            if column not in frame:
+                frame[column] = None if column in _TEXTS else float("nan")
         for flag in _FLAGS:
             frame[flag] = frame[flag].astype("boolean")
         instances = self.instances().drop(columns=["build", "meta"])

@@ -88,9 +88,12 @@ class Workbench:
         """Untimed calls before a solver's first timed one.
 
         Imports, JIT compilation and thread pools are warm after any call; a solver that compiles
-        per problem size (circuits) sets ``warm_up_by_size`` and is called once for every (n, k).
+        per problem size (circuits) sets ``warm_up_by_size`` and is called once for every (n, k). A
+        solver that costs money is never called for this.
         """
         sampler = self.sampler(spec)
+        if sampler.paid:
+            return
         by_size = getattr(sampler, "warm_up_by_size", False)
         n, k = (problem.n, problem.cardinality) if by_size else (8, 4)
         kind = (spec.identity, n, k, problem.factor is None)
@@ -104,6 +107,19 @@ class Workbench:
             with contextlib.suppress(Exception):
                 sampler.sample_problem(
                     tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **spec.parameters
+                )
+
+    def submit(self, task: Task) -> None:
+        """Submits the cell of a paid solver without waiting, so that its tasks queue together.
+
+        A cell that cannot be submitted fails the same way when it is run, and becomes a row.
+        """
+        sampler = self.sampler(task.spec)
+        if sampler.paid:
+            blind = self.problem(task.store, task.cell.instance).blinded()
+            with contextlib.suppress(Exception):
+                sampler.submit_problem(
+                    blind, budget=task.cell.budget, seed=task.cell.seed, **task.spec.parameters
                 )
 
     def run(self, task: Task) -> Record:
@@ -136,6 +152,7 @@ class Workbench:
                 samples.resolve()
         except Exception as error:  # a solver that fails is a row
             failure = _one_line(error)
+            row |= _of_failure(error)
         wall = time.perf_counter() - start
         row |= {"wall": wall, "cpu": time.process_time() - cpu}
         row["received_incumbent"] = initial is not None
@@ -155,8 +172,10 @@ class Workbench:
         start = time.perf_counter()
         try:
             result = score(problem, samples, sampler.lane)
-            curve = seen.scored(problem)
             info = dict(samples.info)
+            earlier = _number(info.get("earlier_seconds")) or 0.0
+            curve = [(earlier + when, energy) for when, energy in seen.scored(problem)]
+            row["wall"] += earlier
         except (ScoringError, ValueError, TypeError, IndexError) as error:
             message = str(error) if isinstance(error, ScoringError) else _one_line(error)
             return Record(row | {"status": "error", "reason": message}, [])
@@ -181,6 +200,9 @@ class Workbench:
             "state": result.state,
             "lower_bound": _number(info.get("lower_bound")),
             "proved_optimal": bool(info.get("proved_optimal", False)),
+            "quote": _number(info.get("quote")),
+            "cost": _number(info.get("cost")),
+            "info": _info_json(info),
         }
         status, reason = _verdict(result.complaint, row, sampler, task.cell.budget)
         return Record(row | {"status": status, "reason": reason}, curve)
@@ -213,6 +235,26 @@ def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any
         "give_initial": give_initial,
         "started": _now(),
     }
+
+
+def _of_failure(error: BaseException) -> dict[str, Any]:
+    """What a failure says of money: a paid task that is still out there can be collected later."""
+    info = getattr(error, "info", None)
+    if not isinstance(info, dict):
+        return {}
+    return {
+        "quote": _number(info.get("quote")),
+        "cost": _number(info.get("cost")),
+        "pending": int(bool(info.get("pending"))),
+        "info": _info_json(info),
+    }
+
+
+def _info_json(info: dict[str, Any]) -> str:
+    """``info`` without what has columns of its own; arrays are left out."""
+    own = ("timing", "solver", "lane", "received_incumbent", "lower_bound", "proved_optimal")
+    kept = {k: v for k, v in info.items() if k not in own and not isinstance(v, np.ndarray)}
+    return json.dumps(kept, sort_keys=True, default=repr)
 
 
 def _verdict(
@@ -271,6 +313,13 @@ def start_worker() -> None:
     """Initialises a worker process: Ctrl-C is the driver's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     clear_bench()
+
+
+def submit_task(task: Task) -> None:
+    """See `Workbench.submit`; for the driver's own process."""
+    if not _BENCH:
+        _BENCH.append(Workbench())
+    _BENCH[0].submit(task)
 
 
 def run_task(task: Task) -> Record:

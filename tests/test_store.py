@@ -167,3 +167,37 @@ def test_unwritable(tmp_path):
 def test_reading_waits_for_nobody(filled):
     with Store(filled, create=True) as writer, writer._transaction():
         assert len(load_runs(filled)) == 12
+
+
+def test_a_store_of_version_1_is_read_and_brought_up_to_date(filled, tmp_path):
+    path = tmp_path / "old.sqlite"
+    path.write_bytes(filled.read_bytes())
+    with sqlite3.connect(path) as db:
+        for column in ("training", "quote", "cost", "pending", "info"):
+            db.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    before = path.read_bytes()
+    frame = load_runs(path)
+    assert list(frame.columns) and frame["quote"].isna().all()
+    assert set(frame.columns) == set(load_runs(filled).columns)
+    assert path.read_bytes() == before
+    study = Study("s", [block(8)], ["greedy", "descent"], [0.02], seeds=[0, 1])
+    outcome = run(study, path, progress=False)
+    assert (outcome.resumed, outcome.counts) == (2, {"done": 2})
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    db.close()
+
+
+def test_a_pending_row_is_run_again_and_replaced(tmp_path):
+    path = tmp_path / "s.sqlite"
+    study = Study("s", [block(8)], ["greedy"], [0.02], seeds=[0])
+    run(study, path, progress=False)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE runs SET pending = 1, status = 'error', reason = 'queued'")
+        db.execute("DELETE FROM incumbents")
+    db.close()
+    assert run(study, path, progress=False).counts == {"done": 1}
+    assert load_runs(path)["status"].tolist() == ["done"]
+    assert run(study, path, progress=False).resumed == 1
