@@ -25,7 +25,15 @@ from experiments.instances import register
 from experiments.progress import cell_progress
 from experiments.store import Store
 from experiments.study import Study, budget_json
-from experiments.worker import Record, Task, blank_row, clear_bench, run_task, start_worker
+from experiments.worker import (
+    Record,
+    Task,
+    blank_row,
+    clear_bench,
+    run_task,
+    start_worker,
+    submit_task,
+)
 from solvers.errors import SolverError
 from solvers.registry import make
 
@@ -121,6 +129,10 @@ def run(
         settings = _settings(study, workers, len(cells))
         if tasks:
             opened_as = opened.add_invocation(study.name, settings, host.describe())
+        for task in tasks:
+            if stop.asked:
+                break
+            submit_task(task)
         counts: Counter[str] = Counter()
         with cell_progress(f"Running {len(tasks)} cells", len(tasks), show=progress) as advance:
             for record in _records(tasks, workers, executor, stop):
@@ -142,7 +154,7 @@ def _check_solvers(study: Study) -> None:
     for spec in study.specs:
         if spec.sampler is None:
             try:
-                make(spec.name, **spec.options)
+                make(spec.name, **spec.options).check()
             except (SolverError, TypeError, ValueError) as error:
                 raise StudyError(f"solvers: {spec.label}: {error}") from error
 

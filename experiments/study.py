@@ -24,7 +24,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from experiments.tomlcheck import expect, refuse_unknown
 from solvers.base import Budget, CardinalitySampler
 from solvers.errors import SolverError
 from solvers.problem import CardinalityProblem
+from solvers.registry import SOLVERS
 
 _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_size",
          "give_initial")  # fmt: skip
@@ -148,6 +149,23 @@ class Study:
     def specs(self) -> tuple[SolverSpec, ...]:
         """The contestants, names turned into specs."""
         return tuple(SolverSpec(s) if isinstance(s, str) else s for s in self.solvers)
+
+    def rehearsed(self) -> Study:
+        """The same study with every solver that costs money on its local rehearsal.
+
+        Raises:
+            StudyError: none of the solvers costs money.
+        """
+        specs = [
+            replace(spec, options={**spec.options, "rehearse": True})
+            if spec.sampler is None and spec.name in SOLVERS and SOLVERS[spec.name].paid
+            else spec
+            for spec in self.specs
+        ]
+        if specs == list(self.specs):
+            paid = ", ".join(name for name, known in SOLVERS.items() if known.paid)
+            raise StudyError(f"solvers: none of them costs money (those that do: {paid})")
+        return replace(self, solvers=specs)
 
     @property
     def ladder(self) -> tuple[Budget, ...]:

@@ -319,11 +319,14 @@ def bench(
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
     resume: Annotated[bool, typer.Option(help="Add to a store that already has runs.")] = False,
+    rehearse: Annotated[
+        bool, typer.Option(help="Run solvers that cost money on the local simulator instead.")
+    ] = False,
 ) -> None:
     """Run a study: every solver on every instance, under one clock and one scorer.
 
     Either a study file, or --instances and --solvers. A stopped study goes on with --resume: cells
-    that are in the store are not run again.
+    that are in the store are not run again, tasks that were paid for are collected.
 
     Example: icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1
     """
@@ -342,11 +345,64 @@ def bench(
             seeds=range(seeds),
             give_initial=give_initial,
         )
+    if rehearse:
+        plan = plan.rehearsed()
     output_folder(store.parent)
     if store.exists() and not resume:
         raise OutputError(f"--store {store} exists: pass --resume to add to it, or another file")
     run(plan, store, workers=workers)
     print(store)
+
+
+@app.command()
+def quote(
+    instances: Annotated[list[Path], typer.Argument(help="Instance files.")],
+    device: Annotated[str, typer.Option(help="ARN or short name, such as SV1 or Garnet.")],
+    shots: Annotated[int, typer.Option(help="Shots of one task.")],
+    tasks: Annotated[int, typer.Option(help="Tasks per instance: seeds x depths x mixers.")] = 1,
+    task_seconds: Annotated[
+        float, typer.Option(help="Run time reserved on a simulator, as the solver's option.")
+    ] = 60.0,
+    offline: Annotated[bool, typer.Option(help="Use the committed price table only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Price one task per instance on a device of Amazon Braket, before anything is submitted.
+
+    Needs no account. Simulators bill run time, 3 seconds at least: their quote is a range.
+
+    Example: icbs quote blocks/*.block.safetensors --device Garnet --shots 1000
+    """
+    from solvers import load
+    from solvers.qaoa.devices import find_device, priced
+
+    if tasks < 1:
+        raise typer.BadParameter(f"--tasks is {tasks}, expected a whole number from 1")
+    found = find_device(device)
+    found = found if offline else priced(found)
+    least, most = found.price(shots), found.price(shots, task_seconds)
+    rows = []
+    for path in instances:
+        n = load(path).n
+        fits = found.qubits is None or n <= found.qubits
+        rows.append((path.name, n, "yes" if fits else f"no, {found.qubits} qubits"))
+    count = tasks * len(instances)
+    answer = {
+        "device": found.arn,
+        "source": found.source,
+        "shots": shots,
+        "tasks": count,
+        "usd_per_task": most,
+        "usd_at_least": count * least,
+        "usd_at_most": count * most,
+    }
+    if as_json:
+        fitting = [{"name": name, "n": n, "fits": fits == "yes"} for name, n, fits in rows]
+        print(json.dumps(answer | {"instances": fitting}))
+        return
+    _table(found.name, ("instance", "qubits", "fits"), rows)
+    print(f"{count} tasks of {shots} shots: ${count * most:.4f} at most", end="")
+    print("" if found.is_qpu else f", ${count * least:.4f} at 3 s each")
+    print(f"Prices: {found.source}")
 
 
 @app.command()

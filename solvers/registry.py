@@ -28,6 +28,7 @@ class Entry:
         summary: one line for people.
         needs: modules the solver imports beyond the package's own.
         extra: the optional dependency group that brings them; empty for base dependencies.
+        paid: whether a call costs money; such a solver has the option ``rehearse``.
     """
 
     target: str
@@ -35,6 +36,7 @@ class Entry:
     summary: str
     needs: tuple[str, ...] = ()
     extra: str = ""
+    paid: bool = False
 
 
 SOLVERS: dict[str, Entry] = {
@@ -95,6 +97,20 @@ SOLVERS: dict[str, Entry] = {
         "native",
         "QAOA, Dicke state and XY mixer, on the Braket local simulator",
         ("braket",),
+    ),
+    "qaoa-braket": Entry(
+        "solvers.qaoa.paid:BraketPenaltyQAOA",
+        "penalised",
+        "QAOA, X mixer, on Amazon Braket (costs money: max_cost)",
+        ("braket",),
+        paid=True,
+    ),
+    "qaoa-xy-braket": Entry(
+        "solvers.qaoa.paid:BraketSubspaceQAOA",
+        "native",
+        "QAOA, Dicke state and XY mixer, on Amazon Braket (costs money: max_cost)",
+        ("braket",),
+        paid=True,
     ),
     "qaoa-qiskit-optimizer": Entry(
         "solvers.qaoa.optimizer:QiskitOptimizerQAOA",

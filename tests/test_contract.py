@@ -9,17 +9,28 @@ import dimod.testing
 import numpy as np
 import pytest
 
-from solvers import Budget, CardinalityProblem, CardinalitySampler, SolverError, available, make
+import solvers
+from solvers import Budget, CardinalityProblem, CardinalitySampler, SolverError, available
 from solvers.base import TIMING_KEYS
 from solvers.errors import ParameterError, ProblemError, UnavailableError, UnknownSolverError
 from solvers.registry import SOLVERS, entry
 
 # These train angles or compile a circuit in every call; tests/test_qaoa_*.py covers them quickly.
-SLOW = {"qaoa-subspace", "qaoa-xy-aer", "qaoa-xy-braket-local", "qaoa-qiskit-optimizer"}
+SLOW = {
+    "qaoa-subspace", "qaoa-xy-aer", "qaoa-xy-braket-local", "qaoa-qiskit-optimizer", "qaoa-braket",
+    "qaoa-xy-braket",
+}  # fmt: skip
+REHEARSED = {"device": "SV1", "max_cost": 1000.0, "rehearse": True}
 each_solver = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SOLVERS],
 )
+
+
+def make(name):
+    """The solver with what it cannot do without."""
+    paid = name in SOLVERS and SOLVERS[name].paid
+    return solvers.make(name, **(REHEARSED if paid else {}))
 
 
 def problem(n=8, k=None, seed=0, rank=3):
@@ -64,6 +75,7 @@ def test_registry_and_class_agree(name):
     sampler = make(name)
     assert sampler.name == name
     assert sampler.lane == entry(name).lane
+    assert sampler.paid == entry(name).paid
     assert available()[name] is None
     assert isinstance(sampler, CardinalitySampler)
     dimod.testing.assert_sampler_api(sampler)

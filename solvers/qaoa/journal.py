@@ -1,0 +1,236 @@
+"""The journal of paid tasks: what was asked for, before it is asked for.
+
+One SQLite file, written with a full sync. A row is durable before the service hears of its task,
+and its key, which is also the client token of the create call, names the call that wants it: the
+same call finds its row again after a crash, sends the same request under the same token, and
+collects instead of paying. The cap is checked in the transaction that makes the row, so processes
+that share the file share the cap.
+
+A row's `status` is RESERVED (the create call may or may not have happened), CREATED, then as
+the service says COMPLETED, FAILED or CANCELLED; REFUSED means that the service did not take it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from solvers.errors import CostError, FormatError
+
+SCHEMA = 1
+_TABLE = """
+CREATE TABLE IF NOT EXISTS tasks (
+    key      TEXT PRIMARY KEY,   -- identity of the call, client token of the create request
+    device   TEXT NOT NULL,      -- ARN
+    circuit  TEXT NOT NULL,      -- SHA-256 of the request's program
+    request  TEXT NOT NULL,      -- JSON: everything the create call is made with
+    note     TEXT NOT NULL,      -- JSON: angles, circuit size, what preparing it took
+    price    REAL NOT NULL,      -- USD at most while unfinished, USD charged once it is known
+    reserved TEXT NOT NULL,      -- UTC
+    status   TEXT NOT NULL,
+    arn      TEXT,
+    reason   TEXT NOT NULL DEFAULT '',
+    answer   TEXT,               -- JSON: run time, times of the service, the tracker's cost
+    rows     BLOB,               -- the shots, numpy.packbits
+    shape    TEXT                -- JSON: shots and qubits of `rows`
+)
+"""
+ROUND_OFF = 1e-9
+
+
+def default_path() -> Path:
+    """The journal of this user on this machine, wherever a study is started from."""
+    return platformdirs.user_data_path("icbs-bench") / "braket-journal.sqlite"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row; see the table."""
+
+    key: str
+    device: str
+    request: dict[str, Any]
+    note: dict[str, Any]
+    price: float
+    reserved: datetime
+    status: str
+    arn: str | None
+    reason: str
+    answer: dict[str, Any]
+    rows: NDArray[np.int8] | None
+
+
+class Journal:
+    """Paid tasks in a file.
+
+    Args:
+        path: SQLite file, made if missing; ``":memory:"`` for one that is forgotten.
+
+    Raises:
+        FormatError: a file that is no journal or cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        try:
+            if self.path != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            # Writes are autocommitted or in a transaction of their own.
+            self._lock = threading.RLock()
+            self._db = sqlite3.connect(
+                self.path, isolation_level=None, timeout=30.0, check_same_thread=False
+            )
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA synchronous = FULL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA):
+                raise FormatError(f"journal {path} has version {version}, this reads {SCHEMA}")
+            self._db.execute(_TABLE)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA:d}")
+        except (sqlite3.Error, OSError) as error:
+            raise FormatError(
+                f"journal {path} cannot be used ({error}): name a writable file"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def get(self, key: str) -> Entry | None:
+        """The row of a call, None if it has none."""
+        with self._lock:
+            row = self._db.execute("SELECT * FROM tasks WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _entry(row)
+
+    def spent(self) -> float:
+        """USD at most that all tasks so far cost, unfinished and failed ones included."""
+        query = "SELECT coalesce(sum(price), 0) FROM tasks WHERE status != 'REFUSED'"
+        with self._lock:
+            return float(self._db.execute(query).fetchone()[0])
+
+    def check_cap(self, price: float, cap: float) -> None:
+        """Raises CostError if another task of this price would lift the total above the cap."""
+        spent = self.spent()
+        if spent + price > cap + ROUND_OFF:
+            raise CostError(
+                f"a task of ${price:.4f} after ${spent:.4f} in journal {self.path} would exceed "
+                f"max_cost = ${cap:.4f}: nothing was submitted; raise max_cost, lower the shots, "
+                "or start another journal"
+            )
+
+    def reserve(
+        self,
+        key: str,
+        request: Mapping[str, Any],
+        *,
+        circuit: str,
+        note: Mapping[str, Any],
+        price: float,
+        cap: float,
+    ) -> Entry:
+        """Makes the call's row before its create request, or returns the one it has.
+
+        Raises:
+            CostError: the total would exceed the cap; nothing is written.
+        """
+        with self._transaction():
+            known = self.get(key)
+            if known is not None and known.status != "REFUSED":
+                return known
+            self.check_cap(price, cap)
+            self._db.execute(
+                "INSERT OR REPLACE INTO tasks (key, device, circuit, request, note, price, "
+                "reserved, status) VALUES (?, ?, ?, ?, ?, ?, ?, 'RESERVED')",
+                (
+                    key,
+                    request["deviceArn"],
+                    circuit,
+                    json.dumps(dict(request)),
+                    json.dumps(dict(note)),
+                    price,
+                    datetime.now(UTC).isoformat(),
+                ),
+            )
+        made = self.get(key)
+        assert made is not None
+        return made
+
+    def created(self, key: str, arn: str) -> None:
+        """The service has the task."""
+        self._update("status = 'CREATED', arn = ?", arn, key)
+
+    def refused(self, key: str, reason: str) -> None:
+        """The service said that it did not take the task: its price is free again."""
+        self._update("status = 'REFUSED', reason = ?", reason, key)
+
+    def failed(self, key: str, status: str, reason: str) -> None:
+        """The task ended without a result; its price stays booked, as it may be charged."""
+        self._update("status = ?, reason = ?", status, reason, key)
+
+    def completed(
+        self, key: str, rows: NDArray[np.int8], answer: Mapping[str, Any], price: float
+    ) -> None:
+        """The task's shots, shape (shots, qubits) of 0/1, and what it cost."""
+        self._update(
+            "status = 'COMPLETED', answer = ?, rows = ?, shape = ?, price = ?",
+            json.dumps(dict(answer)),
+            np.packbits(rows.astype(np.uint8)).tobytes(),
+            json.dumps(rows.shape),
+            price,
+            key,
+        )
+
+    def _update(self, columns: str, *values: Any) -> None:
+        """Changes the row whose key comes last; `columns` is written in this file only."""
+        with self._lock:
+            self._db.execute(f"UPDATE tasks SET {columns} WHERE key = ?", values)  # noqa: S608
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    rows = None
+    if row["rows"] is not None:
+        shots, qubits = json.loads(row["shape"])
+        bits = np.unpackbits(np.frombuffer(row["rows"], np.uint8), count=shots * qubits)
+        rows = bits.reshape(shots, qubits).astype(np.int8)
+    return Entry(
+        key=row["key"],
+        device=row["device"],
+        request=json.loads(row["request"]),
+        note=json.loads(row["note"]),
+        price=row["price"],
+        reserved=datetime.fromisoformat(row["reserved"]),
+        status=row["status"],
+        arn=row["arn"],
+        reason=row["reason"],
+        answer=json.loads(row["answer"] or "{}"),
+        rows=rows,
+    )

@@ -1,0 +1,339 @@
+"""Where paid tasks run: Amazon Braket through its SDK, or a rehearsal on the local simulator.
+
+Both speak the same few calls. A task is created from a *request*, the arguments of the service's
+CreateQuantumTask: it can be written down beforehand and sent twice, and its client token makes the
+second time harmless. The SDK's batches, which create new tasks for failed ones, are not used.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from boto3.session import Session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+)
+from braket.aws import AwsDevice, AwsQuantumTask, AwsSession
+from braket.circuits import Circuit as BraketCircuit
+from braket.circuits.serialization import IRType
+from braket.tracking import Tracker
+from braket.tracking.tracking_events import _TaskCreationEvent
+from numpy.typing import NDArray
+
+from solvers.errors import TaskError, UnavailableError
+from solvers.qaoa.braket import BraketLocalQAOASampler
+from solvers.qaoa.devices import Device, live
+
+# The service's clock and ours may differ by this much.
+CLOCK_SLACK = timedelta(minutes=5)
+REGION_OF_SIMULATORS = "us-east-1"
+_NO_CREDENTIALS = (
+    "no AWS credentials were found: run 'aws configure', or set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY; a rehearsal (--rehearse) needs none"
+)
+
+
+class RefusedError(Exception):
+    """The service answered that it did not create the task."""
+
+
+class UnknownOutcomeError(Exception):
+    """The create call failed in a way that leaves open whether the task exists."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device takes now.
+
+    Attributes:
+        unavailable: why it takes no tasks, empty if it does.
+        qubits: largest circuit; None if it does not say.
+        shots: fewest and most of a task.
+        poll_seconds: how often to ask for a task.
+    """
+
+    unavailable: str
+    qubits: int | None
+    shots: tuple[int, int]
+    poll_seconds: float
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What the service says of a task; times are its own, and None while they are not known."""
+
+    status: str
+    reason: str = ""
+    created: datetime | None = None
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished task.
+
+    Attributes:
+        rows: shape (shots, n), column i is qubit i.
+        seconds: run time as the device reports it; None where it does not.
+        cost: USD by the SDK's tracker; None without a price list.
+    """
+
+    rows: NDArray[np.int8]
+    seconds: float | None
+    cost: float | None
+
+
+class Service(ABC):
+    """One device."""
+
+    rehearsal: bool
+
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What the device takes now."""
+
+    @abstractmethod
+    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+        """Arguments of the create call, JSON values only."""
+
+    @abstractmethod
+    def create(self, request: Mapping[str, Any]) -> str:
+        """Creates the task and returns its ARN; the same request again returns the same ARN.
+
+        Raises:
+            RefusedError: there is no such task now.
+            UnknownOutcomeError: there may be one.
+        """
+
+    @abstractmethod
+    def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
+        """ARN of the task a request made, if it made one after `since`."""
+
+    @abstractmethod
+    def state(self, arn: str) -> TaskState:
+        """What has become of a task."""
+
+    @abstractmethod
+    def result(self, arn: str, shots: int) -> Measured:
+        """The shots of a completed task."""
+
+    @abstractmethod
+    def cancel(self, arn: str) -> None:
+        """Asks for a task to be stopped."""
+
+
+class AwsService(Service):
+    """A device of Amazon Braket.
+
+    Args:
+        device: by ARN.
+        bucket: S3 bucket for the results; the account's default Braket bucket when None.
+        folder: key prefix in it.
+
+    Raises:
+        UnavailableError: no region, no credentials, no such device.
+    """
+
+    rehearsal = False
+
+    def __init__(self, device: Device, bucket: str | None = None, folder: str = "icbs") -> None:
+        self._device = device
+        self._folder = folder
+        boto = Session()
+        region = device.region or boto.region_name
+        if region is None:
+            raise UnavailableError(
+                f"no AWS region is set for {device.name}: set AWS_DEFAULT_REGION, for example to "
+                f"{REGION_OF_SIMULATORS}, or run 'aws configure'"
+            )
+        if boto.get_credentials() is None:
+            raise UnavailableError(_NO_CREDENTIALS)
+        try:
+            self._session = AwsSession(Session(region_name=region), default_bucket=bucket)
+            with warnings.catch_warnings():
+                # Capabilities of a newer schema still name, status and limits.
+                warnings.simplefilter("ignore")
+                self._aws = AwsDevice(device.arn, self._session)
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise UnavailableError(_NO_CREDENTIALS) from error
+        except NoRegionError as error:
+            raise UnavailableError(f"no AWS region is set for {device.name}: {error}") from error
+        except (ValueError, ClientError, BotoCoreError) as error:
+            raise UnavailableError(f"device {device.arn} cannot be reached: {error}") from error
+        # The SDK tries again by itself and reports the last answer only.
+        self._answers: list[int | None] = []
+        self._session.braket_client.meta.events.register(
+            "needs-retry.braket.CreateQuantumTask", self._noted
+        )
+
+    def _noted(self, response: tuple[Any, Any] | None = None, **event: Any) -> None:
+        self._answers.append(None if response is None else response[0].status_code)
+
+    def limits(self) -> Limits:
+        """See `Service`."""
+        aws = self._aws
+        aws.refresh_metadata()
+        properties = aws.properties
+        service = properties.service
+        paradigm = getattr(properties, "paradigm", None)
+        status = f"{self._device.name} is {aws.status}" if aws.status != "ONLINE" else ""
+        if not status and not aws.is_available:
+            status = f"{self._device.name} is outside its availability window"
+        return Limits(
+            unavailable=status,
+            qubits=getattr(paradigm, "qubitCount", None) or self._device.qubits,
+            shots=(max(1, service.shotsRange[0]), service.shotsRange[1]),
+            poll_seconds=(service.getTaskPollIntervalMillis or 1000) / 1000,
+        )
+
+    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+        """See `Service`; native gates and qubits are left to the service's compiler."""
+        return {
+            "clientToken": token,
+            "deviceArn": self._device.arn,
+            "shots": shots,
+            "outputS3Bucket": self._session.default_bucket(),
+            # A folder of its own, by which the task can be found without its ARN.
+            "outputS3KeyPrefix": f"{self._folder}/{token}",
+            "action": circuit.to_ir(IRType.OPENQASM).json(),
+        }
+
+    def create(self, request: Mapping[str, Any]) -> str:
+        """See `Service`."""
+        self._answers.clear()
+        try:
+            return str(self._session.create_quantum_task(**request))
+        except (ClientError, BotoCoreError) as error:
+            refused = all(status and 400 <= status < 500 for status in self._answers)
+            kind = RefusedError if self._answers and refused else UnknownOutcomeError
+            raise kind(str(error)) from error
+
+    def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
+        """See `Service`."""
+        pages = self._session.braket_client.get_paginator("search_quantum_tasks").paginate(
+            filters=[
+                {"name": "deviceArn", "operator": "EQUAL", "values": [self._device.arn]},
+                {
+                    "name": "createdAt",
+                    "operator": "GTE",
+                    "values": [(since - CLOCK_SLACK).astimezone(UTC).isoformat()],
+                },
+            ]
+        )
+        for page in pages:
+            for task in page["quantumTasks"]:
+                if task["outputS3Directory"].startswith(request["outputS3KeyPrefix"]):
+                    return str(task["quantumTaskArn"])
+        return None
+
+    def _task(self, arn: str) -> AwsQuantumTask:
+        return AwsQuantumTask(arn, self._session, quiet=True)
+
+    def state(self, arn: str) -> TaskState:
+        """See `Service`."""
+        data = self._task(arn).metadata()
+        return TaskState(
+            data["status"], data.get("failureReason", ""), data.get("createdAt"),
+            data.get("endedAt"),
+        )  # fmt: skip
+
+    def result(self, arn: str, shots: int) -> Measured:
+        """See `Service`."""
+        with Tracker() as tracker:
+            # A task of an earlier process is new to this tracker.
+            tracker.receive_event(
+                _TaskCreationEvent(arn=arn, shots=shots, is_job_task=False, device=self._device.arn)
+            )
+            result = self._task(arn).result()
+            cost = _tracked(tracker)
+        columns = [result.measured_qubits.index(i) for i in range(len(result.measured_qubits))]
+        metadata = getattr(result.additional_metadata, "simulatorMetadata", None)
+        milliseconds = getattr(metadata, "executionDuration", None)
+        return Measured(
+            np.asarray(result.measurements, np.int8)[:, columns],
+            None if milliseconds is None else milliseconds / 1000,
+            cost,
+        )
+
+    def cancel(self, arn: str) -> None:
+        """See `Service`."""
+        self._task(arn).cancel()
+
+
+def _tracked(tracker: Tracker) -> float | None:
+    # Without this the tracker would wait for minutes for a price list that is not there.
+    if not live():
+        return None
+    try:
+        return float(tracker.qpu_tasks_cost() + tracker.simulator_tasks_cost())
+    except ValueError:
+        # The list does not have this device.
+        return None
+
+
+class RehearsalService(Service):
+    """The same calls on Braket's local simulator: no account, no cost, no queue.
+
+    Shots are drawn from the request's token, so a rehearsal can be repeated.
+
+    Args:
+        device: whose limits are kept.
+    """
+
+    rehearsal = True
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._circuits: dict[str, BraketCircuit] = {}
+        self._done: dict[str, tuple[TaskState, Measured]] = {}
+
+    def limits(self) -> Limits:
+        """See `Service`."""
+        return Limits("", self._device.qubits, (1, 100_000), 0.0)
+
+    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+        """See `Service`."""
+        self._circuits[token] = circuit
+        return {"clientToken": token, "deviceArn": self._device.arn, "shots": shots,
+                "action": circuit.to_ir(IRType.OPENQASM).json()}  # fmt: skip
+
+    def create(self, request: Mapping[str, Any]) -> str:
+        """See `Service`; the task runs at once."""
+        token = request["clientToken"]
+        arn = f"rehearsal:{self._device.name}/{token}"
+        if arn not in self._done:
+            began = datetime.now(UTC)
+            local = BraketLocalQAOASampler(max_qubits=self._device.qubits or 34)
+            circuit = self._circuits.pop(token).probability()
+            rows = local._shots(circuit, request["shots"], int(token[:8], 16))
+            ended = datetime.now(UTC)
+            seconds = (ended - began).total_seconds()
+            self._done[arn] = TaskState("COMPLETED", "", began, ended), Measured(rows, seconds, 0.0)
+        return arn
+
+    def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
+        """See `Service`."""
+        arn = f"rehearsal:{self._device.name}/{request['clientToken']}"
+        return arn if arn in self._done else None
+
+    def state(self, arn: str) -> TaskState:
+        """See `Service`."""
+        return self._done[arn][0]
+
+    def result(self, arn: str, shots: int) -> Measured:
+        """See `Service`."""
+        return self._done[arn][1]
+
+    def cancel(self, arn: str) -> None:
+        """See `Service`."""
+        raise TaskError(f"rehearsed task {arn} has already run")

@@ -1,0 +1,67 @@
+"""What GetDevice says of the endpoint's devices, in Braket's own schemas."""
+
+import json
+
+_SERVICE = {
+    "braketSchemaHeader": {
+        "name": "braket.device_schema.device_service_properties",
+        "version": "1",
+    },
+    "executionWindows": [
+        {"executionDay": "Everyday", "windowStartHour": "00:00", "windowEndHour": "23:59:59"}
+    ],
+    "getTaskPollIntervalMillis": 20,
+}
+_ACTION = {
+    "braket.ir.openqasm.program": {
+        "actionType": "braket.ir.openqasm.program",
+        "version": ["1"],
+        "supportedOperations": ["h", "x", "rx", "ry", "rz", "cnot", "zz", "xy"],
+        "supportedResultTypes": [],
+    }
+}
+
+
+def simulator(qubits: int) -> str:
+    return json.dumps(
+        {
+            "braketSchemaHeader": {
+                "name": "braket.device_schema.simulators.gate_model_simulator_device_capabilities",
+                "version": "1",
+            },
+            "service": _SERVICE | {"shotsRange": [0, 100000]},
+            "action": _ACTION,
+            "paradigm": {
+                "braketSchemaHeader": {
+                    "name": "braket.device_schema.simulators."
+                    "gate_model_simulator_paradigm_properties",
+                    "version": "1",
+                },
+                "qubitCount": qubits,
+            },
+            "deviceParameters": {},
+        }
+    )
+
+
+def qpu(qubits: int) -> str:
+    return json.dumps(
+        {
+            "braketSchemaHeader": {
+                "name": "braket.device_schema.iqm.iqm_device_capabilities",
+                "version": "1",
+            },
+            "service": _SERVICE | {"shotsRange": [1, 20000]},
+            "action": _ACTION,
+            "paradigm": {
+                "braketSchemaHeader": {
+                    "name": "braket.device_schema.gate_model_qpu_paradigm_properties",
+                    "version": "1",
+                },
+                "connectivity": {"fullyConnected": True, "connectivityGraph": {}},
+                "qubitCount": qubits,
+                "nativeGateSet": ["prx", "cz"],
+            },
+            "deviceParameters": {},
+        }
+    )

@@ -1,0 +1,304 @@
+"""The endpoint: one HTTP server for Braket's routes, S3, STS and the price list."""
+
+import json
+import threading
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+from braket.default_simulator import StateVectorSimulator
+from braket.ir.openqasm import Program
+
+from tests.braket_endpoint import capabilities
+
+ACCOUNT = "123456789012"
+ARNS = {
+    "SV1": "arn:aws:braket:::device/quantum-simulator/amazon/sv1",
+    "Garnet": "arn:aws:braket:eu-north-1::device/qpu/iqm/Garnet",
+}
+_CAPABILITIES = {"SV1": capabilities.simulator(34), "Garnet": capabilities.qpu(20)}
+PRICES = """"FormatVersion","v1.0"
+"Disclaimer","a test"
+"Publication Date","2026-11-01T00:00:00Z"
+"Version","1"
+"OfferCode","AmazonBraket"
+"Product Family","DeviceName","Version","Region Code","operation","Unit","Currency","PricePerUnit"
+"Quantum Task","Garnet","","eu-north-1","","Quantum Task","USD","0.3000000000"
+"Quantum Task-Shot","Garnet","","eu-north-1","","Quantum Task-Shot","USD","0.0020000000"
+"Simulator Task","","SV1","us-east-1","CompleteTask","minutes","USD","0.0750000000"
+"""
+
+
+@dataclass
+class Fault:
+    """An answer that is not the right one.
+
+    Attributes:
+        status: HTTP status.
+        kind: ``x-amzn-ErrorType``.
+        times: how often; -1 for ever.
+        after: do the work first, then lose the answer.
+    """
+
+    status: int
+    kind: str
+    times: int = 1
+    after: bool = False
+
+
+@dataclass
+class Endpoint:
+    """A Braket of its own, for one test.
+
+    Attributes:
+        creates: client token of every create call that was let through, in order.
+        calls: route of every call to Braket, in order.
+        tasks: ARN -> the task.
+        objects: S3, key -> bytes.
+        faults: route (``create``, ``get``, ``search``, ``device``, ``s3``) -> what it answers.
+        end: status that new tasks end with; ``QUEUED`` or ``RUNNING`` ones never end.
+        reason: of the tasks that fail.
+        offline: names of devices that are.
+        damage: what to do to a result file before it is stored; None leaves it out.
+        prices: the offer file, None if it is down.
+        run_milliseconds: what simulator tasks report.
+    """
+
+    creates: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    tasks: dict[str, dict] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+    end: str = "COMPLETED"
+    reason: str = "the lasers are off"
+    offline: set[str] = field(default_factory=set)
+    damage: object = staticmethod(lambda data: data)
+    prices: str | None = PRICES
+    run_milliseconds: int = 1200
+
+    def __enter__(self):
+        self._lock = threading.RLock()
+        self._bodies: dict[str, bytes] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def environment(self, folder):
+        """Variables that send the SDK here; `folder` keeps it away from the user's own set-up."""
+        return {
+            "BRAKET_ENDPOINT": self.url,
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ENDPOINT_URL_STS": self.url,
+            "BRAKET_PRICE_OFFERS_URL": f"{self.url}/prices.csv",
+            "AWS_ACCESS_KEY_ID": "AKIATEST",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(folder / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
+            "AWS_MAX_ATTEMPTS": "3",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+
+    def fail(self, route, status, kind, times=1, after=False):
+        self.faults[route].append(Fault(status, kind, times, after))
+
+    def forget_tokens(self):
+        """From now on an old client token makes a new task."""
+        self._bodies.clear()
+
+    @property
+    def paid(self):
+        """How many different tasks there are to pay for."""
+        return len(self.tasks)
+
+    def _fault(self, route):
+        for fault in self.faults[route]:
+            if fault.times:
+                fault.times -= 1
+                return fault
+        return None
+
+    def create(self, body):
+        request = json.loads(body)
+        token = request["clientToken"]
+        self.creates.append(token)
+        if token in self._bodies:
+            if self._bodies[token] != body:
+                return 400, {"message": "the token was used with other parameters"}
+            return 201, {"quantumTaskArn": next(
+                arn for arn, task in self.tasks.items() if task["token"] == token)}  # fmt: skip
+        device = request["deviceArn"]
+        region = device.split(":")[3] or "us-east-1"
+        number = str(uuid.uuid4())
+        arn = f"arn:aws:braket:{region}:{ACCOUNT}:quantum-task/{number}"
+        self._bodies[token] = body
+        self.tasks[arn] = {
+            "token": token,
+            "quantumTaskArn": arn,
+            "status": self.end,
+            "deviceArn": device,
+            "deviceParameters": "{}",
+            "shots": request["shots"],
+            "outputS3Bucket": request["outputS3Bucket"],
+            "outputS3Directory": f"{request['outputS3KeyPrefix']}/{number}",
+            "createdAt": _now(),
+        }
+        if self.end == "FAILED":
+            self.tasks[arn]["failureReason"] = self.reason
+        if self.end == "COMPLETED":
+            self.finish(arn, request)
+        return 201, {"quantumTaskArn": arn}
+
+    def finish(self, arn, request=None):
+        """Runs the task and stores its result."""
+        task = self.tasks[arn]
+        request = request or json.loads(self._bodies[task["token"]])
+        program = Program.parse_raw(request["action"])
+        result = StateVectorSimulator().run(program, shots=request["shots"])
+        text = json.loads(result.json())
+        if "simulator" in task["deviceArn"]:
+            text["additionalMetadata"]["simulatorMetadata"] = {
+                "executionDuration": self.run_milliseconds
+            }
+        data = self.damage(json.dumps(text).encode())
+        if data is not None:
+            key = f"{task['outputS3Bucket']}/{task['outputS3Directory']}/results.json"
+            self.objects[key] = data
+        task |= {"status": "COMPLETED", "endedAt": _now()}
+
+
+def _now():
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _device(endpoint, name):
+    return {
+        "deviceArn": ARNS[name],
+        "deviceName": name,
+        "providerName": "a test",
+        "deviceType": "QPU" if "/qpu/" in ARNS[name] else "SIMULATOR",
+        "deviceStatus": "OFFLINE" if name in endpoint.offline else "ONLINE",
+    }
+
+
+def _route(endpoint, method, path, body):
+    """``(route, work)``; the work returns a status and what is sent as JSON."""
+    parts = path.strip("/").split("/", 1)
+    rest = unquote(parts[1]) if len(parts) > 1 else ""
+    match (method, parts[0]):
+        case ("GET", "device"):
+            return "device", lambda: _get_device(endpoint, rest)
+        case ("POST", "devices"):
+            return "device", lambda: (
+                200, {"devices": [_device(endpoint, name) for name in ARNS]})  # fmt: skip
+        case ("POST", "quantum-task"):
+            return "create", lambda: endpoint.create(body)
+        case ("POST", "quantum-tasks"):
+            return "search", lambda: (200, {"quantumTasks": list(endpoint.tasks.values())})
+        case ("GET", "quantum-task"):
+            return "get", lambda: (200, endpoint.tasks[rest])
+        case ("PUT", "quantum-task"):
+            return "cancel", lambda: _cancel(endpoint, rest.removesuffix("/cancel"))
+    raise LookupError(f"{method} {path}")
+
+
+def _get_device(endpoint, arn):
+    for name, known in ARNS.items():
+        if known == arn:
+            return 200, _device(endpoint, name) | {"deviceCapabilities": _CAPABILITIES[name]}
+    return 404, {"message": f"no device {arn}"}
+
+
+def _cancel(endpoint, arn):
+    endpoint.tasks[arn] |= {"status": "CANCELLED", "endedAt": _now()}
+    return 200, {"quantumTaskArn": arn, "cancellationStatus": "CANCELLING"}
+
+
+_ERRORS = {400: "ValidationException", 404: "ResourceNotFoundException"}
+
+
+def _handler(endpoint):
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *words):
+            pass
+
+        def answer(self, status, data=b"", kind="application/json", headers=()):
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        def refuse(self, status, kind, message="as the test wants it"):
+            data = json.dumps({"message": message}).encode()
+            self.answer(status, data, headers=[("x-amzn-ErrorType", kind)])
+
+        def serve(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = urlsplit(self.path).path
+            if path == "/prices.csv":
+                if endpoint.prices is None:
+                    return self.answer(503)
+                return self.answer(200, endpoint.prices.encode(), "text/csv")
+            if path == "/":
+                return self.answer(200, _IDENTITY, "text/xml")
+            if path.startswith("/amazon-braket-"):
+                return self.s3(unquote(path[1:]))
+            route, work = _route(endpoint, self.command, path, body)
+            endpoint.calls.append(route)
+            with endpoint._lock:
+                fault = endpoint._fault(route)
+                if fault is None or fault.after:
+                    status, content = work()
+            if fault is not None:
+                return self.refuse(fault.status, fault.kind)
+            if status >= 400:
+                return self.refuse(status, _ERRORS[status], content["message"])
+            return self.answer(status, json.dumps(content).encode())
+
+        def s3(self, key):
+            if self.command == "GET":
+                with endpoint._lock:
+                    fault, data = endpoint._fault("s3"), endpoint.objects.get(key)
+                if fault is not None:
+                    return self.answer(fault.status, _s3_error(fault.kind), "application/xml")
+                if data is None:
+                    return self.answer(404, _s3_error("NoSuchKey"), "application/xml")
+                return self.answer(200, data)
+            return self.answer(200)
+
+        do_GET = do_POST = do_PUT = do_HEAD = serve  # noqa: N815
+
+    return Handler
+
+
+def _s3_error(code):
+    return f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>".encode()
+
+
+_IDENTITY = f"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<GetCallerIdentityResult><Arn>arn:aws:iam::{ACCOUNT}:user/test</Arn><UserId>U</UserId>
+<Account>{ACCOUNT}</Account></GetCallerIdentityResult></GetCallerIdentityResponse>""".encode()
