@@ -140,7 +140,15 @@ GARMENT_MLP = RegisteredModel(
     note="trained by experiments/train_fashion.py",
 )
 
-REGISTRY = {entry.name: entry for entry in (SMOLLM2, GARMENT_MLP)}
+VIT_FASHION = RegisteredModel(
+    name="vit-fashion",
+    description="DeiT on Fashion-MNIST, 4 layers of width 96, 4 x 4 patches",
+    wheel=None,
+    disk=0,
+    note="trained by experiments/train_fashion.py",
+)
+
+REGISTRY = {entry.name: entry for entry in (SMOLLM2, GARMENT_MLP, VIT_FASHION)}
 
 
 def models() -> list[ModelInfo]:

@@ -268,6 +268,7 @@ def test_model_that_does_not_fit(folder, monkeypatch):
     ("name", "least", "bytes_at_most"),
     [
         ("garment-mlp", 0.87, 4_000_000),
+        ("vit-fashion", 0.90, 4_000_000),
     ],
 )
 def test_checkpoints_of_the_package(name, least, bytes_at_most):
@@ -287,7 +288,7 @@ def test_checkpoints_of_the_package(name, least, bytes_at_most):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["garment-mlp"])
+@pytest.mark.parametrize("name", ["garment-mlp", "vit-fashion"])
 def test_accuracy_on_the_whole_test_split(name):
     loaded = load_model(name)
     held_out = load_samples(loaded, part="evaluation", count=10_000)
