@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ def load_samples(
     source: str | None = None,
     *,
     part: Part = "calibration",
-    count: int,
+    count: int | None,
     length: int = 128,
     start: int = 0,
 ) -> Samples:
@@ -70,7 +71,7 @@ def load_samples(
             text file; for an image classifier the folder of Fashion-MNIST's IDX files (by default
             it is looked for, see `icbs.fashion_mnist`).
         part: which of the two disjoint parts.
-        count: windows or images, >= 1.
+        count: windows or images, >= 1; None takes all from `start` on.
         length: tokens in a window, >= 2; images take no notice.
         start: samples to skip, so that batches of one part do not overlap.
 
@@ -96,7 +97,13 @@ def load_samples(
             start=start,
         )
         if loaded.task == "masked-lm":
-            samples = masked_token(tokens, loaded.tokenizer.mask_token_id, seed=start)
+            mask_id = loaded.tokenizer.mask_token_id
+            if mask_id is None:
+                raise DataError(
+                    f"model {loaded.name!r} predicts masked tokens and its tokenizer has no mask "
+                    "token: the tokenizer belongs to another model"
+                )
+            samples = masked_token(tokens, mask_id, seed=start)
         else:
             samples = next_token(tokens)
     samples.check(loaded.model)
@@ -138,7 +145,7 @@ def token_windows(
     source: str = "wikipedia",
     *,
     part: Part = "calibration",
-    count: int,
+    count: int | None,
     length: int,
     start: int = 0,
 ) -> torch.Tensor:
@@ -148,7 +155,7 @@ def token_windows(
         tokenizer: a transformers tokenizer.
         source: ``wikipedia``, ``pydoc`` or the path of a UTF-8 text file.
         part: which of the two disjoint parts.
-        count: number of windows, >= 1.
+        count: number of windows, >= 1; None takes all whole ones.
         length: tokens in a window, >= 2.
         start: windows to skip, so that batches of one part do not overlap.
 
@@ -158,26 +165,26 @@ def token_windows(
     Raises:
         DataError: a file that is missing or not UTF-8, or too little text.
     """
-    if count < 1 or length < 2 or start < 0:
+    if length < 2 or start < 0 or (count is not None and count < 1):
         raise DataError(
             f"count={count}, length={length}, start={start}: at least one window of at least two "
             "tokens is needed, and start must not be negative"
         )
-    texts = documents(source, part)
-    needed = (start + count) * length
+    needed = math.inf if count is None else (start + count) * length
     tokens: list[int] = []
-    for text in texts:
-        ids = tokenizer(text + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
-        tokens += ids
+    for text in documents(source, part):
         if len(tokens) >= needed:
             break
-    if len(tokens) < needed:
+        ids = tokenizer(text + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
+        tokens += ids
+    end = start + count if count is not None else max(len(tokens) // length, start + 1)
+    if len(tokens) < end * length:
         raise DataError(
-            f"{source!r} has {len(tokens)} tokens for {part}, {needed} are needed for windows "
-            f"{start}..{start + count - 1} of {length} tokens: ask for fewer or shorter windows or "
+            f"{source!r} has {len(tokens)} tokens for {part}, {end * length} are needed for "
+            f"windows {start}..{end - 1} of {length} tokens: ask for fewer or shorter windows or "
             "give a longer text"
         )
-    return torch.tensor(tokens[start * length : needed]).view(count, length)
+    return torch.tensor(tokens[start * length : end * length]).view(-1, length)
 
 
 def documents(source: str, part: Part) -> list[str]:

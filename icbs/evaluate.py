@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from icbs.capture import frozen
-from icbs.errors import DataError, ModelError, memory_remedy
+from icbs.errors import DataError, ModelError, SettingError, memory_remedy
 from icbs.losses import sample_losses
+from icbs.models import layer_weight, prunable_layers
 from icbs.progress import stage
 from icbs.samples import IGNORED, Samples
 
@@ -36,27 +37,36 @@ class Quality:
 
 
 def evaluate(
-    model: nn.Module, samples: Samples, *, batch_size: int = 4, progress: bool = True
+    model: nn.Module,
+    samples: Samples,
+    *,
+    batch_size: int = 4,
+    title: str = "Evaluating",
+    progress: bool = True,
 ) -> Quality:
     """Loss and accuracy over every target.
 
     Args:
         model: any model whose output has logits.
         samples: evaluation data.
-        batch_size: samples in one forward pass.
+        batch_size: samples in one forward pass, >= 1.
+        title: of the progress bar.
         progress: show how far it is.
 
     Raises:
+        SettingError: no such batch size.
         DataError: samples that the model cannot take, or without any target.
         ModelError: a loss that is not finite.
         MemoryLimitError: a batch does not fit.
     """
+    if batch_size < 1:
+        raise SettingError(f"batch_size is {batch_size}, expected at least 1")
     samples.check(model)
     if not (samples.targets != IGNORED).any():
         raise DataError("the samples have no target to predict: give longer texts or more samples")
     device = next(model.parameters()).device
     total, hits, count, done = 0.0, 0, 0, 0
-    with stage("Evaluating", len(samples), show=progress) as update, frozen(model), torch.no_grad():
+    with stage(title, len(samples), show=progress) as update, frozen(model), torch.no_grad():
         for batch in samples.split(batch_size):
             with memory_remedy(*batch.memory):
                 targets = batch.targets.to(device)
@@ -78,3 +88,14 @@ def perplexity(
 ) -> float:
     """Perplexity of a language model, ``exp`` of `evaluate`'s loss; same arguments and errors."""
     return evaluate(model, samples, batch_size=batch_size, progress=progress).perplexity
+
+
+def density(model: nn.Module) -> float:
+    """Share of the prunable weights that are not zero.
+
+    Raises:
+        LayerError: the model has no prunable layer.
+    """
+    weights = [layer_weight(layer) for layer in prunable_layers(model).values()]
+    kept = sum(int(torch.count_nonzero(weight)) for weight in weights)
+    return kept / sum(weight.numel() for weight in weights)

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from icbs.errors import DownloadError, LayerError, ModelError, memory_remedy
+from icbs.errors import DownloadError, LayerError, ModelError, SettingError, memory_remedy
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
 from icbs.progress import stage
 
@@ -207,8 +207,10 @@ def load_model(
         ModelError: no such model, a folder that holds none, weights that are NaN or infinite, or a
             model too large for the devices of the map.
         DownloadError: offline, hash mismatch, disk full.
+        SettingError: a device that torch does not know or that is not there.
         MemoryLimitError: the model does not fit.
     """
+    _check_device(device)
     source: Path | str
     if name in REGISTRY:
         entry = REGISTRY[name]
@@ -235,6 +237,17 @@ def load_model(
             model.to(device)
     _check_weights(model, name)
     return LoadedModel(model.eval(), tokenizer, name, _revision(source, name, model), note, task)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingError(
+            f"device is {device!r}, which cannot be used here ({reason}): take 'cpu', or 'cuda' "
+            "where torch sees a GPU"
+        ) from error
 
 
 def _fetched(entry: RegisteredModel) -> Path:
