@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -231,12 +232,13 @@ def load_model(
             f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
             "existing folder, or a hub id owner/name)"
         )
-    model, tokenizer, task = _load(source, name, dtype, device_map)
+    commit = _hub_commit(name) if isinstance(source, str) else "main"
+    model, tokenizer, task = _load(source, name, dtype, device_map, commit)
     if device_map is None:
         with memory_remedy(f"the model {name!r}", "choose a smaller model or load it in bfloat16"):
             model.to(device)
     _check_weights(model, name)
-    return LoadedModel(model.eval(), tokenizer, name, _revision(source, name, model), note, task)
+    return LoadedModel(model.eval(), tokenizer, name, _revision(source, name, commit), note, task)
 
 
 def _check_device(device: str) -> None:
@@ -259,13 +261,13 @@ def _fetched(entry: RegisteredModel) -> Path:
     return cached(entry.folder, lambda into: _convert(entry, into), needs=needs)
 
 
-def _revision(source: Path | str, name: str, model: Any) -> str:
+def _revision(source: Path | str, name: str, commit: str) -> str:
     wheel = REGISTRY[name].wheel if name in REGISTRY else None
     if wheel is not None:
         return f"{wheel.requirement} sha256:{wheel.sha256}"
     if isinstance(source, Path):
         return f"sha256:{_fingerprint(source)}"
-    return str(getattr(model.config, "_commit_hash", None) or "unknown")
+    return commit
 
 
 def _load(
@@ -273,19 +275,21 @@ def _load(
     name: str,
     dtype: torch.dtype,
     device_map: str | Mapping[str, int | str] | None,
+    commit: str,
 ) -> tuple[Any, Any, Task]:
     import transformers
 
     import icbs.mlp  # noqa: F401  makes transformers know the perceptron
 
     with quiet_transformers(), _load_errors(source, name):
-        task = _task(transformers.AutoConfig.from_pretrained(source), name)
+        task = _task(transformers.AutoConfig.from_pretrained(source, revision=commit), name)
         loader = getattr(transformers, _AUTO_CLASS[task])
         tokenizer = None
         if task != "image-classification":
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=commit)
         model, report = loader.from_pretrained(
             source,
+            revision=commit,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -299,6 +303,12 @@ def _load(
             "incomplete or of another architecture than config.json says"
         )
     return model, tokenizer, task
+
+
+def _hub_commit(name: str) -> str:
+    """The commit that the hub serves now, which names the folder of its cache."""
+    with _load_errors(name, name):
+        return Path(hf_hub_download(name, "config.json")).parent.name
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Every family end to end on a tiny random model: load, prune, step, save, reload."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from icbs import Pruner
 from icbs.capture import Forward, capture, input_norms
+from icbs.errors import ModelError
 from icbs.evaluate import evaluate
 from icbs.gradients import LayerGradients
 from icbs.losses import sample_losses
@@ -237,15 +240,50 @@ def test_writing_one_weight_changes_that_entry_only(outs, ins, data, transposed)
 
 
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
-def test_device_map(device_map, saved):
-    folder = str(saved("llama"))
-    plain, mapped = load_model(folder), load_model(folder, device_map=device_map)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "vit"])
+def test_device_map(family, device_map, saved):
+    """A model that accelerate spread is pruned as any other, here over one device."""
+    folder, samples = str(saved(family)), samples_for(family)
+    masks = []
+    for loaded in (load_model(folder), load_model(folder, device_map=device_map)):
+        run = Pruner(
+            loaded, samples, solver=BestOfSort(), block_size=12, batch_size=3, heldout=samples,
+            fixed_kept=0.0, fixed_pruned=0.0, progress=False,
+        )  # fmt: skip
+        run.step()
+        masks.append({name: layer.pruned.cpu() for name, layer in run.layers.items()})
+    assert masks[0].keys() == masks[1].keys()
     if not torch.cuda.is_available():
-        samples = samples_for("llama")
-        assert evaluate(mapped.model, samples, progress=False) == evaluate(
-            plain.model, samples, progress=False
+        assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+
+
+def test_device_map_that_leaves_layers_on_disk(saved, tmp_path):
+    folder = str(saved("llama"))
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk"}
+    places |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    with pytest.raises(ModelError, match=r"model\.layers\.1\..* was left on disk"):
+        load_model(folder, device_map=places)
+
+
+def test_hub_id(saved, tmp_path, monkeypatch):
+    """A hub id takes the same path: here from the hub's cache, with nothing to reach."""
+    commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "hub"
+    place = home / "models--owner--tiny"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    folder = saved("llama")
+    shutil.copytree(
+        folder, place / "snapshots" / commit, ignore=shutil.ignore_patterns("hub", "pruned")
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    loaded = load_model("owner/tiny", device_map="auto")
+    assert (loaded.revision, loaded.note) == (commit, "hub")
+    samples = samples_for("llama")
+    if not torch.cuda.is_available():
+        assert evaluate(loaded.model, samples, progress=False) == evaluate(
+            load_model(str(folder)).model, samples, progress=False
         )
-    assert set(prunable_layers(mapped.model)) == set(prunable_layers(plain.model))
 
 
 @pytest.mark.parametrize("device", DEVICES)
