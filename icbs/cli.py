@@ -139,6 +139,28 @@ def models(
 
 
 @app.command()
+def cut(
+    block: Annotated[Path, typer.Argument(help="A .block.safetensors file with an incumbent.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    sizes: Annotated[str, typer.Option(help="Even numbers from 4 to 30.")] = "8,12,16,20,24",
+) -> None:
+    """Cut nested sub-blocks for a quantum device, chosen so that their couplings matter.
+
+    Each file holds the proven optimum and the share of the variance of E that no sort explains.
+
+    Example: icbs cut blocks/model.layers.28.mlp.up_proj-n1024-position.block.safetensors --out sub
+    """
+    from solvers import load, save
+    from solvers.formats import CONTAINER
+    from solvers.subblocks import nested_subblocks
+
+    family = nested_subblocks(load(block), _numbers(sizes, int, "--sizes"))
+    output_folder(out)
+    for n, problem in family.items():
+        print(save(problem, out / f"{block.name.removesuffix(CONTAINER)}-sub{n}{CONTAINER}"))
+
+
+@app.command()
 def solvers(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:

@@ -73,6 +73,18 @@ def export_arguments(model_folder, out, **changes):
     return ["export", model_folder, *flat]
 
 
+def test_cut_writes_nested_sub_blocks_with_their_optimum(icbs, block, tmp_path):
+    status, out, _ = icbs("cut", block, "--sizes", "4,8", "--out", tmp_path / "sub")
+    assert status == 0
+    small, large = (load(line) for line in out.split())
+    assert (small.n, large.n, large.cardinality) == (4, 8, 4)
+    least = small.meta["optimum"]
+    assert large.meta["optimum"] <= least <= float(small.energy(small.initial))
+    status, _, err = icbs("cut", block, "--sizes", "9", "--out", tmp_path / "sub")
+    assert status != 0
+    assert "even numbers" in err
+
+
 def test_no_arguments_prints_help(icbs):
     status, out, err = icbs()
     assert status == 2
