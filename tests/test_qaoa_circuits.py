@@ -3,13 +3,15 @@
 import dimod
 import numpy as np
 import pytest
+from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel, depolarizing_error
 from qiskit_aer.primitives import SamplerV2
 
 from solvers.base import Budget
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.braket import BraketLocalSubspaceQAOA
-from solvers.qaoa.qiskit import AerSubspaceQAOA
+from solvers.qaoa.ansatz import Ising, parameter_values, x_ansatz
+from solvers.qaoa.braket import BraketLocalQAOASampler, BraketLocalSubspaceQAOA
+from solvers.qaoa.qiskit import AerSubspaceQAOA, to_qiskit
 from solvers.qaoa.simulator import Simulator
 from tests.test_qaoa_simulator import problem
 
@@ -80,3 +82,38 @@ def test_what_is_refused(cls):
         cls().sample_problem(problem(), shots=3)
     with pytest.raises(dimod.exceptions.BinaryQuadraticModelSizeError, match="at most 12"):
         cls().sample_problem(problem(13, 3))
+
+
+def test_braket_noise_is_depolarising_after_each_two_qubit_gate():
+    instance = problem(4, 2)
+    ising = Ising.from_bqm(instance.to_bqm(0.5))
+    circuit = x_ansatz(4, ising.edges, 2)
+    values = parameter_values(ising, Angles.given([0.2, 0.4], [0.6, 0.3]))
+    noise = 0.05
+    sampler = BraketLocalQAOASampler(noise=noise)
+    found = sampler.probabilities(sampler._prepared(circuit, values))
+    # Aer's parameter mixes the pair fully at 1: one of 16 Paulis, the identity among them.
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(16 / 15 * noise, 2), ["rzz"])
+    rendered = to_qiskit(circuit).assign_parameters(list(values))
+    rendered.save_probabilities()
+    aer = AerSimulator(method="density_matrix", noise_model=model)
+    expected = aer.run(rendered, shots=1).result().data()["probabilities"]
+    reversed_bits = np.reshape(expected, [2] * 4).transpose().ravel()
+    np.testing.assert_allclose(found, reversed_bits, atol=1e-9)
+
+
+def test_noise_leaves_the_feasible_states_and_repair_returns():
+    instance = problem(5, 2)
+    samples = BraketLocalSubspaceQAOA(noise=0.02).sample_problem(
+        instance, seed=1, mixer="ring", depth=1, angles="ramp"
+    )
+    assert 0.2 < samples.info["feasible_shots"] < 0.99
+    assert instance.is_feasible(samples.record.sample).all()
+    assert not instance.is_feasible(samples.record.raw_sample).all()
+
+
+@pytest.mark.parametrize("noise", [-0.1, 0.95, float("nan")])
+def test_noise_that_cannot_be(noise):
+    with pytest.raises(TypeError, match="noise is"):
+        BraketLocalQAOASampler(noise=noise)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from braket.circuits import Circuit as BraketCircuit
+from braket.circuits import Gate as BraketGate
+from braket.circuits import Noise
 from braket.devices import LocalSimulator
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.errors import ParameterError
 from solvers.qaoa.circuit import Circuit
 from solvers.qaoa.circuits import CircuitQAOA
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, GateModelQAOASampler
 
+MAX_NOISE = 15 / 16
 _NAMES = {"cx": "cnot", "rzz": "zz"}
 
 
@@ -37,7 +41,7 @@ def to_braket(circuit: Circuit, values: ArrayLike = ()) -> BraketCircuit:
 
 
 class BraketLocalQAOASampler(GateModelQAOASampler):
-    """QAOA on Braket's local state-vector simulator.
+    """QAOA on Braket's local simulators: state vector or, with noise, density matrix.
 
     The simulator draws its shots from a generator nobody can seed. It is therefore asked for the
     exact probabilities (``shots = 0``), and the shots are drawn here from the given seed.
@@ -46,34 +50,52 @@ class BraketLocalQAOASampler(GateModelQAOASampler):
 
     Args:
         max_qubits: largest model it takes.
+        noise: probability of one of the 15 Pauli errors after each two-qubit gate (depolarising).
+
+    Raises:
+        ParameterError: `noise` outside 0 to 15/16, where the pair of qubits is fully mixed.
     """
 
     backend = "braket-local"
 
-    def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS) -> None:
+    def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS, *, noise: float = 0.0) -> None:
         super().__init__(max_qubits)
-        self._device = LocalSimulator("braket_sv")
+        if not 0 <= noise <= MAX_NOISE:
+            raise ParameterError(f"noise is {noise}, expected 0 to {MAX_NOISE}")
+        self.noise = noise
+        self._device = LocalSimulator("braket_dm" if noise else "braket_sv")
 
     def _prepared(self, circuit: Circuit, values: NDArray[np.float64]) -> BraketCircuit:
-        return to_braket(circuit, values).probability()
+        rendered = to_braket(circuit, values)
+        if self.noise:
+            rendered.apply_gate_noise(
+                Noise.TwoQubitDepolarizing(self.noise),
+                target_gates=[BraketGate.CNot, BraketGate.ZZ, BraketGate.XY],
+            )
+        return rendered.probability()
+
+    def probabilities(self, prepared: BraketCircuit) -> NDArray[np.float64]:
+        """Of each bit string, shape (2^n,); qubit 0 is the most significant bit of the index."""
+        weights = np.asarray(self._device.run(prepared, shots=0).result().values[0])
+        return weights / weights.sum()
 
     def _shots(self, prepared: BraketCircuit, reads: int, seed: int) -> NDArray[np.int8]:
-        weights = self._device.run(prepared, shots=0).result().values[0]
+        weights = self.probabilities(prepared)
         rng = np.random.default_rng(seed)
-        drawn = rng.choice(len(weights), size=reads, p=weights / weights.sum())
-        # Qubit 0 is the most significant bit of the index.
+        drawn = rng.choice(len(weights), size=reads, p=weights)
         places = np.arange(prepared.qubit_count)[::-1]
         return ((drawn[:, None] >> places) & 1).astype(np.int8)
 
 
 class BraketLocalSubspaceQAOA(CircuitQAOA):
-    """Weight-conserving QAOA as a circuit on Braket's local state-vector simulator.
+    """Weight-conserving QAOA as a circuit on Braket's local simulators.
 
     Args:
         max_qubits: largest problem it takes.
+        noise: see `BraketLocalQAOASampler`.
     """
 
     name = "qaoa-xy-braket-local"
 
-    def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS) -> None:
-        super().__init__(BraketLocalQAOASampler(max_qubits))
+    def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS, *, noise: float = 0.0) -> None:
+        super().__init__(BraketLocalQAOASampler(max_qubits, noise=noise))
