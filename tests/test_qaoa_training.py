@@ -11,7 +11,16 @@ from solvers.problem import CardinalityProblem
 from solvers.qaoa import angles as angles_module
 from solvers.qaoa.angles import Angles, feasible_std, linear_ramp
 from solvers.qaoa.native import SubspaceQAOA
-from solvers.qaoa.training import median, normalised, optimise, scan, transfer, untrained
+from solvers.qaoa.simulator import MIXERS
+from solvers.qaoa.training import (
+    median,
+    normalised,
+    optimise,
+    scan,
+    transfer,
+    transferred,
+    untrained,
+)
 from tests.test_qaoa_simulator import make, problem
 
 
@@ -72,16 +81,38 @@ def test_deadline_ends_training_with_usable_angles():
 
 def test_transfer_of_medians():
     simulators = [make("complete", problem(8, 3, seed)) for seed in range(4)]
-    library = [
-        normalised(optimise(s, untrained(s, 3), iterations=20), s.std) for s in simulators[:3]
-    ]
-    angles = transfer(median(library), simulators[3].std)
+    library = [normalised(optimise(s, untrained(s, 3), iterations=20), s) for s in simulators[:3]]
+    angles = transfer(median(library), simulators[3])
     assert angles.label == "transferred: median of 3 problems"
     assert ratio(simulators[3], angles) > ratio(simulators[3], untrained(simulators[3], 3))
     with pytest.raises(TypeError, match="one depth"):
         median([])
     with pytest.raises(TypeError, match="one depth"):
         median([linear_ramp(1, 1.0), linear_ramp(2, 1.0)])
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_committed_library_is_about_as_good_as_the_ramp_elsewhere(mixer):
+    ramps, moved = [], []
+    for n in (8, 10):
+        for seed in range(3):
+            simulator = make(mixer, problem(n, n // 2, seed))
+            ramps.append(ratio(simulator, untrained(simulator, 4)))
+            moved.append(ratio(simulator, transferred(simulator, 4)))
+    assert np.mean(moved) > 0.4
+    # Grover's angles depend on how many states there are, so they travel worse than a ramp.
+    assert mixer == "grover" or np.mean(moved) > np.mean(ramps) - 0.02
+    assert transferred(simulator, 1).label.startswith("transferred: median of")
+    assert transferred(simulator, 8).depth == 8
+    with pytest.raises(TypeError, match="ends at 8"):
+        transferred(simulator, 9)
+
+
+def test_normalising_and_transferring_are_inverse():
+    simulator = make("complete", problem(9, 4))
+    angles = Angles.given([0.3, 0.2], [0.7, 0.1])
+    back = transfer(normalised(angles, simulator), simulator)
+    np.testing.assert_allclose([back.gammas, back.betas], [angles.gammas, angles.betas])
 
 
 def test_feasible_std_sampled_and_enumerated(monkeypatch):

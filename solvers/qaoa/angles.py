@@ -13,7 +13,7 @@ from solvers.problem import CardinalityProblem
 from solvers.qaoa.basis import energies
 
 # (dg, db) by mixer, each within 3 % of the best mean ratio of a grid at p = 4 and p = 8 over random
-# rank-4 problems of 4 to 12 variables. The complete graph turns n/2 times as fast, see `steps`.
+# rank-4 problems of 4 to 12 variables. Beta is in units of `turn`.
 RAMPS = {"x": (2.5, 0.75), "ring": (2.25, 0.6), "complete": (2.5, 0.9), "grover": (1.75, 2.2)}
 # Above this many feasible states their standard deviation is estimated from a sample.
 ENUMERABLE = 1 << 16
@@ -90,9 +90,13 @@ def linear_ramp(depth: int, std: float, steps: tuple[float, float] = RAMPS["x"])
 
 def ramp_steps(mixer: str, n: int) -> tuple[float, float]:
     """``(dg, db)`` of the untrained ramp of a mixer on n qubits."""
-    name = mixer.removesuffix("-trotter")
-    dg, db = RAMPS[name]
-    return dg, db * (2 / n if name == "complete" else 1)
+    dg, db = RAMPS[mixer.removesuffix("-trotter")]
+    return dg, db * turn(mixer, n)
+
+
+def turn(mixer: str, n: int) -> float:
+    """Unit of beta: the complete graph's mixer has a spectrum that is n/2 times as wide."""
+    return 2 / n if mixer.startswith("complete") else 1.0
 
 
 def feasible_std(problem: CardinalityProblem, rng: np.random.Generator) -> float:

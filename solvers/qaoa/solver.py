@@ -41,7 +41,8 @@ class TrainedQAOA(CardinalitySampler):
 
     * ``depth``: layers, 4 by default;
     * ``mixer``: one of the class's, the first by default;
-    * ``angles``: ``trained`` (scan, then L-BFGS; default), ``scan``, ``ramp`` or explicit `Angles`;
+    * ``angles``: ``trained`` (scan, then L-BFGS; default), ``scan``, ``ramp``, ``transferred``
+      (medians of other blocks) or explicit `Angles`;
     * ``alpha``: share of the best outcomes the training looks at (CVaR), 1 by default;
     * ``iterations``: L-BFGS steps, 100 by default.
 

@@ -6,19 +6,23 @@ one set of angles means the same on every problem.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from solvers.errors import ParameterError
 from solvers.problem import Floats
-from solvers.qaoa.angles import Angles, checked_depth, linear_ramp, ramp_steps
+from solvers.qaoa.angles import Angles, checked_depth, linear_ramp, ramp_steps, turn
 from solvers.qaoa.simulator import Simulator
 
-STRATEGIES = ("ramp", "scan", "trained")
+STRATEGIES = ("ramp", "transferred", "scan", "trained")
 DEFAULT_DEPTH = 4
 # Factors on the default steps of a ramp.
 SCAN = (0.5, 0.75, 1.0, 1.35, 1.8)
@@ -136,15 +140,19 @@ def chosen_angles(
     p = DEFAULT_DEPTH if depth is None else checked_depth(depth)
     if angles == "ramp":
         return untrained(simulator, p)
+    if angles == "transferred":
+        return transferred(simulator, p)
     ramp = scan(simulator, p, alpha=alpha, deadline=deadline)
     if angles == "scan":
         return ramp
     return optimise(simulator, ramp, alpha=alpha, iterations=iterations, deadline=deadline)
 
 
-def normalised(angles: Angles, std: float) -> Angles:
-    """Angles in units of 1 / std, as `median` takes them."""
-    return replace(angles, gammas=tuple(gamma * std for gamma in angles.gammas))
+def normalised(angles: Angles, simulator: Simulator) -> Angles:
+    """Angles that mean the same on every problem: gammas in 1 / std, betas in units of `turn`."""
+    std, unit = simulator.std or 1.0, turn(simulator.mixer, simulator.n)
+    gammas, betas = np.multiply(angles.gammas, std), np.divide(angles.betas, unit)
+    return replace(angles, gammas=tuple(gammas.tolist()), betas=tuple(betas.tolist()))
 
 
 def median(library: Sequence[Angles]) -> Angles:
@@ -160,7 +168,36 @@ def median(library: Sequence[Angles]) -> Angles:
     return Angles.given(gammas, betas, f"transferred: median of {len(library)} problems")
 
 
-def transfer(library_median: Angles, std: float) -> Angles:
-    """Normalised angles brought to a problem whose energies have this standard deviation."""
-    gammas = tuple(gamma / (std or 1.0) for gamma in library_median.gammas)
-    return replace(library_median, gammas=gammas, training_seconds=0.0)
+def transfer(library_median: Angles, simulator: Simulator) -> Angles:
+    """Normalised angles brought to a problem."""
+    std, unit = simulator.std or 1.0, turn(simulator.mixer, simulator.n)
+    gammas, betas = np.divide(library_median.gammas, std), np.multiply(library_median.betas, unit)
+    return Angles.given(gammas, betas, library_median.label)
+
+
+@cache
+def library() -> dict[str, Any]:
+    """The committed medians, ``library.json``: mixer -> depth -> normalised gammas and betas.
+
+    Made by ``experiments/qaoa_library.py`` from sub-blocks that no reported result is about.
+    """
+    text = files("solvers.qaoa").joinpath("library.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+def transferred(simulator: Simulator, depth: int) -> Angles:
+    """The library's angles for the simulator's mixer.
+
+    Raises:
+        ParameterError: a depth that the library does not have.
+    """
+    known = library()
+    angles = known["angles"][simulator.mixer].get(str(depth))
+    if angles is None:
+        most = max(map(int, known["angles"][simulator.mixer]))
+        raise ParameterError(
+            f"depth is {depth}: the library of transferred angles ends at {most}; take that, or "
+            "angles='ramp', 'scan' or 'trained'"
+        )
+    label = f"transferred: median of {known['problems']} sub-blocks of {known['n']} variables"
+    return transfer(Angles.given(angles["gammas"], angles["betas"], label), simulator)
