@@ -44,7 +44,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
     """`MinimumEigenOptimizer` with sampled X-mixer QAOA trained by COBYLA on Aer.
 
     Infeasible shots are repaired greedily, charged as ``repair``; all shots as measured are in the
-    record as ``raw_sample``. ``preprocess`` is the training, every evaluation of which takes as
+    record as ``raw_sample``. ``training`` is the time in COBYLA, every evaluation of which takes as
     many shots as the final circuit.
 
     Parameters of `sample_problem`: ``depth`` (layers, 2 by default) and ``iterations`` (circuit
