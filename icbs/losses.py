@@ -33,10 +33,25 @@ def sample_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
         )
     if logits.ndim == 2:
         losses = functional.cross_entropy(
-            logits.float(), targets, reduction="none", ignore_index=IGNORED
+            _wide(logits), targets, reduction="none", ignore_index=IGNORED
         )
         return losses, (targets != IGNORED).long()
     return _MeanTokenLoss.apply(logits, targets), (targets != IGNORED).sum(1)
+
+
+def differentiable_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The losses of `sample_losses`, differentiable more than once and at more memory."""
+    if logits.ndim == 2:
+        return sample_losses(logits, targets)[0]
+    losses = functional.cross_entropy(
+        _wide(logits).transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
+    )
+    return losses.sum(1) / (targets != IGNORED).sum(1).clamp(min=1)
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    """At least single precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _MeanTokenLoss(torch.autograd.Function):
@@ -50,7 +65,7 @@ class _MeanTokenLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(logits, target)
         losses = [
-            functional.cross_entropy(row.float(), wanted, reduction="sum", ignore_index=IGNORED)
+            functional.cross_entropy(_wide(row), wanted, reduction="sum", ignore_index=IGNORED)
             for row, wanted in zip(logits, target, strict=True)
         ]
         return torch.stack(losses) / (target != IGNORED).sum(1).clamp(min=1)
@@ -63,7 +78,7 @@ class _MeanTokenLoss(torch.autograd.Function):
         gradient = torch.empty_like(logits)
         for s in range(len(logits)):
             # softmax minus one at the target, times the token's share in the mean
-            p = logits[s].float().softmax(-1)
+            p = _wide(logits[s]).softmax(-1)
             at = target[s].clamp(min=0)[:, None]
             p.scatter_add_(1, at, p.new_full(at.shape, -1.0))
             gradient[s] = p.mul_(weights[s][:, None])

@@ -422,6 +422,14 @@ def layer_weight(layer: nn.Module) -> torch.Tensor:
     return weight.T if isinstance(layer, Conv1D) else weight
 
 
+def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
+    """Flat positions in (out, in) as flat positions in the array that the layer stores."""
+    if not isinstance(layer, Conv1D):
+        return indices
+    outs, ins = layer_weight(layer).shape
+    return indices % ins * outs + torch.div(indices, ins, rounding_mode="floor")
+
+
 def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
     """The linear layers whose names match, in the order the model lists them.
 
