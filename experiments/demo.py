@@ -179,6 +179,7 @@ def pruning(
         calibration,
         layers=LOOP_LAYERS,
         density=DENSITY,
+        block_size=2048,
         heldout=gate,
         on_block=keep,
     )
@@ -195,8 +196,8 @@ def pruning(
                 "fisher": pruner.settings.fisher,
                 "n": pruner.settings.block_size,
                 "predicted": record.predicted,
-                "measured": record.loss_after - record.loss_before,
-                "batch": "calibration",
+                "measured": record.measured,
+                "batch": "held out",
             }
         )
     state = f"Wanda + {STEPS} iCBS steps, {what}"

@@ -11,6 +11,11 @@ with the mean gradient ``g`` and the Fisher factor ``J``. With ``A = J diag(w0)`
     c      = -gamma * g*w0 + A'u + lam * (2*dw*w0 + w0^2)
     offset = 1/2 ||u||^2 - gamma * g.dw + lam * ||dw||^2
 
+``lam`` may differ from weight to weight. With the true Hessian ``H`` in place of ``J'J`` the
+quadratic is ``G = diag(w0) H diag(w0)`` and ``A'u`` becomes ``w0 * (H dw)``. What earlier blocks of
+the same backward pass changed, ``v = J' delta'`` summed over them, adds ``v.(J delta)``, which is
+``-A'v`` in ``c``.
+
 Source: iterative Combinatorial Brain Surgeon (arXiv 2411.17796), equation for the block subproblem.
 """
 
@@ -38,13 +43,15 @@ Floats = NDArray[np.float64]
 
 
 def block_problem(
-    J: Floats,
+    J: Floats | None,
     g: Floats,
     w0: Floats,
     pruned: NDArray[np.bool_],
     *,
+    hessian: Floats | None = None,
     gamma: float = 1.0,
-    lam: float = 0.0,
+    lam: float | Floats = 0.0,
+    earlier: Floats | None = None,
     indices: NDArray[np.int64] | None = None,
     meta: Mapping[str, Any] | None = None,
     rng: np.random.Generator | None = None,
@@ -55,12 +62,14 @@ def block_problem(
     of order 1 per variable; dividing by it (and the factor by its root) loses no bit.
 
     Args:
-        J: Fisher factor at the block's weights, shape (r, n).
+        J: Fisher factor at the block's weights, shape (r, n); None with `hessian`.
         g: mean gradient, shape (n,).
         w0: trained weights, shape (n,).
         pruned: the incumbent, True where the weight is 0 now, shape (n,).
+        hessian: symmetric curvature in place of ``J'J``, shape (n, n).
         gamma: multiplier of the first-order part.
-        lam: ridge.
+        lam: ridge, one number or one a weight, shape (n,).
+        earlier: change of the factor's rows by other blocks, ``sum J' delta'``, shape (r,).
         indices: flat positions in the layer's weight, shape (n,).
         meta: provenance, JSON values.
         rng: puts the variables in random order; None keeps them as they are.
@@ -71,19 +80,25 @@ def block_problem(
     Raises:
         ModelError: weights or gradients that are not finite.
     """
-    for name, values in (("weight", w0), ("gradient", g), ("Fisher factor", J)):
+    curvature = J if hessian is None else hessian
+    assert curvature is not None
+    for name, values in (("weight", w0), ("gradient", g), ("curvature", curvature)):
         if not np.isfinite(values).all():
             raise ModelError(f"the block's {name} holds NaN or infinity: check the model's weights")
     dw = np.where(pruned, -w0, 0.0)
-    A = J * w0
-    u = J @ dw
-    c = -gamma * g * w0 + A.T @ u + lam * (2 * dw * w0 + w0**2)
+    c = -gamma * g * w0 + lam * (2 * dw * w0 + w0**2)
+    if hessian is None:
+        A = curvature * w0
+        c += A.T @ (curvature @ dw if earlier is None else curvature @ dw - earlier)
+    else:
+        c += w0 * (hessian @ dw)
     typical = float(np.abs(c).mean()) if len(c) else 0.0
     root = 2.0 ** round(math.log2(typical) / 2) if typical > 0 else 1.0
     problem = CardinalityProblem(
         linear=c / root**2,
         cardinality=int(pruned.sum()),
-        factor=A / root,
+        factor=A / root if hessian is None else None,
+        quadratic=None if hessian is None else w0[:, None] * hessian * w0 / root**2,
         scale=root**2,
         initial=pruned,
         indices=indices,
@@ -98,47 +113,67 @@ def block_problem(
 
 
 def select_block(
-    cost: torch.Tensor, pruned: torch.Tensor, free: torch.Tensor, n: int, k: int, layer: str = ""
+    change: torch.Tensor,
+    pruned: torch.Tensor,
+    free: torch.Tensor,
+    n: int,
+    k: int,
+    *,
+    group: torch.Tensor | None = None,
+    layer: str = "",
 ) -> torch.Tensor:
     """The n weights most worth a decision: k pruned ones and n - k kept ones.
 
     Args:
-        cost: predicted loss change of pruning each weight (`scores.gradient`), shape (size,);
-            reviving it is predicted to change the loss by the opposite.
+        change: predicted change of the loss if a weight alone changed sides, or any other rank of
+            how good it would be, smallest first, shape (size,).
         pruned: True where the weight is 0 now, shape (size,).
         free: True where a block may go, shape (size,).
         n: block size.
         k: how many of them are pruned now.
+        group: group of each weight, shape (size,): the weights are dealt out evenly over the
+            groups as far as these go round; None takes them where they are best.
         layer: name for the messages.
 
     Returns:
-        Flat positions, shape (n,): the k pruned weights of largest cost, whose revival promises
-        most, then the n - k kept weights of smallest cost.
+        Flat positions, shape (n,): k pruned weights, then n - k kept ones.
 
     Raises:
         LayerError: n larger than the layer, or too few free weights on a side.
         DensityError: k outside 0..n.
     """
-    if not 1 <= n <= cost.numel():
+    if not 1 <= n <= change.numel():
         raise LayerError(
-            f"block size {n} does not fit layer {layer!r} with {cost.numel()} weights: choose "
-            f"1..{cost.numel()}"
+            f"block size {n} does not fit layer {layer!r} with {change.numel()} weights: choose "
+            f"1..{change.numel()}"
         )
     if not 0 <= k <= n:
         raise DensityError(f"k is {k}, expected the number of pruned weights in a block, 0..{n}")
     parts = []
-    for side, wanted, largest, word in (
-        (pruned, k, True, "pruned"),
-        (~pruned, n - k, False, "kept"),
-    ):
+    for side, wanted, word in ((pruned, k, "pruned"), (~pruned, n - k, "kept")):
         members = (side & free).nonzero().reshape(-1)
         if len(members) < wanted:
             raise LayerError(
                 f"layer {layer!r} has {len(members)} free {word} weights, a block of {n} with "
                 f"k={k} needs {wanted}: lower the block size, the fixed fractions or tabu"
             )
-        parts.append(members[cost[members].topk(wanted, largest=largest).indices])
+        if group is None:
+            parts.append(members[change[members].topk(wanted, largest=False).indices])
+        else:
+            parts.append(members[_dealt(change[members], group[members])[:wanted]])
     return torch.cat(parts)
+
+
+def _dealt(change: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Order in which each group gives its best, then each its second best, and so on."""
+    order = change.argsort(stable=True)
+    order = order[group[order].argsort(stable=True)]
+    sizes = group.bincount()
+    starts = sizes.cumsum(0) - sizes
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - starts[group[order]]
+    order = change.argsort(stable=True)
+    return order[rank[order].argsort(stable=True)]
 
 
 def package_versions() -> dict[str, str]:
@@ -152,7 +187,11 @@ def cut_block(
     settings: Settings,
     rng: np.random.Generator,
     *,
-    lam: float | None = None,
+    sketch: np.random.Generator | None = None,
+    mean: torch.Tensor | None = None,
+    hessian: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ridge: float = 1.0,
+    earlier: Mapping[int, Floats] | None = None,
     meta: Mapping[str, Any] | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
 ) -> CardinalityProblem:
@@ -162,29 +201,50 @@ def cut_block(
         layer: where to cut.
         gradients: of the layer's current weights.
         settings: block size, curvature and the model's constants.
-        rng: randomness of the sketch and of the variables' order.
-        lam: ridge in place of the settings' one.
+        rng: randomness of the selection and of the variables' order.
+        sketch: randomness of the position Fisher's sketch; None takes `rng`. Blocks whose rows are
+            to be compared need the same.
+        mean: gradient in place of that of this batch, shape (out * in,).
+        hessian: gives the true Hessian at flat positions, for ``fisher="exact"``.
+        ridge: multiplies both of the settings' ridges.
+        earlier: change of the rows by other blocks, by number of rows.
         meta: provenance to add.
         on_stage: called with ``select`` and ``build`` as each is done.
 
     Returns:
         The problem, its variables in random order, with `indices` and `initial`; its meta has
         ``build_seconds``, the wall time of selecting and building, without the backward pass.
+
+    Raises:
+        LayerError: a layer without free weights on one side.
+        ModelError: weights or gradients that are not finite.
     """
     start = time.perf_counter()
-    n, lam = settings.block_size, settings.lam if lam is None else lam
-    k = settings.pruned_in(n)
-    cost = gradient(layer.dense.float(), gradients.mean)
-    chosen = _select(layer, cost, n, k)
+    mean = gradients.mean if mean is None else mean
+    dense = layer.dense.float()
+    lam = torch.full_like(dense, ridge * settings.lam)
+    if settings.damping:
+        lam += 0.5 * ridge * settings.damping * gradients.curvature
+    chosen = _select(layer, _change(layer, dense, mean, lam, settings, rng), settings)
     on_stage("select")
-    J = gradients.rows(chosen, settings.fisher, rank=settings.rank, rng=rng)
+    J = H = None
+    if settings.fisher == "exact":
+        if hessian is None:
+            raise ValueError("fisher='exact' needs hessian, which gives it at flat positions")
+        H = hessian(chosen).double().cpu().numpy()
+    else:
+        rows = gradients.rows(chosen, settings.fisher, rank=settings.rank, rng=sketch or rng)
+        J = rows.double().cpu().numpy()
+    rank = len(chosen) if J is None else len(J)
     problem = block_problem(
-        J.double().cpu().numpy(),
-        gradients.mean[chosen].double().cpu().numpy(),
-        layer.dense[chosen].double().cpu().numpy(),
+        J,
+        mean[chosen].double().cpu().numpy(),
+        dense[chosen].double().cpu().numpy(),
         layer.pruned[chosen].cpu().numpy(),
+        hessian=H,
         gamma=settings.gamma,
-        lam=lam,
+        lam=lam[chosen].double().cpu().numpy(),
+        earlier=(earlier or {}).get(rank),
         indices=chosen.cpu().numpy(),
         meta={
             **(meta or {}),
@@ -194,10 +254,11 @@ def cut_block(
             "seed": settings.seed,
             "fisher": settings.fisher,
             "gamma": settings.gamma,
-            "lam": lam,
-            "n": n,
-            "k": k,
-            "rank": len(J),
+            "lam": ridge * settings.lam,
+            "damping": ridge * settings.damping,
+            "n": len(chosen),
+            "k": int(layer.pruned[chosen].sum()),
+            "rank": rank,
             "versions": package_versions(),
         },
         rng=rng,
@@ -207,8 +268,31 @@ def cut_block(
     return replace(problem, meta={**problem.meta, "build_seconds": seconds})
 
 
-def _select(layer: PrunedLayer, cost: torch.Tensor, n: int, k: int) -> torch.Tensor:
+def _change(
+    layer: PrunedLayer,
+    dense: torch.Tensor,
+    mean: torch.Tensor,
+    lam: torch.Tensor,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """How good it would be for each weight to change sides, smallest first."""
+    if settings.select == "random":
+        return torch.from_numpy(rng.random(layer.size, dtype=np.float32)).to(dense.device)
+    if settings.select == "gradient":
+        saliency = settings.gamma * gradient(dense, mean)
+        return torch.where(layer.pruned, -saliency, saliency) + lam * dense.square()
+    saliency = layer.saliency(settings.select)
+    return torch.where(layer.pruned, -saliency, saliency)
+
+
+def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> torch.Tensor:
     movable = ~layer.fixed
+    pruned, kept = int((movable & layer.pruned).sum()), int((movable & ~layer.pruned).sum())
+    n = settings.block_variables(layer.size)
+    k = settings.pruned_in(n)
+    if settings.k is None:
+        k, n = min(k, pruned), min(k, pruned) + min(n - k, kept)
     while True:
         free = movable & ~layer.tabu.active
         enough = (
@@ -216,4 +300,5 @@ def _select(layer: PrunedLayer, cost: torch.Tensor, n: int, k: int) -> torch.Ten
         )
         # A side that ran dry takes back what was tabu longest.
         if enough or not layer.tabu.release():
-            return select_block(cost, layer.pruned, free, n, k, layer.name)
+            group = layer.groups(settings.select_group)
+            return select_block(change, layer.pruned, free, n, k, group=group, layer=layer.name)

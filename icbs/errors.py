@@ -10,6 +10,7 @@
     ├── DensityError      a density or mask that cannot be
     ├── SettingError      (ValueError) any other setting that is unknown or out of range
     ├── MemoryLimitError  (MemoryError) a batch that does not fit into memory
+    ├── CheckpointError   a checkpoint that is damaged or of another run
     └── OutputError       a folder or file that cannot be written
 
 Each message names the argument, its value and the remedy.
@@ -54,6 +55,10 @@ class SettingError(IcbsError, ValueError):
 
 class MemoryLimitError(IcbsError, MemoryError):
     """A batch that does not fit into memory."""
+
+
+class CheckpointError(IcbsError):
+    """A checkpoint that is damaged, or of another model, run or schema."""
 
 
 class OutputError(IcbsError):

@@ -57,6 +57,20 @@ class LayerGradients:
         product = self._d.flatten(0, 1).T @ self._a.flatten(0, 1)
         return product.reshape(-1) / len(self._a)
 
+    @cached_property
+    def curvature(self) -> torch.Tensor:
+        """Diagonal of the position Fisher in Kronecker form, shape (out * in,).
+
+        ``(1/B sum_s L_s sum_t d[s,t,o]^2) * mean a[s,t,i]^2``, the mean over positions that reach
+        the loss (Martens and Grosse 2015, arXiv 1503.05671, equation 1, diagonal only).
+        """
+        a, d = self._a.flatten(0, 1), self._d.square()
+        weights = self._lengths.to(d) / len(d)
+        outputs = (d * weights[:, None, None]).sum((0, 1))
+        reached = (d.sum(2) > 0).flatten().to(a)
+        inputs = reached @ a.square() / reached.sum().clamp(min=1)
+        return torch.outer(outputs, inputs).reshape(-1)
+
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """Per-sample gradients ``sum_t d[s,t,o] a[s,t,i]`` at some weights.
 

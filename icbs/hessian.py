@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from icbs.capture import Forward, frozen, memory_remedy
-from icbs.errors import ModelError
+from icbs.capture import Forward, frozen
+from icbs.errors import ModelError, memory_remedy
 from icbs.losses import differentiable_losses
 from icbs.models import stored_positions
 
@@ -38,7 +38,7 @@ def block_hessian(forward: Forward, layer: nn.Module, indices: torch.Tensor) -> 
     weight = layer.get_parameter("weight")
     places = stored_positions(layer, indices)
     # The fused attention kernels have no second derivative.
-    with frozen(forward.model), memory_remedy(forward.batch), sdpa_kernel(SDPBackend.MATH):
+    with frozen(forward.model), memory_remedy(*forward.batch.memory), sdpa_kernel(SDPBackend.MATH):
         weight.requires_grad_(True)
         try:
             loss = differentiable_losses(forward.logits(), forward.batch.targets).mean()

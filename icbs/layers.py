@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from icbs import scores
-from icbs.capture import Forward, capture, input_norms
+from icbs.capture import Forward, LayerCapture, capture, input_norms
 from icbs.errors import ModelError
 from icbs.gradients import LayerGradients
-from icbs.masks import Tabu, fixed_weights, mask_at_density
+from icbs.masks import Group, Tabu, fixed_weights, mask_at_density
 from icbs.models import layer_weight
 from icbs.samples import Samples
-from icbs.settings import Settings
+from icbs.settings import Saliency, Settings
+
+# Batches that the norms of Wanda's saliency come from: they settle long before gradients do.
+_BATCHES = 2
 
 
 class PrunedLayer:
@@ -26,11 +29,19 @@ class PrunedLayer:
         dense: the trained weight, shape (out * in,).
         pruned: True where the weight is 0 now, shape (out * in,).
         fixed: True where no block may go, shape (out * in,).
+        touched: True where a weight was in a block, shape (out * in,).
         tabu: weights of recent blocks.
+        norms: norm of each input over the calibration data, shape (in,); None unless Wanda's
+            saliency is used.
     """
 
     def __init__(
-        self, name: str, layer: nn.Module, saliency: torch.Tensor, settings: Settings
+        self,
+        name: str,
+        layer: nn.Module,
+        saliency: torch.Tensor,
+        settings: Settings,
+        norms: torch.Tensor | None = None,
     ) -> None:
         self.name = name
         self.weight = layer_weight(layer)
@@ -38,10 +49,12 @@ class PrunedLayer:
         if not torch.isfinite(dense).all():
             raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
         self.dense = dense
+        self.norms = norms
         kept = mask_at_density(saliency, settings.density, settings.group)
         fixed = fixed_weights(saliency, kept, settings.fixed_kept, settings.fixed_pruned)
         self.pruned = ~kept.reshape(-1)
         self.fixed = fixed.reshape(-1)
+        self.touched = torch.zeros_like(self.fixed)
         self.count = int(self.pruned.sum())
         capacity = int(settings.tabu * int((~self.fixed).sum()))
         self.tabu = Tabu(len(dense), capacity, dense.device)
@@ -51,6 +64,25 @@ class PrunedLayer:
     def size(self) -> int:
         """Number of weights."""
         return len(self.dense)
+
+    def saliency(self, kind: Saliency) -> torch.Tensor:
+        """Magnitude or Wanda's saliency of the trained weights, shape (out * in,)."""
+        weight = self.dense.view(self.weight.shape).float()
+        if kind == "magnitude":
+            return scores.magnitude(weight).reshape(-1)
+        assert kind == "wanda"
+        assert self.norms is not None
+        return scores.wanda(weight, self.norms).reshape(-1)
+
+    def groups(self, group: Group) -> torch.Tensor | None:
+        """Output or input of each weight, shape (out * in,); None for the whole layer."""
+        if group == "layer":
+            return None
+        positions = torch.arange(self.size, device=self.dense.device)
+        width = self.weight.shape[1]
+        if group == "input":
+            return positions % width
+        return torch.div(positions, width, rounding_mode="floor")
 
     def write(self) -> None:
         """Puts the masked weights into the model."""
@@ -88,34 +120,42 @@ def prune_layers(
         layers: chosen layers by name.
         samples: calibration data.
         settings: density, saliency and what stays fixed.
+
+    Raises:
+        ModelError: weights or a loss that are not finite.
     """
-    saliency = _saliency(model, layers, samples, settings)
+    norms: dict[str, torch.Tensor] = {}
+    if "wanda" in (settings.init, settings.select):
+        norms = input_norms(model, layers, samples[: _BATCHES * settings.batch_size])
+    saliency = _saliency(model, layers, samples, settings, norms)
     return {
-        name: PrunedLayer(name, layer, saliency.pop(name), settings)
+        name: PrunedLayer(name, layer, saliency(name), settings, norms.get(name))
         for name, layer in layers.items()
     }
 
 
 def _saliency(
-    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, settings: Settings
-) -> dict[str, torch.Tensor]:
-    weights = {name: layer_weight(layer).float() for name, layer in layers.items()}
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    samples: Samples,
+    settings: Settings,
+    norms: Mapping[str, torch.Tensor],
+) -> Callable[[str], torch.Tensor]:
+    def weight(name: str) -> torch.Tensor:
+        return layer_weight(layers[name]).float()
+
     if settings.init == "magnitude":
-        return {name: scores.magnitude(w) for name, w in weights.items()}
+        return lambda name: scores.magnitude(weight(name))
     if settings.init == "random":
         generator = torch.Generator().manual_seed(settings.seed)
-        return {name: scores.random(w, generator) for name, w in weights.items()}
+        return lambda name: scores.random(weight(name), generator)
     if settings.init == "wanda":
-        norms = input_norms(model, layers, samples)
-        return {name: scores.wanda(w, norms[name]) for name, w in weights.items()}
+        return lambda name: scores.wanda(weight(name), norms[name])
     found: dict[str, torch.Tensor] = {}
-    batch = samples[: settings.batch_size]
-    capture(
-        Forward(model, layers, batch),
-        layers,
-        lambda name, seen: found.__setitem__(
-            name,
-            scores.gradient(weights[name], LayerGradients(seen).mean.view_as(weights[name])),
-        ),
-    )
-    return found
+
+    def keep(name: str, seen: LayerCapture) -> None:
+        mean = LayerGradients(seen).mean
+        found[name] = scores.gradient(weight(name), mean.view_as(weight(name)))
+
+    capture(Forward(model, layers, samples[: settings.batch_size]), layers, keep)
+    return found.pop

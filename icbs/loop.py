@@ -1,15 +1,18 @@
 """The pruning loop: capture -> select -> build -> solve -> apply, block descent on masks.
 
 One backward pass serves a block in every chosen layer. Layers solved from the same pass all claim
-the same gain, so a step can overshoot although every block improved; the gate measures the loss on
-held-out calibration data and takes fewer swaps, or none, if it rose.
+the same gain, so a step can overshoot although every block improved. Three things hold it: what a
+block changes is carried into the blocks after it, the gate measures the loss on held-out
+calibration data and takes fewer swaps, or none, if it rose, and the ridge grows or shrinks with the
+ratio of measured to predicted change (a trust region in Levenberg and Marquardt's form).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,83 +20,36 @@ import torch
 
 from icbs.blocks import cut_block
 from icbs.capture import Forward, LayerCapture, capture
+from icbs.checkpoint import Checkpoint, LayerState, fingerprint
 from icbs.errors import DataError
 from icbs.gradients import LayerGradients
+from icbs.hessian import block_hessian
 from icbs.layers import PrunedLayer, prune_layers
-from icbs.models import LoadedModel, prunable_layers
+from icbs.models import LoadedModel, layer_weight, prunable_layers
 from icbs.moves import Move, best_move
 from icbs.progress import stage
+from icbs.records import STAGES, LayerStep, StepRecord
 from icbs.samples import Samples
+from icbs.schedule import choose_layers
 from icbs.settings import Settings
 from solvers import Budget, make
 from solvers.base import CardinalitySampler
 from solvers.problem import CardinalityProblem
 
-STAGES = ("capture", "select", "build", "solve", "apply", "measure")
 # Shares of a step's swaps that the gate tries in turn before it gives the step up.
-_SHARES = (1.0, 0.5, 0.25)
-
-
-@dataclass(frozen=True)
-class LayerStep:
-    """What one step did in one layer.
-
-    Attributes:
-        layer: its name.
-        n: variables of the block.
-        k: of them pruned.
-        predicted: change of the loss that the block's model predicts for the swaps taken.
-        swaps: weights revived (as many were pruned).
-    """
-
-    layer: str
-    n: int
-    k: int
-    predicted: float
-    swaps: int
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one step did.
-
-    Attributes:
-        step: 1 for the first.
-        layers: one entry for each chosen layer.
-        seconds: wall time by stage, keys `STAGES`.
-        loss_before: loss on the step's calibration batch before, nats per token.
-        loss_after: the same after.
-        heldout_before: loss on the held-out batch before; None without one.
-        heldout_after: the same after.
-        share: part of the solvers' swaps that the gate let through; 0 if the step was undone.
-        lam: ridge that was used.
-    """
-
-    step: int
-    layers: tuple[LayerStep, ...]
-    seconds: Mapping[str, float]
-    loss_before: float
-    loss_after: float
-    heldout_before: float | None
-    heldout_after: float | None
-    share: float
-    lam: float
-
-    @property
-    def predicted(self) -> float:
-        """Sum of the predicted loss changes over the layers."""
-        return sum(layer.predicted for layer in self.layers)
-
-    @property
-    def swaps(self) -> int:
-        """Weights revived in all layers."""
-        return sum(layer.swaps for layer in self.layers)
+_SHARES = (1.0, 0.4, 0.15)
+# A step whose measured gain is this part of the predicted one or more may be followed by a longer.
+_TRUSTED = 0.4
+# Factor on the ridge after a step that was cut, and after one that could be trusted.
+_SHORTER, _LONGER = 2.0, 1 / 1.5
+# The ridge never falls below this part of what the settings say.
+_LOWEST_RIDGE = 1 / 64
 
 
 class Pruner:
     """Prunes the linear layers of a model and improves the mask step by step.
 
-    Call `initialise` once, then `step` as often as you like.
+    `run` takes as many steps as it is told; `step` takes one.
 
     Args:
         loaded: the model; its weights are changed in place.
@@ -104,12 +60,14 @@ class Pruner:
         heldout: samples that no step learns from; None means no gate.
         gate: undo, or take only a part of, a step that raises the held-out loss.
         on_block: called with every problem that is built, before it is solved.
+        on_step: called with every record.
         progress: show what goes on.
-        **settings: fields of `icbs.settings.Settings`: density, block_size, fisher, gamma, lam, ...
+        **settings: fields of `icbs.settings.Settings`: density, block_size, fisher, damping, ...
 
     Raises:
         LayerError: no layer matches, or one is smaller than the block.
         DensityError: a density, k or fraction that cannot be.
+        SettingError: any other setting that cannot be.
         DataError: fewer calibration samples than one batch, or samples the model cannot take.
         UnknownSolverError: a name that the registry does not have.
     """
@@ -125,6 +83,7 @@ class Pruner:
         heldout: Samples | None = None,
         gate: bool = True,
         on_block: Callable[[CardinalityProblem], None] | None = None,
+        on_step: Callable[[StepRecord], None] | None = None,
         progress: bool = True,
         **settings: Any,
     ) -> None:
@@ -134,22 +93,25 @@ class Pruner:
         self.solver = make(solver) if isinstance(solver, str) else solver
         self.budget = budget
         self.on_block = on_block
+        self.on_step = on_step
         self.progress = progress
         self.layers: dict[str, PrunedLayer] = {}
         self.steps: list[StepRecord] = []
         self._gate = gate and heldout is not None
-        self._lam = self.settings.lam
+        self._ridge = 1.0
+        # mean gradient and how many batches are in it, by layer
+        self._means: dict[str, tuple[torch.Tensor, int]] = {}
         size = self.settings.batch_size
         if len(calibration) < size:
             raise DataError(
                 f"calibration has {len(calibration)} samples, expected at least "
                 f"batch_size={size}: ask for more samples or lower batch_size"
             )
-        self.calibration = calibration
-        whole = calibration[: len(calibration) // size * size].split(size)
-        self._batches = [Forward(loaded.model, self.modules, batch) for batch in whole]
+        self.calibration, self.heldout = calibration, heldout
+        self._batches = calibration[: len(calibration) // size * size].split(size)
         held = () if heldout is None else heldout.split(size)
-        self._heldout = [Forward(loaded.model, self.modules, batch) for batch in held]
+        # Kept, because the part before the chosen layers need not run again.
+        self._forwards = [Forward(loaded.model, self.modules, batch) for batch in held]
         self._heldout_loss: float | None = None
 
     @property
@@ -157,6 +119,17 @@ class Pruner:
         """Kept fraction of the weights of all chosen layers."""
         kept = sum(layer.size - layer.count for layer in self.layers.values())
         return kept / sum(layer.size for layer in self.layers.values())
+
+    @property
+    def touched(self) -> float:
+        """Share of the weights of all chosen layers that were ever in a block."""
+        total = sum(int(layer.touched.sum()) for layer in self.layers.values())
+        return total / sum(layer.size for layer in self.layers.values())
+
+    @property
+    def masks(self) -> dict[str, torch.Tensor]:
+        """True where a weight is kept, shape (out, in), by layer."""
+        return {name: ~layer.pruned.view(layer.weight.shape) for name, layer in self.layers.items()}
 
     def initialise(self) -> None:
         """Prunes every chosen layer to the density by the first mask's saliency."""
@@ -172,6 +145,45 @@ class Pruner:
         for layer in self.layers.values():
             layer.restore()
 
+    def run(
+        self,
+        steps: int,
+        *,
+        time_limit: float | None = None,
+        checkpoint: Path | None = None,
+    ) -> Sequence[StepRecord]:
+        """Steps until there are as many as asked for, those of a resumed run included.
+
+        Args:
+            steps: number of steps in all.
+            time_limit: seconds; no step is begun that would likely end later, judged by the longest
+                so far.
+            checkpoint: file that holds the state after each step, written so that a crash leaves
+                the last or the new one. If it is there, the run goes on from it, bit for bit as if
+                it had never stopped.
+
+        Returns:
+            All records.
+
+        Raises:
+            CheckpointError: the checkpoint is of another model, run or schema.
+        """
+        start = time.perf_counter()
+        if checkpoint is not None and checkpoint.exists():
+            self.resume(checkpoint)
+        elif not self.layers:
+            self.initialise()
+        longest = 0.0
+        while len(self.steps) < steps:
+            begun = time.perf_counter()
+            if time_limit is not None and begun - start + longest > time_limit:
+                break
+            self.step()
+            if checkpoint is not None:
+                self.checkpoint().save(checkpoint)
+            longest = max(longest, time.perf_counter() - begun)
+        return tuple(self.steps)
+
     def step(self) -> StepRecord:
         """One block in every chosen layer from one backward pass.
 
@@ -183,23 +195,20 @@ class Pruner:
             self.initialise()
         number = len(self.steps) + 1
         clock = _Clock()
+        chosen = choose_layers(self.layers, self.settings, self.steps)
         batch = self._batches[(number - 1) % len(self._batches)]
-        moves: list[Move] = []
-        title = f"Step {number}: {len(self.modules)} blocks of {self.settings.block_size}"
-        with stage(title, len(self.modules), show=self.progress) as update:
-
-            def solve(name: str, seen: LayerCapture) -> None:
-                clock.lap("capture")
-                moves.append(self._solve(number, self.layers[name], seen, clock))
-                update(len(moves))
-
-            losses, _ = capture(batch, self.modules, solve)
-            clock.lap("capture")
+        forward = Forward(self.loaded.model, {name: self.modules[name] for name in chosen}, batch)
+        title = f"Step {number}: {len(chosen)} blocks"
+        with stage(title, len(chosen), show=self.progress) as update:
+            losses, moves = self._solve_all(number, forward, chosen, clock, update)
             for move in moves:
                 move.retire()
+            predicted = sum(move.predicted(1.0) for move in moves)
             share, heldout_after = self._apply(moves, clock)
-            loss_after = float(batch.losses().mean())
-            clock.lap("measure")
+            loss_after = None
+            if heldout_after is None:
+                loss_after = float(forward.losses().mean())
+                clock.lap("measure")
         record = StepRecord(
             step=number,
             layers=tuple(
@@ -212,36 +221,136 @@ class Pruner:
             heldout_before=self._heldout_loss,
             heldout_after=heldout_after,
             share=share,
-            lam=self._lam,
+            ridge=self._ridge,
+            density=self.density,
+            touched=self.touched,
         )
-        self._adapt(share)
+        self._adapt(record, predicted)
         self._heldout_loss = heldout_after
         self.steps.append(record)
+        if self.on_step is not None:
+            self.on_step(record)
         return record
 
-    def _solve(self, number: int, layer: PrunedLayer, seen: LayerCapture, clock: _Clock) -> Move:
-        position = list(self.layers).index(layer.name)
-        rng = np.random.default_rng([self.settings.seed, number, position])
-        meta = {
-            "model": self.loaded.name,
-            "revision": self.loaded.revision,
-            "note": self.loaded.note,
-            "step": number,
-        }
+    def _solve_all(
+        self,
+        number: int,
+        forward: Forward,
+        chosen: Sequence[str],
+        clock: _Clock,
+        update: Callable[[float], None],
+    ) -> tuple[torch.Tensor, list[Move]]:
+        """Blocks of all chosen layers, the last layer first."""
+        moves: list[Move] = []
+        earlier: dict[int, Any] = {}
+        modules = {name: self.modules[name] for name in chosen}
+
+        def solve(name: str, seen: LayerCapture) -> None:
+            clock.lap("capture")
+            moves.append(self._solve(number, self.layers[name], seen, forward, earlier, clock))
+            update(len(moves))
+
+        if self.settings.fisher != "exact":
+            losses, _ = capture(forward, modules, solve)
+        else:
+            # The Hessian runs the model itself, so it has to wait for the pass to end.
+            losses, captures = capture(forward, modules)
+            for name in reversed(chosen):
+                solve(name, captures.pop(name))
+        clock.lap("capture")
+        return losses, moves
+
+    def _solve(
+        self,
+        number: int,
+        layer: PrunedLayer,
+        seen: LayerCapture,
+        forward: Forward,
+        earlier: dict[int, Any],
+        clock: _Clock,
+    ) -> Move:
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, number, list(self.layers).index(layer.name)])
+        gradients = LayerGradients(seen)
         problem = cut_block(
             layer,
-            LayerGradients(seen),
-            self.settings,
+            gradients,
+            settings,
             rng,
-            lam=self._lam,
-            meta=meta,
+            sketch=np.random.default_rng([settings.seed, number]),
+            mean=self._mean(layer.name, gradients),
+            hessian=lambda at: block_hessian(forward, self.modules[layer.name], at),
+            ridge=self._ridge,
+            earlier=earlier if settings.carry else None,
+            meta={
+                "model": self.loaded.name,
+                "revision": self.loaded.revision,
+                "note": self.loaded.note,
+                "step": number,
+            },
             on_stage=clock.lap,
         )
         if self.on_block is not None:
             self.on_block(problem)
         move = best_move(problem, layer, self.solver, self.budget, seed=int(rng.integers(2**31)))
+        if settings.carry and problem.factor is not None:
+            earlier[problem.rank] = earlier.get(problem.rank, 0.0) + move.rows()
         clock.lap("solve")
         return move
+
+    def _mean(self, name: str, gradients: LayerGradients) -> torch.Tensor:
+        """The gradient averaged over the steps, older ones weighing less."""
+        beta = self.settings.momentum
+        if not beta:
+            return gradients.mean
+        old, visits = self._means.get(name, (gradients.mean, 0))
+        weight = (1 - beta) / (1 - beta ** (visits + 1))
+        mean = torch.lerp(old.to(gradients.mean), gradients.mean, weight)
+        # Half the memory; the rounding is far below the gradient's own noise.
+        self._means[name] = mean.to(torch.bfloat16), visits + 1
+        return mean
+
+    def checkpoint(self) -> Checkpoint:
+        """All that a run needs to go on."""
+        return Checkpoint(
+            identity=self._identity(),
+            steps=tuple(self.steps),
+            ridge=self._ridge,
+            heldout_loss=self._heldout_loss,
+            layers={name: LayerState.of(layer) for name, layer in self.layers.items()},
+            means=dict(self._means),
+        )
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another model, run or schema.
+        """
+        state = Checkpoint.load(path)
+        state.check(self._identity(), path)
+        # The first masks give back what the checkpoint leaves out: saliency and fixed weights.
+        self.initialise()
+        for name, layer in self.layers.items():
+            state.layers[name].put(layer)
+        self.steps = list(state.steps)
+        self._ridge, self._heldout_loss = state.ridge, state.heldout_loss
+        self._means = dict(state.means)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the run that goes on from it."""
+        solver = self.solver
+        return {
+            "model": self.loaded.name,
+            "revision": self.loaded.revision,
+            "layers": {name: list(layer_weight(m).shape) for name, m in self.modules.items()},
+            "solver": getattr(solver, "name", type(solver).__name__),
+            "budget": None if self.budget is None else asdict(self.budget),
+            "gate": self._gate,
+            "calibration": fingerprint(self.calibration),
+            "heldout": None if self.heldout is None else fingerprint(self.heldout),
+            "settings": asdict(self.settings),
+        }
 
     def _apply(self, moves: list[Move], clock: _Clock) -> tuple[float, float | None]:
         """Takes the largest share of the swaps that does not raise the held-out loss."""
@@ -260,17 +369,19 @@ class Pruner:
             clock.lap("apply")
         return 0.0, before
 
-    def _adapt(self, share: float) -> None:
-        """A larger ridge makes shorter steps: raised after a cut step, lowered after a full one."""
-        if share < 1:
-            self._lam = max(2 * self._lam, 1e-4)
-        else:
-            self._lam = max(self._lam / 2, self.settings.lam)
+    def _adapt(self, record: StepRecord, predicted: float) -> None:
+        """A larger ridge makes shorter steps."""
+        if not self._gate or record.measured is None:
+            return
+        if record.share < 1:
+            self._ridge *= _SHORTER
+        elif record.measured <= _TRUSTED * predicted:
+            self._ridge = max(self._ridge * _LONGER, _LOWEST_RIDGE)
 
     def _measure_heldout(self) -> float | None:
-        if not self._heldout:
+        if not self._forwards:
             return None
-        return float(torch.cat([forward.losses() for forward in self._heldout]).mean())
+        return float(torch.cat([forward.losses() for forward in self._forwards]).double().mean())
 
 
 class _Clock:

@@ -111,6 +111,10 @@ class Tabu:
         while self._count > self.capacity and self.release():
             pass
 
+    def blocks(self) -> tuple[torch.Tensor, ...]:
+        """Positions of each tabu block, the oldest first."""
+        return tuple(self._blocks)
+
     def release(self) -> bool:
         """Releases the oldest block; False if there is none."""
         if not self._blocks:

@@ -67,10 +67,20 @@ class Move:
         self.layer.swap(pruned, revived)
         self._applied = None
 
+    def rows(self) -> NDArray[np.float64]:
+        """Change of the factor's rows by the whole move, ``J delta``, shape (r,), loss units."""
+        assert self._problem.factor is not None
+        step = np.zeros(self._problem.n)
+        step[self._revived], step[self._pruned] = 1, -1
+        change: NDArray[np.float64] = self._problem.factor @ step * np.sqrt(self._problem.scale)
+        return change
+
     def retire(self) -> None:
-        """Makes the block's weights tabu."""
+        """Counts the block's weights as tried and makes them tabu."""
         assert self._problem.indices is not None
-        self.layer.tabu.add(torch.tensor(self._problem.indices, device=self.layer.dense.device))
+        positions = torch.tensor(self._problem.indices, device=self.layer.dense.device)
+        self.layer.touched[positions] = True
+        self.layer.tabu.add(positions)
 
 
 def best_move(

@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from icbs.errors import DensityError, LayerError, SettingError
-from icbs.gradients import Fisher
 from icbs.masks import Group, checked_density
 
-Init = Literal["wanda", "magnitude", "gradient", "random"]
+Saliency = Literal["wanda", "magnitude", "gradient", "random"]
+Curvature = Literal["sequence", "position", "exact"]
+Schedule = Literal["uniform", "size", "gain"]
+
+_CHOICES = {
+    "fisher": Curvature,
+    "init": Saliency,
+    "group": Group,
+    "select": Saliency,
+    "select_group": Group,
+    "schedule": Schedule,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,39 +28,61 @@ class Settings:
 
     Attributes:
         density: fraction of weights to keep in every chosen layer, above 0 and below 1.
-        block_size: variables of a layer's block, ``n``.
+        block_size: variables of a layer's block, ``n``; below 1, as a share of the layer's weights.
+            A layer with fewer free weights gets a smaller block.
         k: pruned weights in a block; None takes ``round((1 - density) * n)``.
-        fisher: curvature, ``sequence`` or ``position``.
+        fisher: curvature: ``sequence`` or ``position`` (see `icbs.gradients`), or ``exact``, the
+            true Hessian (see `icbs.hessian`).
         rank: rows of the position Fisher's sketch; None keeps every position.
         gamma: multiplier of the first-order part.
-        lam: ridge on the size of a step.
+        damping: ridge on each weight's step relative to its own curvature, the diagonal of the
+            position Fisher in Kronecker form (Marquardt 1963).
+        lam: ridge on the size of a step, the same for every weight.
+        momentum: share of the past steps in the mean gradient, from 0 to below 1.
         init: saliency of the first mask; also ranks the fixed weights.
         group: within what the weights compete for the first mask: layer, output or input.
+        select: what ranks the weights for a block; ``gradient`` takes those whose change promises
+            most.
+        select_group: a block takes its weights from the whole layer, or evenly from each output or
+            input.
+        schedule: which layers get a block when `layers_per_step` is less than all of them:
+            ``uniform`` and ``size`` (weights' logarithm) draw at random, ``gain`` takes those whose
+            last block promised most.
+        layers_per_step: blocks from one backward pass; None means one in every layer.
+        carry: what the blocks solved earlier in the same backward pass changed is part of the
+            later ones' problems, so that they do not all claim the same gain.
         tabu: fraction of the free weights that may be tabu at once.
         fixed_kept: fraction of the kept weights, the most salient, that never move.
         fixed_pruned: fraction of the pruned weights, the least salient, that never move.
-        batch_size: calibration windows in one backward pass.
+        batch_size: calibration samples in one backward pass.
         seed: of everything random.
     """
 
     density: float = 0.5
-    block_size: int = 2048
+    block_size: float = 0.02
     k: int | None = None
-    fisher: Fisher = "sequence"
+    fisher: Curvature = "sequence"
     rank: int | None = 256
-    gamma: float = 0.75
-    lam: float = 0.004
-    init: Init = "wanda"
+    gamma: float = 1.0
+    damping: float = 1000.0
+    lam: float = 0.0
+    momentum: float = 0.7
+    init: Saliency = "wanda"
     group: Group = "output"
-    tabu: float = 0.4
-    fixed_kept: float = 0.84
-    fixed_pruned: float = 0.7
+    select: Saliency = "gradient"
+    select_group: Group = "layer"
+    schedule: Schedule = "uniform"
+    layers_per_step: int | None = None
+    carry: bool = True
+    tabu: float = 0.0
+    fixed_kept: float = 0.0
+    fixed_pruned: float = 0.0
     batch_size: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
         checked_density(self.density)
-        for name, kinds in (("fisher", Fisher), ("init", Init), ("group", Group)):
+        for name, kinds in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(kinds):
                 options = ", ".join(get_args(kinds))
@@ -59,21 +91,37 @@ class Settings:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise DensityError(f"{name} is {value}, expected a fraction from 0 to 1")
-        for name in ("gamma", "lam"):
+        for name in ("gamma", "lam", "damping"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise SettingError(f"{name} is {value}, expected a number from 0")
-        if self.block_size < 1:
-            raise LayerError(f"block_size is {self.block_size}, expected a whole number from 1")
-        if self.batch_size < 1:
-            raise SettingError(f"batch_size is {self.batch_size}, expected a whole number from 1")
-        if self.rank is not None and self.rank < 1:
-            raise SettingError(f"rank is {self.rank}, expected a whole number from 1 or None")
-        if self.k is not None and not 0 <= self.k <= self.block_size:
-            raise DensityError(
-                f"k is {self.k}, expected the number of pruned weights in a block, "
-                f"0..{self.block_size}"
+        if not 0 <= self.momentum < 1:
+            raise SettingError(f"momentum is {self.momentum}, expected a number from 0 to below 1")
+        size = self.block_size
+        if not (0 < size < 1 or (size >= 1 and size == int(size))):
+            raise LayerError(
+                f"block_size is {size}, expected a whole number from 1 or a share of the layer "
+                "above 0 and below 1"
             )
+        for name in ("batch_size", "rank", "layers_per_step"):
+            value = getattr(self, name)
+            if value is None and name != "batch_size":
+                continue
+            if value < 1:
+                raise SettingError(f"{name} is {value}, expected a whole number from 1")
+        if self.k is not None and (size < 1 or not 0 <= self.k <= size):
+            raise DensityError(
+                f"k is {self.k}, expected the number of pruned weights in a block of a fixed size, "
+                f"0..{size if size >= 1 else 'block_size'}"
+            )
+
+    def block_variables(self, weights: int) -> int:
+        """Variables of a block in a layer of so many weights, if all of them are free."""
+        return (
+            max(1, round(self.block_size * weights))
+            if self.block_size < 1
+            else int(self.block_size)
+        )
 
     def pruned_in(self, n: int) -> int:
         """Pruned weights in a block of n variables."""

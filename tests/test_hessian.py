@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from icbs.capture import Forward, capture
@@ -8,13 +7,21 @@ from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.losses import differentiable_losses, sample_losses
 from icbs.models import layer_weight, prunable_layers
-from icbs.samples import Samples, next_token
-from tests.icbs_fixtures import tiny_llama, tiny_samples, tiny_tokens
+from icbs.samples import next_token
+from tests.icbs_fixtures import tiny_llama, tiny_samples
 
 
 def gpt2():
     torch.manual_seed(3)
-    config = GPT2Config(vocab_size=61, bos_token_id=1, eos_token_id=1, n_positions=32, n_embd=12, n_layer=2, n_head=2)
+    config = GPT2Config(
+        vocab_size=61,
+        bos_token_id=1,
+        eos_token_id=1,
+        n_positions=32,
+        n_embd=12,
+        n_layer=2,
+        n_head=2,
+    )
     return GPT2LMHeadModel(config).eval()
 
 

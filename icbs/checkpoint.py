@@ -1,0 +1,229 @@
+"""The state of a pruning run in one file, written so that a crash leaves the old or the new one.
+
+A safetensors file: masks as bits, tabu blocks, mean gradients; the rest is JSON in its header. No
+pickle anywhere.
+
+Schema history: 1, first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from icbs.errors import CheckpointError, OutputError
+from icbs.layers import PrunedLayer
+from icbs.records import StepRecord
+from icbs.samples import Samples
+
+SCHEMA = 1
+_KIND = "icbs-pruning-run"
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """Mask, tried weights and tabu blocks of one layer.
+
+    Attributes:
+        pruned: True where the weight is 0, shape (out * in,).
+        touched: True where a weight was in a block, shape (out * in,).
+        tabu: flat positions of each tabu block, the oldest first.
+    """
+
+    pruned: torch.Tensor
+    touched: torch.Tensor
+    tabu: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, layer: PrunedLayer) -> LayerState:
+        """The state of a layer now."""
+        return cls(layer.pruned.cpu(), layer.touched.cpu(), tuple(layer.tabu.blocks()))
+
+    def put(self, layer: PrunedLayer) -> None:
+        """Puts the state into the layer and its mask into the model."""
+        device = layer.dense.device
+        layer.pruned = self.pruned.to(device)
+        layer.touched = self.touched.to(device)
+        layer.count = int(self.pruned.sum())
+        for block in self.tabu:
+            layer.tabu.add(block.to(device))
+        layer.write()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on.
+
+    Attributes:
+        identity: what the run that goes on must have in common, JSON values.
+        steps: records so far.
+        ridge: factor on the ridges of the next step.
+        heldout_loss: loss on the held-out samples now; None without any.
+        layers: by name.
+        means: mean gradient and the number of batches in it, by layer.
+    """
+
+    identity: Mapping[str, Any]
+    steps: tuple[StepRecord, ...]
+    ridge: float
+    heldout_loss: float | None
+    layers: Mapping[str, LayerState]
+    means: Mapping[str, tuple[torch.Tensor, int]]
+
+    def save(self, path: Path) -> None:
+        """Writes the file; what was there stays until the new one is whole and on the disk.
+
+        Raises:
+            OutputError: the disk is full or the folder cannot be written.
+        """
+        header = {
+            "schema": SCHEMA,
+            "identity": dict(self.identity),
+            "steps": [record.to_json() for record in self.steps],
+            "ridge": self.ridge,
+            "heldout_loss": self.heldout_loss,
+            "batches": {name: count for name, (_, count) in self.means.items()},
+        }
+        tensors: dict[str, torch.Tensor] = {}
+        for name, state in self.layers.items():
+            tensors[f"{name}/pruned"] = _packed(state.pruned)
+            tensors[f"{name}/touched"] = _packed(state.touched)
+            if state.tabu:
+                tensors[f"{name}/tabu"] = torch.cat(state.tabu).cpu()
+                tensors[f"{name}/tabu_sizes"] = torch.tensor([len(block) for block in state.tabu])
+        for name, (mean, _) in self.means.items():
+            tensors[f"{name}/mean"] = mean.cpu().contiguous()
+        write_tensors(path, tensors, {"kind": _KIND, "state": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Reads a file that `save` wrote.
+
+        Raises:
+            CheckpointError: it is damaged, something else, or of another schema.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("kind") != _KIND:
+                    raise CheckpointError(f"{path} is no checkpoint of a pruning run")
+                header = json.loads(metadata["state"])
+                if header.get("schema") != SCHEMA:
+                    raise CheckpointError(
+                        f"{path} has schema {header.get('schema')!r}, this version reads {SCHEMA}: "
+                        "go on with the version that wrote it, or start anew in another folder"
+                    )
+                shapes = header["identity"]["layers"]
+                layers = {name: _state(file, name, shape) for name, shape in shapes.items()}
+                means = {
+                    name: (file.get_tensor(f"{name}/mean"), int(count))
+                    for name, count in header["batches"].items()
+                }
+            return cls(
+                identity=header["identity"],
+                steps=tuple(StepRecord.from_json(step) for step in header["steps"]),
+                ridge=float(header["ridge"]),
+                heldout_loss=header["heldout_loss"],
+                layers=layers,
+                means=means,
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not "
+                "written by this program; remove it to start anew"
+            ) from error
+
+    def check(self, identity: Mapping[str, Any], path: Path) -> None:
+        """Refuses a run that this is not the checkpoint of.
+
+        Raises:
+            CheckpointError: saying everything that differs.
+        """
+        here = json.loads(json.dumps(identity))
+        differing = [
+            f"{name} was {old!r}, is {new!r}"
+            for name, old, new in _differences(dict(self.identity), here)
+        ]
+        if differing:
+            raise CheckpointError(
+                f"{path} is of another run: {'; '.join(differing)}. Go on with the same, or start "
+                "anew in another folder"
+            )
+
+
+def fingerprint(samples: Samples) -> str:
+    """Hash of the samples' contents."""
+    digest = hashlib.sha256()
+    for tensor in (samples.inputs, samples.targets, samples.mask):
+        if tensor is not None:
+            digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file in one atomic step.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        save_file(dict(tensors), partial, dict(metadata))
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written ({error}): make room or choose another folder; the last "
+            "checkpoint, if there was one, is as it was"
+        ) from error
+
+
+def pack_mask(mask: torch.Tensor) -> torch.Tensor:
+    """A mask as bits, eight to a byte, the first in the highest."""
+    return _packed(mask.reshape(-1))
+
+
+def _packed(mask: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.packbits(mask.cpu().numpy()))
+
+
+def _unpacked(bits: torch.Tensor, size: int) -> torch.Tensor:
+    if bits.dtype != torch.uint8 or len(bits) != (size + 7) // 8:
+        raise ValueError(f"a mask of {size} weights has {len(bits)} bytes")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).astype(np.bool_))
+
+
+def _state(file: Any, name: str, shape: list[int]) -> LayerState:
+    size = int(np.prod(shape))
+    tabu: tuple[torch.Tensor, ...] = ()
+    if f"{name}/tabu" in set(file.keys()):
+        sizes = file.get_tensor(f"{name}/tabu_sizes").tolist()
+        tabu = tuple(file.get_tensor(f"{name}/tabu").split(sizes))
+    pruned = _unpacked(file.get_tensor(f"{name}/pruned"), size)
+    touched = _unpacked(file.get_tensor(f"{name}/touched"), size)
+    return LayerState(pruned, touched, tabu)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield name, old, new
+        return
+    for key in {**old, **new}:
+        inner = key if not name or name == "settings" else f"{name} {key}"
+        yield from _differences(old.get(key), new.get(key), inner)

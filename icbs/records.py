@@ -1,0 +1,102 @@
+"""What a pruning run writes down: one record a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Stages of a step, in order; their seconds add up to the step's wall time.
+STAGES = ("capture", "select", "build", "solve", "apply", "measure")
+
+
+@dataclass(frozen=True)
+class LayerStep:
+    """What one step did in one layer.
+
+    Attributes:
+        layer: its name.
+        n: variables of the block.
+        k: of them pruned.
+        predicted: change of the loss that the block's model predicts for the swaps taken.
+        swaps: weights revived (as many were pruned).
+    """
+
+    layer: str
+    n: int
+    k: int
+    predicted: float
+    swaps: int
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did.
+
+    Attributes:
+        step: 1 for the first.
+        layers: one entry for each chosen layer.
+        seconds: wall time by stage, keys `STAGES`.
+        loss_before: loss on the step's calibration batch before, nats per target.
+        loss_after: the same after; None when it was not measured.
+        heldout_before: loss on the held-out samples before; None without any.
+        heldout_after: the same after.
+        share: part of the solvers' swaps that the gate let through; 0 if the step was undone.
+        ridge: factor on the settings' ridges that was used.
+        density: kept fraction of all chosen layers after the step.
+        touched: share of the weights that were ever in a block.
+    """
+
+    step: int
+    layers: tuple[LayerStep, ...]
+    seconds: Mapping[str, float]
+    loss_before: float
+    loss_after: float | None
+    heldout_before: float | None
+    heldout_after: float | None
+    share: float
+    ridge: float
+    density: float
+    touched: float
+
+    @property
+    def predicted(self) -> float:
+        """Sum of the predicted loss changes over the layers."""
+        return sum(layer.predicted for layer in self.layers)
+
+    @property
+    def measured(self) -> float | None:
+        """Change of the loss on the held-out samples; on the step's own batch without any."""
+        if self.heldout_before is not None and self.heldout_after is not None:
+            return self.heldout_after - self.heldout_before
+        return None if self.loss_after is None else self.loss_after - self.loss_before
+
+    @property
+    def swaps(self) -> int:
+        """Weights revived in all layers."""
+        return sum(layer.swaps for layer in self.layers)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any of the swaps passed the gate."""
+        return self.share > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `from_json` gives the same record back, bit for bit."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StepRecord:
+        """The record that `to_json` was called on."""
+        layers = tuple(LayerStep(**layer) for layer in values["layers"])
+        return cls(**{**values, "layers": layers})
+
+    def __str__(self) -> str:
+        loss = self.loss_before if self.heldout_after is None else self.heldout_after
+        change = "" if self.measured is None else f" ({self.measured:+.4f})"
+        word = "held-out loss" if self.heldout_after is not None else "loss"
+        undone = "" if self.accepted else ", undone by the gate"
+        return (
+            f"step {self.step}: {word} {loss:.4f}{change}, {self.swaps:,} swaps{undone}, "
+            f"ridge x {self.ridge:.3g}, {sum(self.seconds.values()):.1f} s"
+        )
