@@ -291,7 +291,7 @@ def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> tor
     pruned, kept = int((movable & layer.pruned).sum()), int((movable & ~layer.pruned).sum())
     n = settings.block_variables(layer.size)
     k = settings.pruned_in(n)
-    if settings.k is None:
+    if settings.k is None and n <= layer.size:
         k, n = min(k, pruned), min(k, pruned) + min(n - k, kept)
     while True:
         free = movable & ~layer.tabu.active
@@ -299,6 +299,6 @@ def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> tor
             int((free & layer.pruned).sum()) >= k and int((free & ~layer.pruned).sum()) >= n - k
         )
         # A side that ran dry takes back what was tabu longest.
-        if enough or not layer.tabu.release():
+        if enough or n > layer.size or not layer.tabu.release():
             group = layer.groups(settings.select_group)
             return select_block(change, layer.pruned, free, n, k, group=group, layer=layer.name)

@@ -134,35 +134,56 @@ def test_impossible_rows(options):
 def test_selection(seed, n, data):
     rng = np.random.default_rng(seed)
     k = data.draw(st.integers(0, n))
-    cost = torch.from_numpy(rng.normal(size=60))
+    change = torch.from_numpy(rng.normal(size=60))
     pruned = torch.from_numpy(rng.permutation(60) < 30)
     free = torch.from_numpy(rng.permutation(60) < 50)
     sides = (free & pruned).sum(), (free & ~pruned).sum()
     if k > sides[0] or n - k > sides[1]:
         return
-    chosen = select_block(cost, pruned, free, n, k)
+    chosen = select_block(change, pruned, free, n, k)
     assert len(set(chosen.tolist())) == n
     assert free[chosen].all()
     assert int(pruned[chosen].sum()) == k
     rest = free.clone()
     rest[chosen] = False
     if k:
-        left = cost[rest & pruned]
-        assert not len(left) or cost[chosen][pruned[chosen]].min() >= left.max()
+        left = change[rest & pruned]
+        assert not len(left) or change[chosen][pruned[chosen]].max() <= left.min()
     if n > k:
-        left = cost[rest & ~pruned]
-        assert not len(left) or cost[chosen][~pruned[chosen]].max() <= left.min()
+        left = change[rest & ~pruned]
+        assert not len(left) or change[chosen][~pruned[chosen]].max() <= left.min()
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 20), groups=st.integers(1, 6))
+@settings(max_examples=50, deadline=None)
+def test_selection_deals_the_groups_out_evenly(seed, n, groups):
+    rng = np.random.default_rng(seed)
+    change = torch.from_numpy(rng.normal(size=60))
+    group = torch.from_numpy(rng.integers(0, groups, 60))
+    free = torch.from_numpy(rng.permutation(60) < 50)
+    chosen = select_block(change, torch.zeros(60, dtype=torch.bool), free, n, 0, group=group)
+    assert len(set(chosen.tolist())) == n
+    assert free[chosen].all()
+    for g in range(groups):
+        members = (free & (group == g)).nonzero().reshape(-1)
+        taken = chosen[group[chosen] == g]
+        # nobody has two more than a group that still had something to give
+        for other in range(groups):
+            rest = int((free & (group == other)).sum()) - int((group[chosen] == other).sum())
+            assert not rest or len(taken) <= int((group[chosen] == other).sum()) + 1
+        best = members[change[members].argsort()[: len(taken)]]
+        assert set(taken.tolist()) == set(best.tolist())
 
 
 def test_impossible_blocks():
-    cost, pruned = torch.arange(10.0), torch.arange(10) < 5
+    change, pruned = torch.arange(10.0), torch.arange(10) < 5
     free = torch.ones(10, dtype=torch.bool)
     with pytest.raises(LayerError, match=r"block size 11 does not fit layer 'q' with 10 weights"):
-        select_block(cost, pruned, free, 11, 2, "q")
+        select_block(change, pruned, free, 11, 2, layer="q")
     with pytest.raises(DensityError, match="k is 5"):
-        select_block(cost, pruned, free, 4, 5)
+        select_block(change, pruned, free, 4, 5)
     with pytest.raises(LayerError, match="5 free pruned weights"):
-        select_block(cost, pruned, free, 8, 6)
+        select_block(change, pruned, free, 8, 6)
     with pytest.raises(ModelError, match="weight holds NaN"):
         block_problem(np.ones((1, 2)), np.ones(2), np.array([1, np.nan]), np.array([True, False]))
 

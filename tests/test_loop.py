@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -7,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icbs import Pruner
-from icbs.errors import DataError, DensityError, LayerError, ModelError
+from icbs.capture import Forward, capture
+from icbs.errors import DataError, DensityError, LayerError, ModelError, SettingError
 from icbs.evaluate import perplexity
-from icbs.loop import STAGES
+from icbs.gradients import LayerGradients
+from icbs.records import STAGES, StepRecord
 from icbs.samples import next_token
 from solvers.errors import UnknownSolverError
 from tests.icbs_fixtures import BestOfSort, tiny_llama, tiny_loaded, tiny_samples, tiny_tokens
 
 SMALL = {
     "block_size": 40,
+    "damping": 1.0,
     "batch_size": 3,
     "fixed_kept": 0.3,
     "fixed_pruned": 0.3,
@@ -38,7 +42,7 @@ def pruner(loaded=None, **options):
 def test_density_never_drifts(density, fisher, init, group):
     run = pruner(
         density=density, fisher=fisher, init=init, group=group, gate=False, block_size=16,
-        fixed_kept=0.0, fixed_pruned=0.0, lam=0.0,
+        fixed_kept=0.0, fixed_pruned=0.0, damping=0.0,
     )  # fmt: skip
     dense = {name: layer.weight.clone() for name, layer in run.modules.items()}
     run.initialise()
@@ -61,24 +65,29 @@ def test_record_of_a_step():
     run = pruner(layers="*.1.*", on_block=found.append, heldout=tiny_samples(4, seed=9))
     run.initialise()
     record = run.step()
+    assert StepRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
     assert len(record.layers) == len(found) == 7
     assert [entry.layer for entry in record.layers] == list(run.modules)
     assert set(record.seconds) == set(STAGES)
     assert record.step == 1
     assert all(entry.predicted <= 0 for entry in record.layers)
     assert record.heldout_after <= record.heldout_before
-    assert record.loss_after == pytest.approx(float(run._batches[0].losses().mean()))
+    assert record.loss_after is None
+    assert record.measured == record.heldout_after - record.heldout_before
+    assert 0 < record.touched < 1
+    alone = pruner(layers="*.1.*").step()
+    assert alone.measured == alone.loss_after - alone.loss_before
     with pytest.raises(AttributeError):
         record.step = 2
 
 
 def test_gate_never_lets_the_heldout_loss_rise():
-    run = pruner(heldout=tiny_samples(4, seed=9), lam=0.0, gamma=1.0)
+    run = pruner(heldout=tiny_samples(4, seed=9), damping=0.0)
     run.initialise()
     records = [run.step() for _ in range(5)]
     losses = [records[0].heldout_before, *(r.heldout_after for r in records)]
     assert all(after <= before for before, after in pairwise(losses))
-    now = torch.cat([forward.losses() for forward in run._heldout])
+    now = torch.cat([forward.losses() for forward in run._forwards])
     assert losses[-1] == pytest.approx(float(now.mean()), rel=1e-6)
 
 
@@ -92,7 +101,7 @@ def test_undone_step_leaves_the_weights(monkeypatch):
     assert record.swaps == 0
     assert record.predicted == 0
     assert all(torch.equal(layer.weight, before[name]) for name, layer in run.modules.items())
-    assert run.step().lam > record.lam
+    assert run.step().ridge > record.ridge
 
 
 def test_same_seed_same_run():
@@ -117,6 +126,78 @@ def test_tabu_and_fixed_weights_stay_out():
     assert not any(layer.fixed[list(i)].any() for i in indices)
 
 
+@pytest.mark.parametrize("fisher", ["sequence", "position", "exact"])
+def test_every_curvature_and_selection_steps(fisher):
+    for select in ("gradient", "wanda", "magnitude", "random"):
+        run = pruner(
+            fisher=fisher, select=select, select_group="output", layers="*.1.mlp.*", block_size=12,
+            fixed_kept=0.0, fixed_pruned=0.0,
+        )  # fmt: skip
+        record = run.step()
+        assert np.isfinite(record.loss_after)
+        assert [entry.n for entry in record.layers] == [12, 12, 12]
+
+
+@pytest.mark.parametrize("schedule", ["uniform", "size", "gain"])
+def test_schedule_gives_every_layer_its_turn(schedule):
+    run = pruner(schedule=schedule, layers_per_step=5, block_size=8)
+    seen = set()
+    for _ in range(12):
+        record = run.step()
+        names = [entry.layer for entry in record.layers]
+        assert len(names) == 5
+        assert names == [name for name in run.modules if name in names]
+        seen.update(names)
+    assert seen == set(run.modules)
+
+
+def test_gain_schedule_takes_what_promised_most():
+    run = pruner(schedule="gain", layers_per_step=5, block_size=8)
+    steps = [run.step() for _ in range(3)]
+    last = {entry.layer: entry.predicted for record in steps for entry in record.layers}
+    assert set(last) == set(run.modules)
+    best = sorted(last, key=last.__getitem__)[:5]
+    assert {entry.layer for entry in run.step().layers} == set(best)
+
+
+def test_carried_changes_add_up_to_the_joint_model():
+    """Promises of the blocks of one pass, each knowing those before it, are the joint promise."""
+    blocks, moves = [], []
+    run = pruner(layers="*.1.mlp.*", block_size=30, on_block=blocks.append, damping=0.0)
+    solve = run._solve
+    run._solve = lambda *arguments: moves.append(solve(*arguments)) or moves[-1]
+    record = run.step()
+    rows, linear = 0.0, 0.0
+    for block, move in zip(blocks, moves, strict=True):
+        change = np.zeros(block.n)
+        change[move._revived], change[move._pruned] = -1, 1
+        rows = rows - block.factor @ change * np.sqrt(block.scale)
+        # the first-order part alone: what is left of the own promise without A's terms
+        moved = move.predicted(1.0) - 0.5 * float(np.square(move.rows()).sum())
+        linear += moved - float((rows - move.rows()) @ move.rows())
+    np.testing.assert_allclose(rows, sum(move.rows() for move in moves), rtol=1e-6, atol=1e-12)
+    assert sum(move.swaps(1.0) for move in moves) > 0
+    joint = linear + 0.5 * float(rows @ rows)
+    assert record.predicted == pytest.approx(joint, rel=1e-6)
+    # g.delta summed over the blocks, from the captured gradients themselves
+    assert linear == pytest.approx(_first_order(run, blocks, moves), rel=1e-4)
+
+
+def _first_order(run, blocks, moves):
+    undone = pruner(layers="*.1.mlp.*", block_size=30, damping=0.0)
+    undone.initialise()
+    forward = Forward(undone.loaded.model, undone.modules, undone._batches[0])
+    _, captures = capture(forward, undone.modules)
+    total = 0.0
+    for block, move in zip(blocks, moves, strict=True):
+        mean = LayerGradients(captures[move.layer.name]).mean.numpy()
+        w0 = move.layer.dense.numpy()
+        at = block.indices
+        total += float((mean[at] * w0[at])[move._revived].sum())
+        total -= float((mean[at] * w0[at])[move._pruned].sum())
+    return total
+
+
 def test_registered_solver_by_name():
     assert pruner(solver="descent").step().swaps >= 0
     with pytest.raises(UnknownSolverError):
@@ -132,7 +213,13 @@ def test_registered_solver_by_name():
         ({"tabu": 2}, DensityError, "tabu is 2"),
         ({"layers": "nothing"}, LayerError, "match none"),
         ({"batch_size": 7}, DataError, "batch_size=7"),
-        ({"fisher": "exact"}, ValueError, "fisher is 'exact'"),
+        ({"fisher": "none"}, SettingError, "fisher is 'none'"),
+        ({"block_size": 2.5}, LayerError, "block_size is 2.5"),
+        ({"momentum": 1}, SettingError, "momentum is 1"),
+        ({"damping": -1}, SettingError, "damping is -1"),
+        ({"select": "luck"}, SettingError, "select is 'luck'"),
+        ({"layers_per_step": 0}, SettingError, "layers_per_step is 0"),
+        ({"k": 3, "block_size": 0.1}, DensityError, "k is 3"),
     ],
 )
 def test_bad_settings(options, error, message):
