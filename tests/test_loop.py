@@ -142,7 +142,7 @@ def test_every_curvature_and_selection_steps(fisher):
 def test_schedule_gives_every_layer_its_turn(schedule):
     run = pruner(schedule=schedule, layers_per_step=5, block_size=8)
     seen = set()
-    for _ in range(12):
+    for _ in range(24):
         record = run.step()
         names = [entry.layer for entry in record.layers]
         assert len(names) == 5
@@ -153,7 +153,7 @@ def test_schedule_gives_every_layer_its_turn(schedule):
 
 def test_gain_schedule_takes_what_promised_most():
     run = pruner(schedule="gain", layers_per_step=5, block_size=8)
-    steps = [run.step() for _ in range(3)]
+    steps = [run.step() for _ in range(5)]
     last = {entry.layer: entry.predicted for record in steps for entry in record.layers}
     assert set(last) == set(run.modules)
     best = sorted(last, key=last.__getitem__)[:5]
