@@ -85,7 +85,7 @@ def _bit_strings(n: int) -> NDArray[np.int8]:
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Ratio of post-selected and repaired shots against the noise, one panel a mixer."""
     mixers = list(dict.fromkeys(table["mixer"]))
-    figure = Figure(figsize=(2.9 * len(mixers), 2.9), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(mixers), 3.6), layout="constrained")
     axes = figure.subplots(1, len(mixers), sharey=True, squeeze=False)[0]
     for axis, mixer in zip(axes, mixers, strict=True):
         here = table[table["mixer"] == mixer]
@@ -94,17 +94,21 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         ):
             part = here[here["depth"] == depth]
             noise = part["noise"].replace(0, LEVELS[1] / 3)
-            gates_of = int(part["two_qubit_gates"].mean())
             axis.semilogx(noise, part["post_selected"], "o-", ms=3, color=colour,
-                          label=f"p = {depth} ({gates_of} gates), post-selected")  # fmt: skip
+                          label=f"p = {depth}, post-selected")  # fmt: skip
             axis.fill_between(noise, part["post_selected_low"], part["post_selected_high"],
                               color=colour, alpha=0.15, lw=0)  # fmt: skip
-            axis.semilogx(noise, part["repaired"], "s--", ms=3, color=colour, label="repaired")
+            axis.semilogx(noise, part["repaired"], "s--", ms=3, color=colour,
+                          label=f"p = {depth}, all shots repaired")  # fmt: skip
         axis.axhline(here["uniform_repaired"].mean(), color="#333333", lw=0.8, ls=":",
                      label="random strings, repaired")  # fmt: skip
-        axis.set(title=LABELS[mixer], xlabel="error of a two-qubit gate (left end: 0)")
-        axis.legend(fontsize=6, frameon=False)
+        gates_by_depth = here.groupby("depth")["two_qubit_gates"].first().astype(int)
+        sizes = ", ".join(f"p = {p}: {count}" for p, count in gates_by_depth.items())
+        axis.set_title(f"{LABELS[mixer]}\n(two-qubit gates, {sizes})", fontsize=9)
+        axis.set_xlabel("error of a two-qubit gate (left end: 0)", fontsize=8)
     axes[0].set_ylabel("approximation ratio")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=3, loc="outside lower center")
     figure.savefig(path, dpi=130)
 
 

@@ -205,7 +205,8 @@ def draw(runs: pd.DataFrame, rivals: pd.DataFrame, path: Path) -> None:
             beside.set_title(f"classical, limit {limit:.2g} ms", fontsize=8)
             word = "approximation ratio" if measure == "ratio" else "P(optimum): one shot | one run"
             line[column].set_title(f"n = {n}: {word}", fontsize=9)
-    axes[0, 0].legend(fontsize=6, frameon=False, loc="lower right")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=4, loc="outside lower center")
     figure.savefig(path, dpi=130)
 
 
