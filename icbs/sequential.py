@@ -4,9 +4,6 @@ One forward pass over all calibration samples at once. A layer is handed over ri
 so a visitor that changes its weights changes what every later layer sees: updates are sequential
 without running anything twice, and torch frees each activation as soon as the pass is beyond it.
 That holds for any model that torch can run, decoder or not.
-
-For targets of the dense model the batch is doubled: the first half carries the activations of the
-dense weights, the second half those of the live ones, and the two never mix.
 """
 
 from __future__ import annotations
@@ -17,107 +14,82 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from icbs.capture import frozen
-from icbs.errors import ModelError
+from icbs.errors import ModelError, memory_remedy
+from icbs.samples import Samples
 
-Visit = Callable[[str, torch.Tensor, torch.Tensor | None], None]
+Visit = Callable[[str, torch.Tensor], None]
 
 
 def visit_in_order(
-    model: nn.Module,
-    layers: Mapping[str, nn.Linear],
-    tokens: torch.Tensor,
-    visit: Visit,
-    *,
-    mask: torch.Tensor | None = None,
-    dense: Mapping[str, torch.Tensor] | None = None,
+    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, visit: Visit
 ) -> None:
     """Runs the model once and hands over each layer right before it runs.
 
     Args:
-        model: a causal language model.
+        model: any model whose samples these are.
         layers: chosen layers by name.
-        tokens: calibration windows, shape (B, T).
-        visit: takes ``(name, inputs, dense_inputs)``, inputs of shape (N, in) with one row for each
-            real token. Layers that share an input are given the very same tensor, one after the
-            other. `dense_inputs` is None without `dense`. It may write to the layer's weight.
-        mask: True where a token is real, shape (B, T); padding is not handed over.
-        dense: trained weights by name, shape (out, in); with them the dense model runs alongside.
+        samples: calibration samples, all run as one batch.
+        visit: takes ``(name, inputs)``, inputs of shape (N, in) in float32 with one row for each
+            real position. Layers that share an input are given the very same tensor, one after the
+            other. It may write to the layer's weight.
 
     Raises:
-        ModelError: a layer that did not run, or whose input is not one row a token.
+        DataError: samples that the model cannot take.
+        MemoryLimitError: the samples do not fit in one batch.
+        ModelError: a layer that did not run, or whose input is not one row a position.
     """
-    walk = _Walk(visit, len(tokens), mask, dense)
-    device = next(model.parameters()).device
-    arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
-    if mask is not None:
-        arguments["attention_mask"] = mask.long()
-    copies = 1 if dense is None else 2
-    for name, value in arguments.items():
-        if isinstance(value, torch.Tensor):
-            arguments[name] = torch.cat([value.to(device)] * copies)
-    with ExitStack() as hooks, frozen(model), torch.no_grad():
+    samples.check(model)
+    visited: set[str] = set()
+    shared: list[torch.Tensor] = []
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if not shared or args[0] is not shared[0]:
+                shared[:] = args[0], _rows(name, args[0], samples)
+            visited.add(name)
+            visit(name, shared[1])
+
+        return hook
+
+    with ExitStack() as hooks, frozen(model), torch.no_grad(), memory_remedy(*samples.memory):
         for name, layer in layers.items():
-            walk.follow(name, layer, hooks)
+            hooks.callback(layer.register_forward_pre_hook(before(name)).remove)
         # The head is the dearest part and no layer comes after it.
-        getattr(model, "base_model", model)(**arguments)
-    missing = sorted(set(layers) - walk.visited)
+        getattr(model, "base_model", model)(**samples.arguments(model))
+    missing = sorted(set(layers) - visited)
     if missing:
         raise ModelError(f"layer {missing[0]!r} did not run: leave it out of the chosen layers")
 
 
-class _Walk:
-    """What the hooks of one pass share."""
+class Grams:
+    """``H = X'X / N`` of the last input; layers that share an input share it."""
 
-    def __init__(
-        self,
-        visit: Visit,
-        samples: int,
-        mask: torch.Tensor | None,
-        dense: Mapping[str, torch.Tensor] | None,
-    ) -> None:
-        self.visit, self.samples, self.mask, self.dense = visit, samples, mask, dense
-        self.visited: set[str] = set()
-        # the last input and its rows: layers that share it are to get the same rows
-        self._input: torch.Tensor | None = None
-        self._rows: tuple[torch.Tensor, torch.Tensor | None] = (torch.empty(0), None)
+    def __init__(self) -> None:
+        self._x: torch.Tensor | None = None
+        self._gram = torch.empty(0)
 
-    def follow(self, name: str, layer: nn.Linear, hooks: ExitStack) -> None:
-        """Hooks one layer up."""
+    def of(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Shape (in, in) for inputs of shape (N, in).
 
-        def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            self.visited.add(name)
-            if args[0] is not self._input:
-                self._input, self._rows = args[0], self._split(name, args[0])
-            self.visit(name, *self._rows)
-            return None if self.dense is None else (args[0].chunk(2)[1], *args[1:])
+        Raises:
+            ModelError: inputs that are not finite.
+        """
+        if x is not self._x:
+            self._x, self._gram = x, x.T @ x / len(x)
+            if not torch.isfinite(self._gram).all():
+                raise ModelError(f"the inputs of layer {name!r} are not finite: check the weights")
+        return self._gram
 
-        def after(
-            module: nn.Module, args: tuple[Any, ...], output: torch.Tensor
-        ) -> torch.Tensor | None:
-            if self.dense is None:
-                return None
-            assert self._input is not None
-            weight = self.dense[name].to(output)
-            beside = functional.linear(self._input.chunk(2)[0], weight, layer.bias)
-            return torch.cat([beside, output])
 
-        hooks.callback(layer.register_forward_pre_hook(before).remove)
-        hooks.callback(layer.register_forward_hook(after).remove)
-
-    def _split(self, name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        copies = 1 if self.dense is None else 2
-        if len(x) % (copies * self.samples):
-            raise ModelError(
-                f"the input of layer {name!r} has shape {tuple(x.shape)} for {self.samples} "
-                "samples: layers that see only some of the tokens cannot be visited in order"
-            )
-        parts = [self._real(part.flatten(0, -2).float()) for part in x.chunk(copies)]
-        return parts[-1], (None if self.dense is None else parts[0])
-
-    def _real(self, rows: torch.Tensor) -> torch.Tensor:
-        if self.mask is None or len(rows) != self.mask.numel():
-            return rows
-        return rows[self.mask.reshape(-1).bool().to(rows.device)]
+def _rows(name: str, x: torch.Tensor, samples: Samples) -> torch.Tensor:
+    if len(x) % len(samples):
+        raise ModelError(
+            f"the input of layer {name!r} has shape {tuple(x.shape)} for {len(samples)} samples: "
+            "layers that see only some of the positions cannot be visited in order"
+        )
+    rows = x.flatten(0, -2).float()
+    if samples.mask is None or len(rows) != samples.mask.numel():
+        return rows
+    return rows[samples.mask.reshape(-1).bool().to(rows.device)]
