@@ -3,7 +3,7 @@
 A safetensors file: masks as bits, tabu blocks, mean gradients; the rest is JSON in its header. No
 pickle anywhere.
 
-Schema history: 1, first.
+Schema history: 1, first; 2, a layer's step says how many swaps its solver offered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from icbs.layers import PrunedLayer
 from icbs.records import StepRecord
 from icbs.samples import Samples
 
-SCHEMA = 1
+SCHEMA = 2
 _KIND = "icbs-pruning-run"
 
 
@@ -96,8 +96,8 @@ class Checkpoint:
         }
         tensors: dict[str, torch.Tensor] = {}
         for name, state in self.layers.items():
-            tensors[f"{name}/pruned"] = _packed(state.pruned)
-            tensors[f"{name}/touched"] = _packed(state.touched)
+            tensors[f"{name}/pruned"] = pack_mask(state.pruned)
+            tensors[f"{name}/touched"] = pack_mask(state.touched)
             if state.tabu:
                 tensors[f"{name}/tabu"] = torch.cat(state.tabu).cpu()
                 tensors[f"{name}/tabu_sizes"] = torch.tensor([len(block) for block in state.tabu])
@@ -188,21 +188,22 @@ def write_tensors(
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(
-            f"{path} cannot be written ({error}): make room or choose another folder; the last "
-            "checkpoint, if there was one, is as it was"
+            f"{path} cannot be written ({error}): make room or choose another folder; "
+            "what was there before is as it was"
         ) from error
 
 
 def pack_mask(mask: torch.Tensor) -> torch.Tensor:
-    """A mask as bits, eight to a byte, the first in the highest."""
-    return _packed(mask.reshape(-1))
-
-
-def _packed(mask: torch.Tensor) -> torch.Tensor:
+    """A mask as bits, eight to a byte, the first in the highest, shape (ceil(size / 8),)."""
     return torch.from_numpy(np.packbits(mask.cpu().numpy()))
 
 
-def _unpacked(bits: torch.Tensor, size: int) -> torch.Tensor:
+def unpack_mask(bits: torch.Tensor, size: int) -> torch.Tensor:
+    """The flat mask of so many weights that `pack_mask` packed.
+
+    Raises:
+        ValueError: not that many.
+    """
     if bits.dtype != torch.uint8 or len(bits) != (size + 7) // 8:
         raise ValueError(f"a mask of {size} weights has {len(bits)} bytes")
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).astype(np.bool_))
@@ -214,8 +215,8 @@ def _state(file: Any, name: str, shape: list[int]) -> LayerState:
     if f"{name}/tabu" in set(file.keys()):
         sizes = file.get_tensor(f"{name}/tabu_sizes").tolist()
         tabu = tuple(file.get_tensor(f"{name}/tabu").split(sizes))
-    pruned = _unpacked(file.get_tensor(f"{name}/pruned"), size)
-    touched = _unpacked(file.get_tensor(f"{name}/touched"), size)
+    pruned = unpack_mask(file.get_tensor(f"{name}/pruned"), size)
+    touched = unpack_mask(file.get_tensor(f"{name}/touched"), size)
     return LayerState(pruned, touched, tabu)
 
 

@@ -10,7 +10,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +92,34 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)
+
+
+def _formatted(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], formats: Sequence[str]
+) -> list[list[str]]:
+    return [
+        [
+            "-" if row[column] is None else form.format(row[column])
+            for column, form in zip(columns, formats, strict=True)
+        ]
+        for row in rows
+    ]
+
+
+def _load(model: str, device: str, dtype: str) -> LoadedModel:
+    """The model on a device, or spread over all of them with ``auto``."""
+    import torch
+
+    from icbs.models import load_model
+
+    if dtype not in ("float32", "bfloat16"):
+        raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32 or bfloat16")
+    return load_model(
+        model,
+        device="cpu" if device == "auto" else device,
+        dtype=getattr(torch, dtype),
+        device_map="auto" if device == "auto" else None,
+    )
 
 
 @app.command()
@@ -269,6 +297,126 @@ def export(
 
 
 @app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model, masks, records, figure.")],
+    density: Annotated[float, typer.Option(help="Fraction of weights to keep.")] = 0.5,
+    steps: Annotated[int, typer.Option(help="Steps in all, those of a resumed run too.")] = 10,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds for the steps; no step that would end later.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
+    block_size: Annotated[
+        float, typer.Option(help="Weights of a layer's block; below 1, a share of the layer.")
+    ] = 0.02,
+    fisher: Annotated[
+        str | None,
+        typer.Option(
+            help="Curvature: sequence (default for text), position (for images), or exact (small "
+            "models)."
+        ),
+    ] = None,
+    solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "relaxation",
+    init: Annotated[
+        str, typer.Option(help="First mask: wanda, magnitude, gradient, random.")
+    ] = "wanda",
+    repair: Annotated[
+        bool, typer.Option(help="Fit the kept weights to the dense layers' outputs at the end.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+    ] = None,
+    length: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Windows (default 16) or images (2048) in a backward pass.")
+    ] = None,
+    heldout: Annotated[
+        int | None, typer.Option(help="Windows (default 16) or images (2048) of the gate.")
+    ] = None,
+    evaluation: Annotated[
+        int | None,
+        typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in OUT.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Prune a model by block coordinate descent and save it.
+
+    The first mask comes from INIT; every step solves one block a layer and is kept only if the
+    loss on held-out calibration data does not rise. OUT/model loads in transformers as it is.
+    A stopped run goes on with the same command and --resume, bit for bit.
+
+    Example: icbs prune garment-mlp --density 0.1 --steps 20 --out pruned
+
+    Example: icbs prune smollm2 --time-limit 600 --steps 50 --repair --set damping=500 --out pruned
+    """
+    from experiments.pruning import Data
+    from experiments.pruning import prune as run_pruning
+    from icbs.data import load_samples
+    from icbs.settings import parse_settings
+
+    if steps < 0 or (time_limit is not None and time_limit <= 0):
+        raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
+    others = parse_settings(settings or [])
+    loaded = _load(model, device, dtype)
+    images = loaded.task == "image-classification"
+    batch_size = batch_size or (2048 if images else 16)
+    # One position an image: the two Fishers are one, and position is the one with a sketch.
+    fisher = fisher or ("position" if images else "sequence")
+    count, heldout = count or (8192 if images else 320), heldout or (2048 if images else 16)
+    chosen = {
+        "density": density, "block_size": block_size, "fisher": fisher, "init": init,
+        "batch_size": batch_size, "seed": seed, **others,
+    }  # fmt: skip
+    output_folder(out)
+    samples = load_samples(loaded, data, count=count + heldout, length=length)
+    sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
+    if data is not None and data not in sources:
+        sources = [data]
+    tests = {
+        source or "Fashion-MNIST": load_samples(
+            loaded,
+            source,
+            part="evaluation",
+            count=evaluation or (None if images else 16),
+            length=min(256, getattr(loaded.model.config, "max_position_embeddings", 256)),
+        )
+        for source in sources
+    }
+    summary = run_pruning(
+        loaded,
+        Data(samples[:count], samples[count:], tests),
+        out,
+        steps=steps,
+        time_limit=time_limit,
+        resume=resume,
+        repair=repair,
+        on_step=lambda record: print(record, file=sys.stderr),
+        layers=layers,
+        solver=solver,
+        **chosen,
+    )
+    if as_json:
+        print(json.dumps(summary))
+        return
+    columns = ("state", "data", "loss", "perplexity", "accuracy", "seconds")
+    formats = ("{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    title = f"{loaded.name} at density {summary['density']:.3f}: {out}"
+    _table(title, columns, _formatted(summary["quality"], columns, formats))
+    print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
     data: Annotated[
@@ -299,19 +447,9 @@ def evaluate(
 
     Example: icbs evaluate garment-mlp
     """
-    import torch
-
     from icbs.evaluate import density
-    from icbs.models import load_model
 
-    if dtype not in ("float32", "bfloat16"):
-        raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32 or bfloat16")
-    loaded = load_model(
-        model,
-        device="cpu" if device == "auto" else device,
-        dtype=getattr(torch, dtype),
-        device_map="auto" if device == "auto" else None,
-    )
+    loaded = _load(model, device, dtype)
     if loaded.task == "image-classification":
         sources: list[str | None] = [data]
         batch_size = 500 if batch_size is None else batch_size
@@ -336,14 +474,7 @@ def evaluate(
     title = f"{loaded.name} ({loaded.note}), density {answer['density']:.3f}"
     columns = ("data", "samples", "targets", "loss", "perplexity", "accuracy", "seconds")
     formats = ("{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
-    rows = [
-        [
-            "-" if result[column] is None else form.format(result[column])
-            for column, form in zip(columns, formats, strict=True)
-        ]
-        for result in results
-    ]
-    _table(title, columns, rows)
+    _table(title, columns, _formatted(results, columns, formats))
 
 
 def _measured(

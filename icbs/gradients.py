@@ -80,6 +80,10 @@ class LayerGradients:
         Returns:
             Shape (B, n), float32.
         """
+        if self._d.shape[1] == 1:
+            # One position a sample: its gradient has rank one, and no sum is to be made.
+            outs, ins = self._split(indices)
+            return self._d[:, 0, outs] * self._a[:, 0, ins]
         if "per_sample" in self.__dict__ or (self._fits and len(indices) >= CROSSOVER):
             return self.per_sample[:, indices]
         samples = range(len(self._a))

@@ -28,6 +28,7 @@ from icbs.layers import PrunedLayer, prune_layers
 from icbs.models import LoadedModel, layer_weight, prunable_layers
 from icbs.moves import Move, best_move
 from icbs.progress import stage
+from icbs.reconstruct import repair_weights
 from icbs.records import STAGES, LayerStep, StepRecord
 from icbs.samples import Samples
 from icbs.schedule import choose_layers
@@ -42,6 +43,8 @@ _SHARES = (1.0, 0.4, 0.15)
 _TRUSTED = 0.4
 # Factor on the ridge after a step that was cut, and after one that could be trusted.
 _SHORTER, _LONGER = 2.0, 1 / 1.5
+# Positions of the calibration samples that the repair learns from, all in one batch.
+_REPAIR_POSITIONS = 8192
 # The ridge never falls below this part of what the settings say.
 _LOWEST_RIDGE = 1 / 64
 
@@ -184,6 +187,39 @@ class Pruner:
             longest = max(longest, time.perf_counter() - begun)
         return tuple(self.steps)
 
+    def repair(self, *, ridge: float = 0.1) -> bool:
+        """Fits the kept weights to the outputs of the dense layers (see `icbs.reconstruct`).
+
+        Masks stay as they are. No step may follow: blocks are about trained weights.
+
+        Args:
+            ridge: pull towards the trained weights, in units of the mean squared input.
+
+        Returns:
+            True if the repaired weights stay; False if the gate put the trained ones back, because
+            the loss on the held-out samples rose.
+        """
+        positions = self.calibration.inputs[0].numel() if self.loaded.tokenizer is not None else 1
+        dense = {name: layer.dense for name, layer in self.layers.items()}
+        repair_weights(
+            self.loaded.model,
+            self.modules,
+            dense,
+            self.masks,
+            self.calibration[: max(1, _REPAIR_POSITIONS // positions)],
+            ridge=ridge,
+            progress=self.progress,
+        )
+        loss = self._measure_heldout()
+        before = self._heldout_loss
+        # not >: a loss that became NaN is refused too
+        if self._gate and before is not None and not (loss is not None and loss <= before):
+            for layer in self.layers.values():
+                layer.write()
+            return False
+        self._heldout_loss = loss
+        return True
+
     def step(self) -> StepRecord:
         """One block in every chosen layer from one backward pass.
 
@@ -212,7 +248,7 @@ class Pruner:
         record = StepRecord(
             step=number,
             layers=tuple(
-                LayerStep(m.layer.name, m.n, m.k, m.predicted(share), m.swaps(share))
+                LayerStep(m.layer.name, m.n, m.k, m.predicted(share), m.swaps(share), m.swaps(1.0))
                 for m in reversed(moves)
             ),
             seconds=clock.seconds,
@@ -330,7 +366,8 @@ class Pruner:
         state = Checkpoint.load(path)
         state.check(self._identity(), path)
         # The first masks give back what the checkpoint leaves out: saliency and fixed weights.
-        self.initialise()
+        if not self.layers or self.steps:
+            self.initialise()
         for name, layer in self.layers.items():
             state.layers[name].put(layer)
         self.steps = list(state.steps)

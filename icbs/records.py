@@ -20,6 +20,7 @@ class LayerStep:
         k: of them pruned.
         predicted: change of the loss that the block's model predicts for the swaps taken.
         swaps: weights revived (as many were pruned).
+        offered: swaps of the solver's answer, of which the gate may take a part.
     """
 
     layer: str
@@ -27,6 +28,7 @@ class LayerStep:
     k: int
     predicted: float
     swaps: int
+    offered: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class StepRecord:
     def swaps(self) -> int:
         """Weights revived in all layers."""
         return sum(layer.swaps for layer in self.layers)
+
+    @property
+    def offered(self) -> int:
+        """Swaps of the solvers' answers in all layers."""
+        return sum(layer.offered for layer in self.layers)
 
     @property
     def accepted(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from icbs.errors import DensityError, LayerError, SettingError
 from icbs.masks import Group, checked_density
@@ -128,3 +130,39 @@ class Settings:
         if self.k is not None and n == self.block_size:
             return self.k
         return round((1 - self.density) * n)
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Settings given as ``name=value``; values are words, or JSON: 0.5, 3, true, null.
+
+    Raises:
+        SettingError: no such setting, no ``=``, or a value of another type.
+    """
+    kinds = {field.name: str(field.type) for field in fields(Settings)}
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in kinds:
+            raise SettingError(
+                f"setting {word!r}, expected NAME=VALUE with one of {', '.join(kinds)}"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        if not _fits(value, kinds[name]):
+            raise SettingError(f"setting {name} is {text!r}, expected {kinds[name]}")
+        found[name] = value
+    return found
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if value is None:
+        return kind.endswith("None")
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    if isinstance(value, int):
+        return kind.startswith(("int", "float"))
+    if isinstance(value, float):
+        return kind.startswith("float")
+    return isinstance(value, str) and not kind.startswith(("int", "float"))

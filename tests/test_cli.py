@@ -92,7 +92,8 @@ def test_no_arguments_prints_help(icbs):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "models", "solvers", "export", "evaluate", "solve", "bench", "report"]
+    "command",
+    ["demo", "models", "solvers", "export", "prune", "evaluate", "solve", "bench", "report"],
 )
 def test_every_command_explains_itself(icbs, command):
     status, out, _ = icbs(command, "--help")

@@ -1,0 +1,238 @@
+"""A whole pruning run: first mask, steps, repair, evaluation; every result in one folder.
+
+``OUT`` gets
+
+* ``model/``: the pruned model, as ``from_pretrained`` of transformers loads it;
+* ``masks.safetensors``: the masks apart (see `icbs.pruned`);
+* ``checkpoint.safetensors``: the state after the last step, for ``--resume``;
+* ``run.sqlite``: tables ``steps`` (one row a step) and ``quality`` (one row a state and data set);
+* ``summary.json``, and ``curve.pdf``, ``.svg``, ``.png``: held-out loss against seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import palette
+from experiments.store import Store
+from icbs.errors import OutputError
+from icbs.evaluate import evaluate
+from icbs.loop import Pruner
+from icbs.models import LoadedModel
+from icbs.progress import stage
+from icbs.pruned import save_masks, save_model
+from icbs.records import STAGES, StepRecord
+from icbs.samples import Samples
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is judged by.
+
+    Attributes:
+        calibration: samples that the steps learn from.
+        heldout: samples of the gate, disjoint from these.
+        evaluation: data sets that no step and no gate ever sees, by name.
+    """
+
+    calibration: Samples
+    heldout: Samples
+    evaluation: Mapping[str, Samples]
+
+
+def prune(
+    loaded: LoadedModel,
+    data: Data,
+    out: Path,
+    *,
+    steps: int,
+    time_limit: float | None = None,
+    resume: bool = False,
+    repair: bool = False,
+    on_step: Callable[[StepRecord], None] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Prunes the model, whose weights are changed in place, and writes everything to a folder.
+
+    Args:
+        loaded: the model.
+        data: calibration, held-out and evaluation samples.
+        out: an existing folder.
+        steps: steps in all, those of a resumed run included.
+        time_limit: seconds for the steps of this call; repair and evaluation come after it.
+        resume: go on from the checkpoint in the folder.
+        repair: fit the kept weights to the dense layers' outputs at the end.
+        on_step: called with every record.
+        progress: show what goes on.
+        **options: of `icbs.loop.Pruner`: layers, solver, density, fisher, ...
+
+    Returns:
+        The summary, JSON values.
+
+    Raises:
+        OutputError: the folder holds a run and `resume` is False.
+        IcbsError: see `icbs.loop.Pruner`.
+    """
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists() and not resume:
+        raise OutputError(
+            f"{out} holds a pruning run: pass --resume to go on with it, or choose another folder"
+        )
+    judge = _Judge(loaded, data.evaluation, progress)
+    with Store(out / "run.sqlite", create=True) as store:
+        judge.measure("dense", 0.0)
+
+        def keep(record: StepRecord) -> None:
+            store.put_table("steps", steps_table(pruner.steps))
+            if on_step is not None:
+                on_step(record)
+
+        pruner = Pruner(
+            loaded,
+            data.calibration,
+            heldout=data.heldout,
+            on_step=keep,
+            progress=progress,
+            **options,
+        )
+        start = time.perf_counter()
+        pruner.initialise()
+        seconds = {"initialise": time.perf_counter() - start}
+        judge.measure(f"first mask ({pruner.settings.init})", seconds["initialise"])
+        pruner.run(steps, time_limit=time_limit, checkpoint=checkpoint)
+        table = steps_table(pruner.steps)
+        store.put_table("steps", table)
+        seconds |= {name: float(table[f"seconds_{name}"].sum()) for name in STAGES}
+        judge.measure(f"{len(table)} iCBS steps", sum(seconds.values()))
+        if repair:
+            start = time.perf_counter()
+            repaired = pruner.repair()
+            seconds["repair"] = time.perf_counter() - start
+            state = "after repair" if repaired else "repair refused by the gate"
+            judge.measure(state, sum(seconds.values()))
+        store.put_table("quality", pd.DataFrame(judge.rows))
+    save_masks(
+        out / "masks.safetensors", pruner.masks, {"model": loaded.name, "revision": loaded.revision}
+    )
+    with stage(f"Writing {out / 'model'}", show=progress):
+        save_model(loaded, out / "model")
+    summary = _summary(loaded, pruner, judge.rows, seconds)
+    palette.save(curve(pruner.steps, seconds["initialise"], summary), out, "curve")
+    # Last and in one step, so that a summary says that all the rest is there.
+    partial = out / "summary.json.partial"
+    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    partial.replace(out / "summary.json")
+    return summary
+
+
+class _Judge:
+    """Measures the model as it is, state by state."""
+
+    def __init__(
+        self, loaded: LoadedModel, evaluation: Mapping[str, Samples], progress: bool
+    ) -> None:
+        self.loaded, self.evaluation, self.progress = loaded, evaluation, progress
+        self.rows: list[dict[str, Any]] = []
+
+    def measure(self, state: str, seconds: float) -> None:
+        """One row a data set; `seconds` is what it took to come to this state."""
+        batch = 500 if self.loaded.task == "image-classification" else 4
+        for name, samples in self.evaluation.items():
+            title = f"Evaluating on {name}: {state}"
+            found = evaluate(
+                self.loaded.model, samples, batch_size=batch, progress=self.progress, title=title
+            )
+            text = self.loaded.task.endswith("-lm") and math.isfinite(found.perplexity)
+            self.rows.append(
+                {
+                    "state": state,
+                    "data": name,
+                    "samples": len(samples),
+                    "loss": found.loss,
+                    "perplexity": found.perplexity if text else None,
+                    "accuracy": found.accuracy,
+                    "seconds": seconds,
+                }
+            )
+
+
+def steps_table(steps: Sequence[StepRecord]) -> pd.DataFrame:
+    """One row a step: loss changes predicted and measured, swaps, what the gate said, seconds."""
+    columns = (
+        *("step", "loss_before", "loss_after", "heldout_before", "heldout_after", "share"),
+        *("ridge", "density", "touched", "predicted", "measured", "swaps", "accepted"),
+    )
+    rows = [
+        {name: getattr(record, name) for name in columns}
+        | {f"seconds_{name}": record.seconds[name] for name in STAGES}
+        for record in steps
+    ]
+    return pd.DataFrame(rows, columns=[*columns, *(f"seconds_{name}" for name in STAGES)])
+
+
+def _summary(
+    loaded: LoadedModel,
+    pruner: Pruner,
+    quality: list[dict[str, Any]],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    steps = pruner.steps
+    offered = sum(record.offered for record in steps)
+    return {
+        "model": loaded.name,
+        "revision": loaded.revision,
+        "note": loaded.note,
+        "layers": len(pruner.layers),
+        "density": pruner.density,
+        "steps": len(steps),
+        "steps_undone": sum(not record.accepted for record in steps),
+        "swaps": sum(record.swaps for record in steps),
+        "swaps_accepted_share": sum(record.swaps for record in steps) / offered
+        if offered
+        else None,
+        "touched": pruner.touched,
+        "seconds": dict(seconds),
+        "quality": quality,
+        "settings": asdict(pruner.settings),
+        "solver": getattr(pruner.solver, "name", type(pruner.solver).__name__),
+    }
+
+
+def curve(steps: Sequence[StepRecord], begun: float, summary: Mapping[str, Any]) -> Figure:
+    """Held-out calibration loss against seconds of pruning; crosses are steps the gate undid.
+
+    Args:
+        steps: records, at least none.
+        begun: seconds until the first step.
+        summary: names the conditions.
+    """
+    with palette.look():
+        figure = palette.new_figure(palette.COLUMN, 2.4)
+        axis = figure.subplots()
+        times = begun + np.cumsum([0.0] + [sum(record.seconds.values()) for record in steps])
+        states = [record.heldout_before for record in steps[:1]]
+        states += [record.heldout_after for record in steps]
+        losses = np.array(states, dtype=float)
+        undone = [i + 1 for i, record in enumerate(steps) if not record.accepted]
+        axis.plot(times[: len(losses)], losses, "o-", color="#0072B2")
+        axis.plot(times[undone], losses[undone], "x", color="#D55E00", zorder=3)
+        axis.set(xlabel="seconds of pruning, evaluation not counted", xlim=(0, None))
+        axis.set_ylabel("held-out calibration loss, nats per target")
+        palette.caption(
+            figure,
+            f"{summary['model']}, {summary['layers']} layers at density {summary['density']:.3g}, "
+            f"{summary['solver']}; crosses: undone by the gate; "
+            f"{summary['touched']:.1%} of the weights were ever in a block",
+        )
+    return figure

@@ -1,0 +1,82 @@
+"""What a pruning run leaves: masks as bits, and a folder that transformers loads by itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from icbs.checkpoint import pack_mask, unpack_mask, write_tensors
+from icbs.errors import CheckpointError, OutputError
+from icbs.models import LoadedModel, quiet_transformers
+
+_KIND = "icbs-masks"
+
+
+def save_masks(path: Path, masks: Mapping[str, torch.Tensor], source: Mapping[str, str]) -> None:
+    """Writes masks as a safetensors file, eight weights to a byte.
+
+    Args:
+        path: the file, replaced in one atomic step.
+        masks: True where a weight is kept, shape (out, in), by layer.
+        source: the model's name and revision, or whatever else says what the masks are of.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    metadata = {"kind": _KIND, "shapes": json.dumps(shapes), "source": json.dumps(dict(source))}
+    write_tensors(path, {name: pack_mask(mask) for name, mask in masks.items()}, metadata)
+
+
+def load_masks(path: Path) -> dict[str, torch.Tensor]:
+    """Reads a file that `save_masks` wrote.
+
+    Returns:
+        True where a weight is kept, shape (out, in), by layer.
+
+    Raises:
+        CheckpointError: it is damaged or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("kind") != _KIND:
+                raise CheckpointError(f"{path} holds no masks")
+            shapes = json.loads(metadata["shapes"])
+            return {
+                name: unpack_mask(file.get_tensor(name), int(np.prod(shape))).view(shape)
+                for name, shape in shapes.items()
+            }
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as masks ({error}): it is damaged") from error
+
+
+def save_model(loaded: LoadedModel, folder: Path) -> None:
+    """Writes weights, configuration and tokenizer, to be loaded by ``from_pretrained(folder)``.
+
+    What was there is replaced only after the new folder is whole.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        with quiet_transformers():
+            loaded.model.save_pretrained(partial)
+            if loaded.tokenizer is not None:
+                loaded.tokenizer.save_pretrained(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"the pruned model cannot be written to {folder} ({error}): make room or choose "
+            "another folder and go on with --resume"
+        ) from error

@@ -1,0 +1,159 @@
+"""A whole pruning run: what it leaves in its folder, resumed or not, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from experiments.pruning import Data, curve, prune, steps_table
+from experiments.store import Store
+from icbs.data import load_samples
+from icbs.errors import CheckpointError, OutputError, SettingError
+from icbs.evaluate import evaluate
+from icbs.models import load_model
+from icbs.pruned import load_masks, save_masks
+from icbs.records import STAGES
+from icbs.settings import Settings, parse_settings
+from tests.icbs_fixtures import tiny_loaded, tiny_samples
+from tests.test_cli import icbs, model_folder
+
+__all__ = ["icbs", "model_folder"]
+
+OPTIONS = {"block_size": 40, "batch_size": 3, "damping": 1.0, "solver": "greedy", "progress": False}
+
+
+def data():
+    return Data(tiny_samples(), tiny_samples(4, seed=9), {"text": tiny_samples(4, seed=5)})
+
+
+def test_folder_of_a_run(tmp_path):
+    loaded = tiny_loaded()
+    summary = prune(loaded, data(), tmp_path, steps=3, repair=True, **OPTIONS)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert {"curve.pdf", "curve.svg", "curve.png"} <= {path.name for path in tmp_path.iterdir()}
+    masks = load_masks(tmp_path / "masks.safetensors")
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    for name, mask in masks.items():
+        weight = alone.get_submodule(name).weight
+        assert torch.equal(weight, loaded.model.get_submodule(name).weight)
+        assert not weight[~mask].any()
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert summary["density"] == kept / sum(mask.numel() for mask in masks.values())
+    states = [row["state"] for row in summary["quality"]]
+    assert states[:3] == ["dense", "first mask (wanda)", "3 iCBS steps"]
+    assert states[3] in ("after repair", "repair refused by the gate")
+    # the last row is the model that was saved
+    loss = evaluate(alone, tiny_samples(4, seed=5), progress=False).loss
+    assert summary["quality"][-1]["loss"] == pytest.approx(loss, rel=1e-6)
+    assert 0 < summary["touched"] < 1
+    assert 0 < summary["swaps_accepted_share"] <= 1
+    with Store(tmp_path / "run.sqlite") as store:
+        steps, quality = store.table("steps"), store.table("quality")
+    assert steps["step"].tolist() == [1, 2, 3]
+    assert len(quality) == 4
+    total = steps[[f"seconds_{name}" for name in STAGES]].to_numpy().sum()
+    assert sum(summary["seconds"][name] for name in STAGES) == pytest.approx(total)
+
+
+def test_heldout_loss_never_rises_over_a_run(tmp_path):
+    prune(tiny_loaded(), data(), tmp_path, steps=6, **OPTIONS)
+    with Store(tmp_path / "run.sqlite") as store:
+        steps = store.table("steps")
+    assert (steps["heldout_after"] <= steps["heldout_before"]).all()
+    assert steps["heldout_after"].iloc[-1] < steps["heldout_before"].iloc[0]
+
+
+def test_resumed_run_ends_as_the_uninterrupted_one(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    prune(tiny_loaded(), data(), whole, steps=4, **OPTIONS)
+    prune(tiny_loaded(), data(), parts, steps=2, **OPTIONS)
+    with pytest.raises(OutputError, match="pass --resume"):
+        prune(tiny_loaded(), data(), parts, steps=4, **OPTIONS)
+    with pytest.raises(CheckpointError, match=r"gamma was 1\.0, is 0\.5"):
+        prune(tiny_loaded(), data(), parts, steps=4, resume=True, gamma=0.5, **OPTIONS)
+    prune(tiny_loaded(), data(), parts, steps=4, resume=True, **OPTIONS)
+    for name in ("masks.safetensors", "model/model.safetensors"):
+        one, other = load_file(whole / name), load_file(parts / name)
+        assert set(one) == set(other)
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    with Store(parts / "run.sqlite") as store:
+        assert store.table("steps")["step"].tolist() == [1, 2, 3, 4]
+
+
+def test_no_steps_is_the_first_mask(tmp_path):
+    summary = prune(tiny_loaded(), data(), tmp_path, steps=0, **OPTIONS)
+    first, last = summary["quality"][1:]
+    assert first["loss"] == last["loss"]
+    assert summary["swaps_accepted_share"] is None
+    assert len(steps_table([])) == 0
+    curve([], 0.1, summary)
+
+
+def test_masks_come_back_whatever_their_size(tmp_path):
+    torch.manual_seed(0)
+    masks = {"a": torch.rand(3, 5) > 0.5, "b": torch.rand(1, 1) > 0.5, "c": torch.rand(8, 2) > 0.5}
+    save_masks(tmp_path / "m", masks, {"model": "tiny"})
+    back = load_masks(tmp_path / "m")
+    assert set(back) == set(masks)
+    assert all(torch.equal(mask, back[name]) for name, mask in masks.items())
+    (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_masks(tmp_path / "m")
+
+
+def test_command_from_model_to_model(icbs, model_folder, tmp_path):
+    out = tmp_path / "pruned"
+    command = ["prune", model_folder, "--out", out, "--data", model_folder / "text.txt",
+               "--count", 6, "--heldout", 3, "--length", 10, "--batch-size", 3, "--steps", 2,
+               "--evaluation", 1, "--block-size", 32, "--solver", "greedy",
+               "--set", "damping=1.0"]  # fmt: skip
+    status, text, err = icbs(*command)
+    assert status == 0, err
+    assert "2 iCBS steps" in text
+    assert "step 2: held-out loss" in err
+    loaded = load_model(str(out / "model"))
+    samples = load_samples(
+        loaded, str(model_folder / "text.txt"), part="evaluation", count=1, length=64
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    loss = evaluate(loaded.model, samples, progress=False).loss
+    assert summary["quality"][-1]["loss"] == pytest.approx(loss, rel=1e-6)
+    status, _, err = icbs(*command)
+    assert status == 1
+    assert "--resume" in err
+    status, _, err = icbs(*command, "--resume", "--steps", 3, "--json")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("dampin=3", "expected NAME=VALUE"),
+        ("damping", "expected NAME=VALUE"),
+        ("damping=high", "damping is 'high', expected float"),
+        ("rank=0.5", "rank is '0.5', expected int | None"),
+        ("batch_size=null", "expected int"),
+        ("carry=1", "expected bool"),
+        ("select=3", "select is '3'"),
+    ],
+)
+def test_settings_that_cannot_be(icbs, tmp_path, word, message):
+    with pytest.raises(SettingError) as caught:
+        parse_settings([word])
+    assert message in str(caught.value)
+    status, _, err = icbs("prune", "garment-mlp", "--out", tmp_path / "x", "--set", word)
+    assert status == 2
+    assert message in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_settings_by_name():
+    words = ["damping=3", "rank=null", "carry=false", "select=wanda", "k=4", "block_size=0.1"]
+    found = parse_settings(words)
+    assert found == {"damping": 3, "rank": None, "carry": False, "select": "wanda", "k": 4,
+                     "block_size": 0.1}  # fmt: skip
+    Settings(**{**found, "block_size": 10})
