@@ -89,7 +89,7 @@ def prune(
         raise OutputError(
             f"{out} holds a pruning run: pass --resume to go on with it, or choose another folder"
         )
-    judge = _Judge(loaded, data.evaluation, progress)
+    judge = Judge(loaded, data.evaluation, progress)
     with Store(out / "run.sqlite", create=True) as store:
         judge.measure("dense", 0.0)
 
@@ -136,7 +136,7 @@ def prune(
     return summary
 
 
-class _Judge:
+class Judge:
     """Measures the model as it is, state by state."""
 
     def __init__(

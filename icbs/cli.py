@@ -20,6 +20,7 @@ from icbs.errors import DensityError, IcbsError, LayerError, OutputError, Settin
 from solvers.errors import FormatError, ParameterError, SolverError, UnknownSolverError
 
 if TYPE_CHECKING:
+    from experiments.pruning import Data
     from icbs.models import LoadedModel
 
 app = typer.Typer(
@@ -360,9 +361,7 @@ def prune(
 
     Example: icbs prune smollm2 --time-limit 600 --steps 50 --repair --set damping=500 --out pruned
     """
-    from experiments.pruning import Data
     from experiments.pruning import prune as run_pruning
-    from icbs.data import load_samples
     from icbs.settings import parse_settings
 
     if steps < 0 or (time_limit is not None and time_limit <= 0):
@@ -373,29 +372,15 @@ def prune(
     batch_size = batch_size or (2048 if images else 16)
     # One position an image: the two Fishers are one, and position is the one with a sketch.
     fisher = fisher or ("position" if images else "sequence")
-    count, heldout = count or (8192 if images else 320), heldout or (2048 if images else 16)
     chosen = {
         "density": density, "block_size": block_size, "fisher": fisher, "init": init,
         "batch_size": batch_size, "seed": seed, **others,
     }  # fmt: skip
     output_folder(out)
-    samples = load_samples(loaded, data, count=count + heldout, length=length)
-    sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
-    if data is not None and data not in sources:
-        sources = [data]
-    tests = {
-        source or "Fashion-MNIST": load_samples(
-            loaded,
-            source,
-            part="evaluation",
-            count=evaluation or (None if images else 16),
-            length=min(256, getattr(loaded.model.config, "max_position_embeddings", 256)),
-        )
-        for source in sources
-    }
+    samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
     summary = run_pruning(
         loaded,
-        Data(samples[:count], samples[count:], tests),
+        samples,
         out,
         steps=steps,
         time_limit=time_limit,
@@ -414,6 +399,106 @@ def prune(
     title = f"{loaded.name} at density {summary['density']:.3f}: {out}"
     _table(title, columns, _formatted(summary["quality"], columns, formats))
     print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
+
+
+def _pruning_data(
+    loaded: LoadedModel,
+    source: str | None,
+    count: int | None,
+    length: int,
+    heldout: int | None,
+    evaluation: int | None,
+) -> Data:
+    """Calibration and held-out samples of one source; test samples of it, or of two texts."""
+    from experiments.pruning import Data
+    from icbs.data import load_samples
+
+    images = loaded.task == "image-classification"
+    count, heldout = count or (8192 if images else 320), heldout or (2048 if images else 16)
+    samples = load_samples(loaded, source, count=count + heldout, length=length)
+    sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
+    if source is not None and source not in sources:
+        sources = [source]
+    tests = {
+        name or "Fashion-MNIST": load_samples(
+            loaded,
+            name,
+            part="evaluation",
+            count=evaluation or (None if images else 16),
+            length=min(256, getattr(loaded.model.config, "max_position_embeddings", 256)),
+        )
+        for name in sources
+    }
+    return Data(samples[:count], samples[count:], tests)
+
+
+@app.command()
+def baselines(
+    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for baselines.csv and the figure.")],
+    densities: Annotated[str, typer.Option(help="Kept fractions, by commas.")] = "0.7,0.6,0.5,0.4",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Some of magnitude, wanda, gradient, random, sparsegpt, icbs; all if left out."
+        ),
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Steps of the loop.")] = 50,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for the loop's steps.")] = None,
+    layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+    ] = None,
+    length: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 128,
+    heldout: Annotated[
+        int | None, typer.Option(help="Windows (default 16) or images (2048) of the loop's gate.")
+    ] = None,
+    evaluation: Annotated[
+        int | None,
+        typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+) -> None:
+    """Compare one-shot pruning with the loop: same calibration, same evaluation, one table.
+
+    SparseGPT updates the kept weights, the others only choose masks; icbs, the loop, is measured
+    before and after the repair of its kept weights. A stopped comparison goes on where it was.
+
+    Example: icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared
+    """
+    from experiments.baselines import METHODS, compare
+    from icbs.settings import parse_settings
+
+    others = parse_settings(settings or [])
+    wanted = _numbers(densities, float, "--densities")
+    loaded = _load(model, device, dtype)
+    images = loaded.task == "image-classification"
+    usual: dict[str, Any] = {"batch_size": 2048, "fisher": "position"} if images else {}
+    output_folder(out)
+    samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
+    table = compare(
+        loaded,
+        samples,
+        out,
+        densities=wanted,
+        methods=_words(methods) or METHODS,
+        steps=steps,
+        time_limit=time_limit,
+        layers=layers,
+        **(usual | others),
+    )
+    columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds")
+    formats = ("{:.2f}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
+    _table(f"{loaded.name}: {out / 'baselines.csv'}", columns, _formatted(rows, columns, formats))
 
 
 @app.command()

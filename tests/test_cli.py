@@ -93,7 +93,18 @@ def test_no_arguments_prints_help(icbs):
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "models", "solvers", "export", "prune", "evaluate", "solve", "bench", "report"],
+    [
+        "demo",
+        "models",
+        "solvers",
+        "export",
+        "prune",
+        "baselines",
+        "evaluate",
+        "solve",
+        "bench",
+        "report",
+    ],
 )
 def test_every_command_explains_itself(icbs, command):
     status, out, _ = icbs(command, "--help")

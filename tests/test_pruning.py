@@ -2,11 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from experiments.baselines import METHODS, compare
 from experiments.pruning import Data, curve, prune, steps_table
 from experiments.store import Store
 from icbs.data import load_samples
@@ -157,3 +159,22 @@ def test_settings_by_name():
     assert found == {"damping": 3, "rank": None, "carry": False, "select": "wanda", "k": 4,
                      "block_size": 0.1}  # fmt: skip
     Settings(**{**found, "block_size": 10})
+
+
+def test_comparison_of_every_method(tmp_path):
+    loaded = tiny_loaded()
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    options = {"steps": 2, **OPTIONS}
+    table = compare(loaded, data(), tmp_path, densities=[0.5, 0.4], **options)
+    assert table["method"].tolist() == ["dense", *2 * [*METHODS, "icbs + repair"]]
+    # the model is as it was, and what is there is not run again
+    assert all(torch.equal(value, before[n]) for n, value in loaded.model.state_dict().items())
+    seconds = pd.read_csv(tmp_path / "baselines.csv")["seconds"]
+    more = compare(loaded, data(), tmp_path, densities=[0.5, 0.4, 0.3], **options)
+    assert more["seconds"][: len(seconds)].tolist() == seconds.tolist()
+    assert more["density"].iloc[-1] == 0.3
+    assert (tmp_path / "baselines.png").stat().st_size > 0
+    loop = more[more["method"] == "icbs"]
+    assert loop["touched"].between(0, 1, inclusive="neither").all()
+    with pytest.raises(SettingError, match="expected some of magnitude"):
+        compare(loaded, data(), tmp_path, densities=[0.5], methods=["wonda"])

@@ -1,0 +1,156 @@
+"""Baselines and the loop on one model: same calibration data, same evaluation, one table.
+
+A row of ``baselines.csv`` is a method at a density on one data set; rows that are there are not run
+again, so a stopped comparison goes on where it was. Seconds are those of pruning alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import palette
+from experiments.pruning import Data, Judge
+from icbs.baselines import BASELINES, prune_once
+from icbs.errors import SettingError
+from icbs.loop import Pruner
+from icbs.models import LoadedModel, layer_weight, prunable_layers
+
+# The loop makes two states: its masks, and these with the kept weights repaired.
+LOOP, REPAIRED = "icbs", "icbs + repair"
+METHODS = (*BASELINES, LOOP)
+# What decides whether two rows may stand in one table.
+_KEYS = ["method", "density", "data"]
+
+
+def compare(
+    loaded: LoadedModel,
+    data: Data,
+    out: Path,
+    *,
+    densities: Sequence[float],
+    methods: Sequence[str] = METHODS,
+    steps: int = 50,
+    time_limit: float | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Prunes the model once a method and density and measures what is left.
+
+    Args:
+        loaded: the dense model; it is dense again at the end.
+        data: calibration, held-out (for the loop's gate) and evaluation samples.
+        out: an existing folder for ``baselines.csv`` and the figure.
+        densities: fractions of the weights to keep.
+        methods: some of `METHODS`.
+        steps: of the loop.
+        time_limit: seconds for the loop's steps.
+        progress: show what goes on.
+        **options: of `icbs.loop.Pruner`.
+
+    Returns:
+        One row a method, density and data set, the dense model first.
+
+    Raises:
+        SettingError: an unknown method.
+        IcbsError: see `icbs.loop.Pruner` and `icbs.baselines.prune_once`.
+    """
+    for name in methods:
+        if name not in METHODS:
+            raise SettingError(f"method is {name!r}, expected some of {', '.join(METHODS)}")
+    path = out / "baselines.csv"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*_KEYS])
+    layers = prunable_layers(loaded.model, options.get("layers", "*"))
+    dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
+    plan = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
+    for method, density in plan:
+        if ((table["method"] == method) & (table["density"] == density)).any():
+            continue
+        judge = Judge(loaded, data.evaluation, progress)
+        start = time.perf_counter()
+        extra: Mapping[str, Any] = {}
+        try:
+            if method == LOOP:
+                extra = _loop(loaded, data, density, judge, steps, time_limit, progress, options)
+            else:
+                if method != "dense":
+                    prune_once(
+                        method, loaded.model, layers, data.calibration, density, progress=progress
+                    )
+                judge.measure(method, time.perf_counter() - start)
+        finally:
+            for name, layer in layers.items():
+                layer_weight(layer).data.copy_(dense[name])
+        rows = pd.DataFrame(judge.rows).rename(columns={"state": "method"})
+        rows = rows.assign(density=density, **extra)
+        table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
+        table.to_csv(path, index=False, float_format="%.6g")
+    palette.save(figure(table, loaded), out, "baselines")
+    return table
+
+
+def _loop(
+    loaded: LoadedModel,
+    data: Data,
+    density: float,
+    judge: Judge,
+    steps: int,
+    time_limit: float | None,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The loop's two states, and what it says of itself."""
+    start = time.perf_counter()
+    pruner = Pruner(
+        loaded,
+        data.calibration,
+        heldout=data.heldout,
+        density=density,
+        progress=progress,
+        **options,
+    )
+    pruner.run(steps, time_limit=time_limit)
+    seconds = time.perf_counter() - start
+    judge.measure(LOOP, seconds)
+    start = time.perf_counter()
+    repaired = pruner.repair()
+    judge.measure(REPAIRED, seconds + time.perf_counter() - start)
+    offered = sum(record.offered for record in pruner.steps)
+    return {
+        "steps": len(pruner.steps),
+        "touched": pruner.touched,
+        "accepted": sum(record.swaps for record in pruner.steps) / offered if offered else None,
+        "repair_kept": repaired,
+    }
+
+
+def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
+    """Perplexity or accuracy against density, a panel a data set, a line a method."""
+    images = table["perplexity"].isna().all()
+    column = "accuracy" if images else "perplexity"
+    sets = list(dict.fromkeys(table["data"]))
+    with palette.look():
+        drawing = palette.new_figure(palette.COLUMN * max(1.2, len(sets)), 2.6)
+        axes = drawing.subplots(1, len(sets), squeeze=False)[0]
+        for axis, name in zip(axes, sets, strict=True):
+            here = table[table["data"] == name]
+            level = here[here["method"] == "dense"][column]
+            axis.axhline(float(level.iloc[0]), color="#333333", lw=0.8, ls=":", label="dense")
+            for method, part in here[here["method"] != "dense"].groupby("method", sort=False):
+                look = palette.style(str(method))
+                ordered = part.sort_values("density")
+                axis.plot(
+                    ordered["density"], ordered[column], color=look.colour, marker=look.marker,
+                    label=str(method),
+                )  # fmt: skip
+            axis.set(title=name, xlabel="density (share of weights kept)", ylabel=column)
+            if not images:
+                axis.set_yscale("log")
+        axes[0].legend()
+        palette.caption(drawing, f"{loaded.name} ({loaded.note}); all methods on the same data")
+    return drawing
