@@ -1,0 +1,86 @@
+"""The relaxation's Newton method and its certificate."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers import CardinalityProblem
+from solvers.errors import ProblemError
+from solvers.newton import least_sum, proximal_point
+from solvers.relaxation import bound, certified_bound, convexified, dual_value
+from tests.test_native import feasible_states, proper
+from tests.test_problem import magnitude, problems
+
+
+def exact_energy(problem, x):
+    """In rational numbers: no rounding at all."""
+    chosen = np.flatnonzero(x)
+    total = Fraction(problem.offset) + sum(Fraction(float(problem.linear[i])) for i in chosen)
+    if problem.factor is not None:
+        rows = (sum(Fraction(float(row[i])) for i in chosen) for row in problem.factor)
+        return total + sum((v * v for v in rows), Fraction(0)) / 2
+    G = problem.quadratic
+    return total + sum(Fraction(float(G[i, j])) for i in chosen for j in chosen) / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(max_n=7).filter(proper), st.sampled_from(["own", "random"]), st.integers(0, 2**32))
+def test_certified_bound_holds_in_rational_arithmetic(problem, kind, seed):
+    dual = bound(problem).dual
+    if kind == "random":
+        dual = np.random.default_rng(seed).normal(size=dual.shape) * 3
+    certified = certified_bound(problem, dual)
+    energies = [exact_energy(problem, x) for x in feasible_states(problem)]
+    assert Fraction(certified) <= min(energies)
+    # Rounding is counted, not exaggerated.
+    assert certified == pytest.approx(
+        dual_value(convexified(problem), dual), abs=1e-10 * (magnitude(problem) + dual @ dual)
+    )
+
+
+def test_certificate_of_another_shape_is_refused():
+    problem = CardinalityProblem(linear=np.ones(4), cardinality=2, factor=np.ones((2, 4)))
+    with pytest.raises(ProblemError, match=r"expected \(2,\)"):
+        certified_bound(problem, np.ones(3))
+    with pytest.raises(ProblemError, match="finite"):
+        certified_bound(problem, np.array([1.0, np.nan]))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 30), st.floats(1e-9, 1e3), st.integers(0, 2**32))
+def test_proximal_point_satisfies_its_optimality_conditions(m, eps, seed):
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(0, m + 1))
+    g = np.round(rng.normal(size=m), 1)
+    z, x = rng.random(m), np.empty(m)
+    mu = proximal_point(g, z, eps, k, 0.0, x)
+    assert x.sum() == pytest.approx(k, abs=1e-6)
+    slope = g + eps * (x - z) - mu
+    size = 1e-9 * (1 + eps)
+    assert (slope[x < 1] >= -size).all()
+    assert (slope[x > 0] <= size).all()
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), st.integers(0, 12))
+def test_least_sum(values, k):
+    k = min(k, len(values))
+    assert least_sum(np.array(values), k) == pytest.approx(sum(sorted(values)[:k]), abs=1e-12)
+
+
+@pytest.mark.parametrize("curvature", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize(("n", "r"), [(60, 90), (200, 40), (300, 5)])
+def test_relaxation_closes_its_own_gap_at_any_rank_and_curvature(n, r, curvature):
+    rng = np.random.default_rng(n)
+    problem = CardinalityProblem(
+        linear=rng.normal(size=n),
+        cardinality=n // 3,
+        factor=rng.normal(size=(r, n)) * np.sqrt(curvature / n),
+    )
+    found = bound(problem)
+    s = problem.factor @ found.relaxed
+    primal = 0.5 * s @ s + problem.linear @ found.relaxed
+    assert found.relaxed.sum() == pytest.approx(n // 3)
+    assert primal - found.lower_bound <= 1e-7 * (found.upper_bound - found.lower_bound) + 1e-9
