@@ -43,6 +43,7 @@ SOLVERS = {
     "descent": Style("#0072B2", "o"),
     "annealing": Style("#56B4E9", "s"),
     "relaxation": Style("#009E73", "D"),
+    "exact": Style("#117733", (5, 1, 0)),
     "enumerate": Style("#666666", "*"),
     "neal": Style("#D55E00", "^"),
     "ocean-tabu": Style("#E69F00", "v"),

@@ -50,6 +50,11 @@ SOLVERS: dict[str, Entry] = {
     "relaxation": Entry(
         "solvers.relaxation:Relaxation", "native", "certified bound, rounding, descent"
     ),
+    "exact": Entry(
+        "solvers.branch_and_bound:Exact",
+        "native",
+        "branch and bound on the relaxation; proves the optimum",
+    ),
     "enumerate": Entry("solvers.exact:Enumerate", "native", "every k-subset; proves the optimum"),
     "neal": Entry(
         "solvers.ocean:Neal", "penalised", "D-Wave simulated annealing (dwave-neal)", ("neal",)

@@ -5,8 +5,10 @@ For every vector ``s`` in R^r, ``1/2 ||A x||^2 >= s.(A x) - 1/2 ||s||^2``, hence
     L(s) = offset - 1/2 ||s||^2 + (sum of the k smallest entries of A's + c)  <=  E(x)
 
 for every feasible x. The best ``s`` is ``A x*`` at the optimum ``x*`` of the relaxation
-``0 <= x <= 1, sum x = k``, found by `solvers.newton`. ``s`` is the certificate: anyone can evaluate
-L(s), and `certified_bound` does so with every rounding error counted against it.
+``0 <= x <= 1, sum x = k``, found by fully-corrective Frank-Wolfe (Holloway 1974; Jaggi 2013): the
+linear subproblem is a selection of the k smallest reduced costs, the corrective step a small
+quadratic program over the vertices found so far. ``s`` is the certificate: anyone can evaluate
+L(s).
 
 Reduced-cost fixing: forcing a variable against the selection raises L(s) by its distance to the
 selection's threshold; where that passes the best known energy the variable is settled. The
@@ -29,15 +31,11 @@ from numpy.typing import NDArray
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.descent import descend_until
 from solvers.errors import ProblemError
-from solvers.newton import least_sum, relax
+from solvers.newton import least_sum
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
 
-MAX_STEPS = 1000
-# Newton steps between two looks at the clock.
-STEPS_PER_CHECK = 4
-# First width of the proximal term, in mean distances of a reduced cost from their median.
-FIRST_WIDTH = 0.3
+MAX_ITERATIONS = 2000
 # Energies are sums of n terms; two that agree to this share of the terms' size are equal.
 ROUND_OFF = 1e-13
 
@@ -54,7 +52,7 @@ class Bound:
         upper_bound: its energy.
         tolerance: round-off of both bounds.
         core_size: variables not settled by reduced costs.
-        iterations: Newton steps.
+        iterations: Frank-Wolfe steps.
         seconds: wall time of all of it.
     """
 
@@ -149,29 +147,18 @@ def _factoring_error(problem: CardinalityProblem, convex: CardinalityProblem) ->
     return 0.5 * float(pairs.sum()) * (1 + unit) + unit * float(np.abs(convex.linear).sum())
 
 
-def _relaxed(
-    convex: CardinalityProblem, tolerance: float, deadline: float
-) -> tuple[float, Floats, Floats, int]:
-    """Bound without offset, its ``s``, the relaxed point and the steps made."""
-    A, c, k = convex.factor, convex.linear, convex.cardinality
-    assert A is not None
-    F = np.ascontiguousarray(A.T)
-    z = np.zeros(convex.n)
-    z[_vertex(c, k)] = 1.0
-    s = A @ z
-    g = F @ s + c
-    eps = FIRST_WIDTH * float(np.abs(g - np.median(g)).mean()) or 1.0
-    nothing = np.zeros(len(A))
-    lower, dual, steps = -np.inf, s, 0
-    chunk = MAX_STEPS if deadline == np.inf else STEPS_PER_CHECK
-    while True:
-        found, s, primal, eps, made = relax(F, c, k, nothing, s, z, eps, np.inf, tolerance, chunk)
-        steps += made
-        if found > lower:
-            lower, dual = found, s
-        late = steps >= MAX_STEPS or time.perf_counter() >= deadline
-        if late or made < chunk or primal - lower <= tolerance:
-            return lower, dual, np.clip(z, 0.0, 1.0), steps
+def round_off(convex: CardinalityProblem) -> float:
+    """Energy differences below this are rounding: a share of the size of the terms of E."""
+    assert convex.factor is not None
+    k = convex.cardinality
+    typical = convex.factor @ np.full(convex.n, k / max(convex.n, 1))
+    terms = 0.5 * float(typical @ typical) + float(np.abs(convex.linear).sum())
+    return ROUND_OFF * (terms + abs(convex.offset)) + 1e-300
+
+
+def _vertex(g: Floats, k: int) -> NDArray[np.intp]:
+    """The places of the k smallest entries, sorted: the vertex that a linear objective g picks."""
+    return np.sort(np.argpartition(g, k - 1)[:k])
 
 
 def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
@@ -188,37 +175,113 @@ def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
     convex = convexified(problem)
     A, c, k = convex.factor, convex.linear, convex.cardinality
     assert A is not None
-    tolerance = round_off(convex)
-    lower, dual, relaxed, steps = _relaxed(convex, tolerance, deadline)
-    lower += convex.offset
-    g = dual @ A + c
-    state = _rounded(problem, relaxed, g, deadline)
+    s = np.zeros(len(A))
+    vertices: list[NDArray[np.intp]] = []
+    P = np.empty((len(A), 0))
+    costs = np.empty(0)
+    weights = np.empty(0)
+    lower, dual = -np.inf, s
+    iterations = 0
+    scale = 0.0
+    while iterations < MAX_ITERATIONS:
+        iterations += 1
+        g = s @ A + c
+        picked = _vertex(g, k)
+        value = -0.5 * float(s @ s) + float(g[picked].sum())
+        if value > lower:
+            lower, dual = value, s
+        if vertices:
+            primal = 0.5 * float(s @ s) + float(costs @ weights)
+            scale = 0.5 * float(s @ s) + float(np.abs(g[picked]).sum()) + abs(primal)
+            if primal - lower <= ROUND_OFF * scale or time.perf_counter() >= deadline:
+                break
+            if any(np.array_equal(picked, known) for known in vertices):
+                break
+        vertices.append(picked)
+        P = np.column_stack([P, A[:, picked].sum(axis=1)])
+        costs = np.append(costs, c[picked].sum())
+        weights = np.append(weights, 1.0 if len(vertices) == 1 else 0.0)
+        weights = simplex_minimum(P, costs, weights)
+        keep = weights > 0
+        vertices = [v for v, kept in zip(vertices, keep, strict=True) if kept]
+        P, costs, weights = P[:, keep], costs[keep], weights[keep]
+        s = P @ weights
+    relaxed = np.zeros(problem.n)
+    for picked, weight in zip(vertices, weights, strict=True):
+        relaxed[picked] += weight
+    state = _rounded(problem, relaxed, dual @ A + c, deadline)
     upper = float(problem.energy(state))
+    lower += convex.offset
+    tolerance = ROUND_OFF * (scale + abs(convex.offset)) + 1e-300
     return Bound(
         lower_bound=lower,
         dual=dual,
-        relaxed=relaxed,
+        relaxed=np.clip(relaxed, 0.0, 1.0),
         state=state,
         upper_bound=upper,
         tolerance=tolerance,
-        core_size=int(core(g, k, upper - lower + tolerance).sum()),
-        iterations=steps,
+        core_size=int(core(dual @ A + c, k, upper - lower + tolerance).sum()),
+        iterations=iterations,
         seconds=time.perf_counter() - start,
     )
 
 
-def round_off(convex: CardinalityProblem) -> float:
-    """Energy differences below this are rounding: a share of the size of the terms of E."""
-    assert convex.factor is not None
-    k = convex.cardinality
-    typical = convex.factor @ np.full(convex.n, k / max(convex.n, 1))
-    terms = 0.5 * float(typical @ typical) + float(np.abs(convex.linear).sum())
-    return ROUND_OFF * (terms + abs(convex.offset)) + 1e-300
+def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
+    """Minimises ``1/2 ||P w||^2 + costs.w`` over the simplex, from a feasible `weights`.
+
+    Active set (Wolfe 1976): the minimum over the affine hull of the active columns; where it leaves
+    the simplex, the step is cut and the blocking column dropped.
+
+    Args:
+        P: shape (r, m).
+        costs: shape (m,).
+        weights: shape (m,), >= 0, sum 1; the last column is the one just added.
+
+    Returns:
+        Optimal weights over the columns that stay active, shape (m,).
+    """
+    m = len(costs)
+    active = weights > 0
+    active[-1] = True
+    weights = weights.copy()
+    for _ in range(10 * m):
+        chosen = np.flatnonzero(active)
+        direction = np.zeros(m)
+        direction[chosen], longest = _affine_step(P[:, chosen], costs[chosen], weights[chosen])
+        falling = np.flatnonzero(direction < 0)
+        ratios = -weights[falling] / direction[falling]
+        step = min(longest, float(ratios.min(initial=np.inf)))
+        if not np.isfinite(step):
+            break
+        weights = np.maximum(weights + step * direction, 0.0)
+        if step == longest:
+            break
+        blocking = falling[int(np.argmin(ratios))]
+        weights[blocking] = 0.0
+        active[blocking] = False
+    return weights / weights.sum()
 
 
-def _vertex(g: Floats, k: int) -> NDArray[np.intp]:
-    """The places of the k smallest entries."""
-    return np.argpartition(g, k - 1)[:k]
+def _affine_step(P: Floats, costs: Floats, weights: Floats) -> tuple[Floats, float]:
+    """From `weights` towards the minimum over ``sum w = 1``.
+
+    Returns:
+        A direction, shape (m,), and how far along it the minimum lies: 1 for a Newton step, inf
+        where the columns are affinely dependent and the energy falls for ever.
+    """
+    # In the differences to the first column the constraint disappears.
+    D = P[:, 1:] - P[:, :1]
+    q = D.T @ (P @ weights) + (costs[1:] - costs[0])
+    _, sigma, V = np.linalg.svd(D, full_matrices=False)
+    V = V[sigma > 1e-11 * sigma.max(initial=0.0)]
+    sigma = sigma[: len(V)]
+    coordinates = V @ q
+    free = q - V.T @ coordinates
+    if np.linalg.norm(free) > 1e-9 * np.linalg.norm(q):
+        y, longest = -free, np.inf
+    else:
+        y, longest = -V.T @ (coordinates / sigma**2), 1.0
+    return np.concatenate([[-y.sum()], y]), longest
 
 
 def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: float) -> Bools:
@@ -248,7 +311,7 @@ def core(g: Floats, k: int, gap: float) -> Bools:
 
 
 class Relaxation(CardinalitySampler):
-    """Certified bound by proximal Newton, rounding, descent; one deterministic read."""
+    """Certified bound by Frank-Wolfe, rounding, descent; one deterministic read."""
 
     name = "relaxation"
     honours = ("time_limit",)
