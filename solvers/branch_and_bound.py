@@ -27,12 +27,15 @@ from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.relaxation import bound, convexified, core, round_off
 from solvers.repair import LocalSearch
 
-# Beyond this many open nodes the newest is taken: the search deepens, memory stays bounded.
+# Beyond this many open nodes one of the last opened is taken, not the best: memory stays bounded.
 MAX_OPEN = 100_000
 # Newton steps a node may spend, and the share of the gap to which its bound is worth improving.
 NODE_STEPS = 60
 NODE_PRECISION = 0.02
-# Reads of the annealing that gives the root its incumbent; time is given back by earlier pruning.
+# Shares of a time limit that the root's bound and the annealing for an incumbent may take; without
+# a limit the annealing stops after so many reads.
+ROOT_SHARE = 0.5
+INCUMBENT_SHARE = 0.2
 INCUMBENT_READS = 4
 FREE = np.int8(-1)
 
@@ -83,27 +86,28 @@ class BranchAndBound:
 
     Args:
         problem: 0 < k < n, with a factor.
-        state: a feasible state.
+        upper: energy of a known state; only what beats it is looked for.
         lower: a bound known already.
         tolerance: energies closer than this are equal.
         report: takes each improved state of `problem`.
 
     Attributes:
-        state: best state so far.
-        upper: its energy.
+        state: best state so far; None while nothing beats the known one.
+        upper: the best energy so far.
         nodes: relaxations solved.
     """
 
     def __init__(
         self,
         problem: CardinalityProblem,
-        state: Bools,
+        upper: float,
         lower: float,
         tolerance: float,
         report: Callable[[Bools], None],
     ) -> None:
         assert problem.factor is not None
-        self.state, self.upper = state, float(problem.energy(state))
+        self.state: Bools | None = None
+        self.upper = upper
         self.nodes = 0
         self._problem, self._report, self._tolerance = problem, report, tolerance
         self._F = np.ascontiguousarray(problem.factor.T)
@@ -214,27 +218,15 @@ def prove(problem: CardinalityProblem, request: Request) -> Proof:
         problem: 0 < k < n.
         request: budget, clock and listener.
     """
-    root = bound(problem, request.deadline)
+    left = request.deadline - time.perf_counter()
+    root = bound(problem, time.perf_counter() + ROOT_SHARE * left)
     request.report(root.state)
     open_variables = root.core_size
     if root.proved_optimal or time.perf_counter() >= request.deadline:
         lower = root.lower_bound
         return Proof(root.state, lower, root.proved_optimal, 0, open_variables)
-    state, upper = root.state, root.upper_bound
-    left = request.deadline - time.perf_counter()
-    annealed = (
-        Annealing()
-        .sample_problem(
-            problem,
-            budget=Budget(time_limit=0.2 * left if left < np.inf else None, reads=INCUMBENT_READS),
-            seed=int(request.rng.integers(2**31)),
-        )
-        .first
-    )
-    if annealed.energy < upper:
-        state = np.array([annealed.sample[i] for i in range(problem.n)], dtype=np.bool_)
-        upper = float(problem.energy(state))
-        request.report(state)
+    state = _better(problem, root.state, INCUMBENT_SHARE * left, request)
+    upper = float(problem.energy(state))
     convex = convexified(problem)
     assert convex.factor is not None
     g = root.dual @ convex.factor + convex.linear
@@ -249,38 +241,37 @@ def prove(problem: CardinalityProblem, request: Request) -> Proof:
         return Proof(better, float(problem.energy(better)) - tolerance, True, 0, len(free))
     if sub.n <= sub.rank:
         sub = diagonally_shifted(sub)
-    return _search(problem, sub, free, (inside, state, root.lower_bound, tolerance), request)
-
-
-def _search(
-    problem: CardinalityProblem,
-    sub: CardinalityProblem,
-    free: Any,
-    known: tuple[Bools, Bools, float, float],
-    request: Request,
-) -> Proof:
-    """The tree over the core, and its answer in the variables of the whole problem."""
-    inside, state, root_bound, tolerance = known
 
     def whole(x: Bools) -> Bools:
         full = inside.copy()
         full[free] = x
         return full
 
-    assert sub.initial is not None
+    # The tree need only look for what beats the known state.
     tree = BranchAndBound(
-        sub, sub.initial, root_bound, tolerance, lambda x: request.report(whole(x))
+        sub, upper, root.lower_bound, tolerance, lambda x: request.report(whole(x))
     )
-    known_energy = float(problem.energy(state))
-    if tree.upper > known_energy:
-        # The tree need only look for what beats the known state.
-        tree.upper = known_energy
-        tree.state = np.empty(0, dtype=np.bool_)
     proved = tree.run(request.deadline)
-    best = whole(tree.state) if len(tree.state) else state
+    best = state if tree.state is None else whole(tree.state)
     energy = float(problem.energy(best))
-    lower = energy - tolerance if proved else max(root_bound, tree.lower_bound - tolerance)
+    lower = energy - tolerance if proved else max(root.lower_bound, tree.lower_bound - tolerance)
     return Proof(best, min(lower, energy), proved, tree.nodes, len(free))
+
+
+def _better(problem: CardinalityProblem, state: Bools, seconds: float, request: Request) -> Bools:
+    """The state, or what annealing finds if that has less energy."""
+    limited = seconds < np.inf
+    annealed = Annealing().sample_problem(
+        problem,
+        budget=Budget(time_limit=seconds) if limited else Budget(reads=INCUMBENT_READS),
+        seed=int(request.rng.integers(2**31)),
+    )
+    first = annealed.first
+    if first.energy >= problem.energy(state):
+        return state
+    found = np.array([first.sample[i] for i in range(problem.n)], dtype=np.bool_)
+    request.report(found)
+    return found
 
 
 class Exact(CardinalitySampler):
