@@ -57,7 +57,7 @@ SOLVERS = {
     "qaoa-xy-braket-local": Style("#C51B7D", (6, 1, 0)),
     "qaoa-subspace": Style("#01665E", (3, 1, 0)),
     "qaoa-braket": Style("#CC6677", (4, 0, 45)),
-    "qaoa-xy-braket": Style("#882E72", (5, 1, 0)),
+    "qaoa-xy-braket": Style("#882E72", (6, 0, 0)),
     "qaoa-qiskit-optimizer": Style("#661100", "H"),
 }
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
