@@ -35,6 +35,7 @@ from experiments.worker import (
     submit_task,
 )
 from solvers.errors import SolverError
+from solvers.reads import checked_threads
 from solvers.registry import make
 
 P = ParamSpec("P")
@@ -233,7 +234,11 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         context.set_forkserver_preload(["experiments.worker"])
     else:
         context = get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+    # Solvers that work on all CPUs would otherwise compete with their neighbours for them.
+    threads = max(1, checked_threads(None) // workers)
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=start_worker, initargs=(threads,)
+    )
 
 
 @contextmanager

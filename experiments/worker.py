@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
 from collections import OrderedDict
@@ -309,9 +310,10 @@ def clear_bench() -> None:
     _BENCH[:] = [Workbench()]
 
 
-def start_worker() -> None:
-    """Initialises a worker process: Ctrl-C is the driver's business."""
+def start_worker(threads: int) -> None:
+    """Initialises a worker process: its share of the CPUs, and Ctrl-C is the driver's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["NUMBA_NUM_THREADS"] = str(threads)
     clear_bench()
 
 

@@ -16,6 +16,7 @@ A subclass sets the class attributes below and implements `_solve`; everything a
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -119,8 +120,8 @@ class Solution:
 class ReadPool:
     """Collects the reads of a solver that makes them one at a time.
 
-    The first `MAX_ROWS` reads are kept in order, so that success shares can be counted; after that
-    only a new best is, in place of the last row.
+    The first `MAX_ROWS` reads are kept, so that success shares can be counted, and the best one if
+    it is not among them. Rows are in order of the reads' numbers, in whatever order they arrive.
 
     Attributes:
         reads: reads made so far.
@@ -132,26 +133,45 @@ class ReadPool:
     def __init__(self, problem: CardinalityProblem, request: Request) -> None:
         self.reads = 0
         self.best = np.inf
+        self._lock = threading.Lock()
+        self._reported = np.inf
+        self._best_row: tuple[int, Bools] | None = None
         self._problem = problem
         self._request = request
-        self._rows: list[Bools] = []
+        self._rows: dict[int, Bools] = {}
 
-    def add(self, state: Bools) -> None:
-        """Takes a feasible state, shape (n,); reports it if it is the best so far."""
-        self.reads += 1
+    def improve(self, state: Bools) -> float:
+        """Reports a feasible state if it is the best so far; returns its energy. Any thread may."""
         energy = float(self._problem.energy(state))
-        better = energy < self.best
-        if better:
-            self.best = energy
-            self._request.report(state)
-        if len(self._rows) < self.MAX_ROWS:
-            self._rows.append(state)
-        elif better:
-            self._rows[-1] = state
+        with self._lock:
+            if energy < self._reported:
+                self._reported = energy
+                self._request.report(state)
+        return energy
+
+    def add(self, state: Bools, number: int | None = None) -> None:
+        """Takes a read, a feasible state of shape (n,).
+
+        Args:
+            state: of the caller no more.
+            number: which read it is; the next one when None.
+        """
+        number = self.reads if number is None else number
+        self.reads += 1
+        energy = self.improve(state)
+        known = -1 if self._best_row is None else self._best_row[0]
+        if energy < self.best or (energy == self.best and number < known):
+            self.best, self._best_row = energy, (number, state)
+        if number < self.MAX_ROWS:
+            self._rows[number] = state
 
     def solution(self, **info: Any) -> Solution:
         """What `_solve` returns."""
-        return Solution(np.array(self._rows), {"reads": self.reads, **info})
+        rows = dict(self._rows)
+        if self._best_row is not None:
+            rows.setdefault(*self._best_row)
+        states = [rows[number] for number in sorted(rows)]
+        return Solution(np.array(states), {"reads": self.reads, **info})
 
 
 class CardinalitySampler(dimod.Sampler):
@@ -226,7 +246,8 @@ class CardinalitySampler(dimod.Sampler):
             budget: what may be spent; the solver's own defaults when None.
             seed: whole number; the same seed gives the same samples.
             initial: feasible start, shape (n,); None keeps the solver blind to any incumbent.
-            on_incumbent: called with each improved feasible state, shape (n,) of bool.
+            on_incumbent: called with each improved feasible state, shape (n,) of bool; from a
+                thread of the solver's if need be, but never from two at once.
             **parameters: the solver's own, listed in its `extra_parameters`.
 
         Returns:

@@ -9,10 +9,11 @@ import numpy as np
 
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.problem import Bools, CardinalityProblem
+from solvers.reads import checked_threads, make_reads
 from solvers.repair import LocalSearch
 
-# One swap costs O(n r); between chunks of this many the clock is read.
-SWAPS_PER_CHECK = 64
+# Multiplications between two looks at the clock, about 10 ms.
+WORK_PER_CHECK = 2e7
 
 
 def random_state(n: int, k: int, rng: np.random.Generator) -> Bools:
@@ -40,33 +41,45 @@ class Greedy(CardinalitySampler):
 
 
 class Descent(CardinalitySampler):
-    """Swap descent to a local optimum from random starts, or from the incumbent if given one."""
+    """Swap descent to a local optimum from random starts, or from the incumbent if given one.
+
+    Args:
+        num_threads: reads made at a time; one a usable CPU when None.
+    """
 
     name = "descent"
     honours = ("time_limit", "reads")
     takes_initial = True
 
+    def __init__(self, *, num_threads: int | None = None) -> None:
+        self.num_threads = checked_threads(num_threads)
+
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         budget = request.budget
         reads = budget.reads or (10 if budget.time_limit is None else UNLIMITED)
         with request.timing.stage("preprocess"):
-            search = LocalSearch(problem)
+            search = LocalSearch(problem, None, request.deadline)
+
+        def read(number: int, rng: np.random.Generator) -> Bools:
+            start = request.initial
+            if number or start is None:
+                start = random_state(problem.n, problem.cardinality, rng)
+            return descend_until(search, start, request.deadline)
+
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
-            while pool.reads < reads:
-                start = request.initial
-                if pool.reads or start is None:
-                    start = random_state(problem.n, problem.cardinality, request.rng)
-                pool.add(descend_until(search, start, request.deadline))
-                if time.perf_counter() >= request.deadline:
-                    break
+            make_reads(read, pool, request, reads, self.num_threads)
         return pool.solution()
 
 
 def descend_until(search: LocalSearch, start: Bools, deadline: float) -> Bools:
-    """Swap descent that looks at the clock every `SWAPS_PER_CHECK` swaps."""
-    chunk = SWAPS_PER_CHECK if deadline < np.inf else 2**62
-    state, done = search.descend(start, chunk)
+    """Swap descent that looks at the clock every few milliseconds."""
+    if deadline == np.inf:
+        return search.descend(start)[0]
+    problem = search.problem
+    swap = 4 * problem.n if search.dense else problem.n * (problem.rank + 4)
+    chunk = max(1, int(WORK_PER_CHECK / swap))
+    state, done = start, False
     while not done and time.perf_counter() < deadline:
         state, done = search.descend(state, chunk)
     return state

@@ -1,14 +1,21 @@
 """Compiled inner loops on the fields ``f = G x + c`` of a problem, ``G = A'A``.
 
-Every kernel takes the pair ``(F, G)``: ``F = A'`` with shape (n, r) for a low-rank problem and an
-empty ``G``, or an empty ``F`` and the dense ``G`` (n, n). Nothing of size n^2 is built where the
-rank is low. States are bool arrays, changed in place.
+Every kernel takes the pair ``(F, G)``: ``F = A'`` with shape (n, r), and ``G`` either empty, so
+that nothing of size n^2 exists, or dense (n, n), so that a flip costs O(n) instead of O(n r). A
+dense problem has an empty ``F``. States are bool arrays, changed in place.
 
 Flipping i in changes the energy by ``f_i + G_ii / 2``, out by ``-f_i + G_ii / 2``; a swap (i out,
-j in) by the sum of both less ``G_ij``.
+j in) by the sum of both less ``G_ij``. ``|G_ij| <= b_i b_j`` with bounds b; where a factor is given
+``b_i = ||A_i||``, so that ``f_i`` moves by at most ``b_i ||ds||`` when ``s = A x`` moves by ``ds``.
+
+Compiled code is cached on disk beside the module (numba), so a user waits for the compiler once per
+installation, not once per process.
 """
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -16,84 +23,220 @@ from numpy.typing import NDArray
 
 from solvers.problem import Bools, CardinalityProblem, Floats
 
-# Building G costs n^2 r and one pass over n^2 memory, after which a flip costs n instead of n r.
-# Measured at n = 256, 1024 and 4096: greedy and descent from a random start gain from r = 48 on,
-# annealing loses little; below, G pays only where it is no larger than the factor.
+Integers = NDArray[np.int64]
+Word = NDArray[np.uint64]
+
+# Sums may be reordered, so that they run in SIMD registers; NaN and infinity keep their meaning.
+SUMS = {"reassoc", "contract", "nsz"}
+
+# Building G costs n^2 r and its memory, after which an accepted swap costs n instead of n r; see
+# experiments/benchmarks/solvers.py --crossover for the measured crossover.
 DENSE_RANK = 48
 MAX_DENSE_VARIABLES = 8192
+# Multiplications a second of a float32 matrix product on one core, low on purpose.
+PRODUCT_RATE = 2e10
 
 
-def couplings(problem: CardinalityProblem, dense: bool | None = None) -> tuple[Floats, Floats]:
+def couplings(
+    problem: CardinalityProblem, dense: bool | None = None, deadline: float = np.inf
+) -> tuple[Floats, NDArray[Any]]:
     """The pair ``(F, G)`` of a problem.
+
+    From a factor G is built in float32: half the memory traffic. What is searched with it is
+    finished with F in float64.
 
     Args:
         problem: n variables.
-        dense: whether to build G; None builds it where it is given or saves a search time.
+        dense: whether to build G from a factor; None builds it where it saves a search time.
+        deadline: `time.perf_counter` value; G is not built when that takes over a fifth of the
+            time left.
     """
-    if dense is None:
-        dense = problem.factor is None or (
-            problem.n <= MAX_DENSE_VARIABLES and problem.rank >= min(problem.n / 2, DENSE_RANK)
-        )
-    if dense:
+    if problem.factor is None:
         return np.empty((0, 0)), np.ascontiguousarray(problem.gram())
-    assert problem.factor is not None
-    return np.ascontiguousarray(problem.factor.T), np.empty((0, 0))
+    n, r = problem.n, problem.rank
+    if dense is None:
+        seconds = n * n * r / PRODUCT_RATE
+        dense = (
+            n <= MAX_DENSE_VARIABLES
+            and r >= DENSE_RANK
+            and seconds < 0.2 * (deadline - time.perf_counter())
+        )
+    G = np.empty((0, 0), np.float32)
+    if dense:
+        A = problem.factor.astype(np.float32)
+        G = A.T @ A
+    return np.ascontiguousarray(problem.factor.T), G
 
 
-@njit(cache=True, nogil=True, inline="always")
-def coupling(F: Floats, G: Floats, i: int, j: int) -> float:
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def coupling(F: Floats, G: NDArray[Any], i: int, j: int) -> float:
     """``G_ij``."""
     if G.shape[0] > 0:
-        return G[i, j]
+        return float(G[i, j])
     total = 0.0
     for r in range(F.shape[1]):
         total += F[i, r] * F[j, r]
     return total
 
 
-@njit(cache=True, nogil=True)
-def add_column(F: Floats, G: Floats, f: Floats, i: int, sign: float) -> None:
-    """``f += sign * G[:, i]``: x_i went up (sign 1) or down (sign -1)."""
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def add_product(F: Floats, v: Floats, f: Floats) -> None:
+    """``f += F v``."""
+    for i in range(len(f)):
+        total = 0.0
+        for r in range(len(v)):
+            total += F[i, r] * v[r]
+        f[i] += total
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def add_swap(F: Floats, G: NDArray[Any], f: Floats, out: int, into: int) -> None:
+    """``f += G[:, into] - G[:, out]``: the fields after a swap."""
     if G.shape[0] > 0:
         for j in range(len(f)):
-            f[j] += sign * G[i, j]
-        return
-    for j in range(len(f)):
-        total = 0.0
-        for r in range(F.shape[1]):
-            total += F[i, r] * F[j, r]
-        f[j] += sign * total
+            f[j] += G[into, j] - G[out, j]
+    else:
+        add_product(F, F[into] - F[out], f)
 
 
 @njit(cache=True, nogil=True)
-def greedy_fill(F: Floats, G: Floats, d: Floats, f: Floats, x: Bools, k: int) -> None:
+def greedy_fill_dense(G: Floats, f: Floats, x: Bools, k: int, max_flips: int) -> int:
+    """`greedy_fill` on a dense G."""
+    excess = int(x.sum()) - k
+    sign = 1.0 if excess < 0 else -1.0
+    flips = min(abs(excess), max_flips)
+    for _ in range(flips):
+        best, best_cost = -1, np.inf
+        for i in range(len(f)):
+            if x[i] == (sign < 0):
+                cost = sign * f[i] + 0.5 * G[i, i]
+                if cost < best_cost:
+                    best, best_cost = i, cost
+        x[best] = sign > 0
+        for i in range(len(f)):
+            f[i] += sign * G[best, i]
+    return flips
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def greedy_fill(
+    F: Floats, d: Floats, b: Floats, f: Floats, x: Bools, k: int, max_flips: int
+) -> int:
     """Adds or removes the variable of best energy change until x has k ones.
 
+    The choice is the exact one, but few costs are computed for it: those of a window, at first the
+    ``sqrt(n)`` cheapest variables, are kept up to date. Another variable's cost was right when the
+    window was opened and has fallen by at most ``b_i ||ds||`` since; one that could be the best by
+    that bound is computed and joins the window. A window of 4 sqrt(n) variables is closed and a
+    new one opened.
+
     Args:
-        F: couplings, see the module.
-        G: couplings, see the module.
+        F: factor, shape (n, r).
         d: diagonal of G, shape (n,).
+        b: coupling bounds, shape (n,).
         f: fields at x, shape (n,); kept up to date.
         x: state, any weight; changed in place.
         k: ones wanted.
+        max_flips: flips to make at the most.
+
+    Returns:
+        Flips made.
     """
-    count = int(x.sum())
-    while count != k:
-        sign = 1.0 if count < k else -1.0
-        best, best_delta = -1, np.inf
-        for i in range(len(f)):
-            if x[i] == (sign < 0):
-                delta = sign * f[i] + 0.5 * d[i]
-                if delta < best_delta:
-                    best, best_delta = i, delta
-        x[best] = sign > 0
-        count += int(sign)
-        add_column(F, G, f, best, sign)
+    n, rank = F.shape
+    excess = int(x.sum()) - k
+    sign = 1.0 if excess < 0 else -1.0
+    left = min(abs(excess), max_flips)
+    made = left
+    width = int(np.sqrt(n)) + 1
+    members = np.empty(5 * width, np.int64)
+    costs = np.empty(n)
+    inside = np.empty(n, np.bool_)
+    moved = np.zeros(rank)
+    while left:
+        size = _open_window(sign, d, f, x, width, costs, inside, members)
+        moved[:] = 0.0
+        while left:
+            best = _best_flip(F, b, sign, x, moved, costs, inside, members, size)
+            size = best[1]
+            if size > 4 * width:
+                break
+            i = members[best[0]]
+            x[i] = sign > 0
+            left -= 1
+            size -= 1
+            members[best[0]] = members[size]
+            for r in range(rank):
+                moved[r] += sign * F[i, r]
+            for w in range(size):
+                total = 0.0
+                for r in range(rank):
+                    total += F[i, r] * F[members[w], r]
+                costs[members[w]] += total
+        add_product(F, moved, f)
+    return made
+
+
+@njit(cache=True, nogil=True)
+def _open_window(
+    sign: float, d: Floats, f: Floats, x: Bools, width: int, costs: Floats, inside: Bools,
+    members: Integers,
+) -> int:  # fmt: skip
+    """Costs of all flips; the cheapest `width` of them become members. Returns how many did."""
+    n = len(f)
+    candidates = 0
+    for i in range(n):
+        costs[i] = np.inf
+        inside[i] = x[i] == (sign > 0)
+        if not inside[i]:
+            costs[i] = sign * f[i] + 0.5 * d[i]
+            candidates += 1
+    last = np.partition(costs, width - 1)[width - 1] if candidates > width else np.inf
+    size = 0
+    for i in range(n):
+        if not inside[i] and costs[i] <= last and size < width:
+            members[size] = i
+            inside[i] = True
+            size += 1
+    return size
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def _best_flip(
+    F: Floats, b: Floats, sign: float, x: Bools, moved: Floats, costs: Floats, inside: Bools,
+    members: Integers, size: int,
+) -> tuple[int, int]:  # fmt: skip
+    """The place in `members` of the cheapest flip; variables that could be it join first.
+
+    Returns:
+        The place and the new size; a size above 4/5 of the room means that the search was given up.
+    """
+    best, best_cost = -1, np.inf
+    for w in range(size):
+        if costs[members[w]] < best_cost:
+            best, best_cost = w, costs[members[w]]
+    reach = 0.0
+    for r in range(len(moved)):
+        reach += moved[r] * moved[r]
+    reach = np.sqrt(reach)
+    for i in range(len(x)):
+        if not inside[i] and costs[i] - b[i] * reach < best_cost:
+            total = 0.0
+            for r in range(len(moved)):
+                total += F[i, r] * moved[r]
+            costs[i] += sign * total
+            inside[i] = True
+            members[size] = i
+            if costs[i] < best_cost:
+                best, best_cost = size, costs[i]
+            size += 1
+            if 5 * size >= 4 * len(members):
+                return best, len(members)
+    return best, size
 
 
 @njit(cache=True, nogil=True)
 def _best_partner(
-    F: Floats, G: Floats, d: Floats, b: Floats, f: Floats, x: Bools, i: int, best: float
+    F: Floats, G: NDArray[Any], d: Floats, b: Floats, f: Floats, x: Bools, i: int, best: float
 ) -> tuple[int, float]:
     """The j whose swap with i changes the energy by less than `best`, or -1; and that change."""
     sign = 1.0 if not x[i] else -1.0
@@ -112,7 +255,7 @@ def _best_partner(
 @njit(cache=True, nogil=True)
 def swap_descent(
     F: Floats,
-    G: Floats,
+    G: NDArray[Any],
     d: Floats,
     b: Floats,
     f: Floats,
@@ -170,13 +313,12 @@ def swap_descent(
             if partner < 0:
                 return swaps, True
         x[out], x[into] = False, True
-        add_column(F, G, f, out, -1.0)
-        add_column(F, G, f, into, 1.0)
+        add_swap(F, G, f, out, into)
     return max_swaps, False
 
 
 @njit(cache=True, nogil=True)
-def next_random(state: NDArray[np.uint64]) -> np.uint64:
+def next_random(state: Word) -> np.uint64:
     """SplitMix64 (Steele, Lea and Flood, 2014): 64 random bits; `state` is one word."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -186,12 +328,14 @@ def next_random(state: NDArray[np.uint64]) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def random_below(state: NDArray[np.uint64], n: int) -> int:
-    """Uniform whole number in 0..n-1 for n < 2^32 (multiply-shift; bias below 2^-32)."""
-    return int(((next_random(state) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+def random_pair(state: Word, m: int, n: int) -> tuple[int, int]:
+    """Uniform whole numbers in 0..m-1 and 0..n-1, both < 2^32 (multiply-shift; bias < 2^-32 m)."""
+    z = next_random(state)
+    high, low = z >> np.uint64(32), z & np.uint64(0xFFFFFFFF)
+    return int((high * np.uint64(m)) >> np.uint64(32)), int((low * np.uint64(n)) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def random_unit(state: NDArray[np.uint64]) -> float:
+def random_unit(state: Word) -> float:
     """Uniform in [0, 1) with 53 bits."""
     return float(next_random(state) >> np.uint64(11)) * (1.0 / 9007199254740992.0)

@@ -47,6 +47,13 @@ SOLVERS: dict[str, Entry] = {
     "annealing": Entry(
         "solvers.annealing:Annealing", "native", "swap simulated annealing on the factor"
     ),
+    "tabu": Entry("solvers.tabu:Tabu", "native", "swap tabu search with aspiration and restarts"),
+    "tempering": Entry("solvers.tempering:Tempering", "native", "population annealing over swaps"),
+    "reference-sa": Entry(
+        "solvers.reference:ReferenceSA",
+        "native",
+        "the published solver's swap annealing, O(n) a proposal; the baseline",
+    ),
     "relaxation": Entry(
         "solvers.relaxation:Relaxation", "native", "certified bound, rounding, descent"
     ),

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, CardinalityProblem, make
-from solvers.annealing import anneal_dense, anneal_factor
 from solvers.exact import best_subset
-from solvers.kernels import couplings, random_below, random_unit
 from solvers.relaxation import bound, convexified, core, dual_value
 from solvers.repair import LocalSearch
 from tests.test_problem import magnitude, problems
@@ -137,50 +135,6 @@ def test_greedy_repair_takes_the_best_flip_each_time(problem, seed):
     assert problem.energy(repaired) == pytest.approx(
         problem.energy(x), abs=1e-9 * magnitude(problem)
     )
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_both_annealing_kernels_sample_the_boltzmann_distribution(dense):
-    """At constant temperature the visited states follow exp(-E / T)."""
-    rng = np.random.default_rng(4)
-    problem = CardinalityProblem(
-        linear=rng.normal(size=6), cardinality=2, factor=rng.normal(size=(2, 6))
-    )
-    states = feasible_states(problem)
-    weights = np.exp(-problem.energy(states) / 1.3)
-    expected = weights / weights.sum()
-    F, G = couplings(problem, dense=dense)
-    ones, zeros = np.array([0, 1]), np.array([2, 3, 4, 5])
-    start = np.isin(np.arange(6), ones)
-    moments = problem.fields(start) if dense else F.T @ start
-    word = np.array([7], dtype=np.uint64)
-    counts = dict.fromkeys((tuple(np.flatnonzero(x)) for x in states), 0)
-    temperature = np.array([1.3])
-    for _ in range(40_000):
-        if dense:
-            anneal_dense(G, moments, ones, zeros, temperature, 3, word)
-        else:
-            anneal_factor(F, problem.linear, moments, ones, zeros, temperature, 3, word)
-        counts[tuple(sorted(ones.tolist()))] += 1
-    seen = np.array(list(counts.values())) / 40_000
-    assert np.abs(seen - expected).max() < 0.012
-    # What is kept up to date still equals what it stands for.
-    final = np.isin(np.arange(6), ones)
-    direct = problem.fields(final) if dense else F.T @ final
-    assert np.allclose(moments, direct, atol=1e-9)
-
-
-def test_random_numbers_are_uniform():
-    word = np.array([1], dtype=np.uint64)
-    draws = np.array([random_below(word, 7) for _ in range(70_000)])
-    assert np.abs(np.bincount(draws, minlength=7) / 10_000 - 1).max() < 0.05
-    units = np.array([random_unit(word) for _ in range(20_000)])
-    assert 0 <= units.min() < units.max() < 1
-    assert abs(units.mean() - 0.5) < 0.01
-    # First output of SplitMix64 for seed 0, from its authors' reference.
-    from solvers.kernels import next_random
-
-    assert int(next_random(np.zeros(1, np.uint64))) == 0xE220A8397B1DCDAF
 
 
 def test_annealing_beats_descent_where_curvature_rules():
