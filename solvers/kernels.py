@@ -30,7 +30,7 @@ Word = NDArray[np.uint64]
 SUMS = {"reassoc", "contract", "nsz"}
 
 # Building G costs n^2 r and its memory, after which an accepted swap costs n instead of n r; see
-# experiments/benchmarks/solvers.py --crossover for the measured crossover.
+# experiments/benchmarks/native.py crossover for the measured one.
 DENSE_RANK = 48
 MAX_DENSE_VARIABLES = 8192
 # Multiplications a second of a float32 matrix product on one core, low on purpose.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from solvers.base import CardinalitySampler, ReadPool, Request, Solution
+from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.kernels import Word, random_pair, random_unit
 from solvers.problem import CardinalityProblem, Floats
 
@@ -58,7 +58,10 @@ def reference_sweep(G: Floats, c: Floats, x: Floats, beta: float, word: Word) ->
 
 
 class ReferenceSA(CardinalitySampler):
-    """Swap annealing with O(n) energy changes on the dense matrix, from the first k variables."""
+    """Swap annealing with O(n) energy changes on the dense matrix, from the first k variables.
+
+    Under a time limit alone it restarts until the time is over.
+    """
 
     name = "reference-sa"
     honours = ("time_limit", "reads", "sweeps")
@@ -66,13 +69,14 @@ class ReferenceSA(CardinalitySampler):
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         budget = request.budget
+        reads = budget.reads or (1 if budget.time_limit is None else UNLIMITED)
         with request.timing.stage("preprocess"):
             G = problem.gram()
         pool = ReadPool(problem, request)
         word = request.rng.integers(2**64, size=1, dtype=np.uint64)
         betas = np.repeat(inverse_temperatures(), budget.sweeps or 1)
         with request.timing.stage("execute"):
-            for _ in range(budget.reads or 1):
+            while pool.reads < reads:
                 x = np.zeros(problem.n)
                 x[: problem.cardinality] = 1.0
                 for beta in betas:
