@@ -18,6 +18,7 @@ The schedule is scaled to the instance: the temperature falls geometrically from
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -215,6 +216,20 @@ class Walk:
         factor = self.search.problem.factor
         self.s = np.zeros(0) if factor is None else factor @ self.x
         self.f = self.search.problem.fields(self.x)
+
+    @property
+    def energy(self) -> float:
+        """Energy of x less the problem's offset, from what is kept up to date."""
+        c = self.search.problem.linear
+        if self.search.dense:
+            return 0.5 * float((self.f + c)[self.x].sum())
+        return 0.5 * float((self.s * self.s).sum()) + float(c[self.x].sum())
+
+    def twin(self, word: Word) -> Walk:
+        """A walk that goes on from the same state with random numbers of its own."""
+        twin = copy.copy(self)
+        twin.x, twin.s, twin.f, twin.word = self.x.copy(), self.s.copy(), self.f.copy(), word
+        return twin
 
     def anneal(self, temperatures: Floats, margin: float | None = None) -> int:
         """One sweep at each temperature; returns the accepted swaps.

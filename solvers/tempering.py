@@ -21,7 +21,7 @@ from solvers.reads import checked_threads, make_reads
 from solvers.repair import LocalSearch
 
 POPULATION = 8
-# Resampling costs n r a walker, a sweep of it much more.
+# Resampling costs n a walker, a sweep of it more.
 SWEEPS_PER_STEP = 5
 
 
@@ -83,7 +83,6 @@ def annealed(
     walks: list[Walk], temperatures: Floats, rng: np.random.Generator, deadline: float
 ) -> list[Walk]:
     """The population after all temperatures, or when the time is over."""
-    problem = walks[0].search.problem
     for first in range(0, len(temperatures), SWEEPS_PER_STEP):
         step = temperatures[first : first + SWEEPS_PER_STEP]
         for walk in walks:
@@ -92,7 +91,7 @@ def annealed(
             walk.anneal(step)
         following = temperatures[first + SWEEPS_PER_STEP :]
         if len(following):
-            energies = problem.energy(np.array([walk.x for walk in walks]))
+            energies = np.array([walk.energy for walk in walks])
             chosen = resampled(energies, 1 / following[0] - 1 / step[-1], rng)
             walks = _copied(walks, chosen, rng)
     return walks
@@ -122,8 +121,7 @@ def _copied(walks: list[Walk], chosen: Any, rng: np.random.Generator) -> list[Wa
     for place in chosen.tolist():
         walk = walks[place]
         if place in taken:
-            word = rng.integers(2**64, size=1, dtype=np.uint64)
-            walk = Walk(walk.search, walk.x, word)
+            walk = walk.twin(rng.integers(2**64, size=1, dtype=np.uint64))
         taken.add(place)
         population.append(walk)
     return population

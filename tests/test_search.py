@@ -86,6 +86,29 @@ def test_annealing_visits_states_by_their_boltzmann_weight(couplings):
         )
 
 
+@pytest.mark.parametrize("couplings", ["factor", "cached", "dense"])
+def test_walks_know_their_energy_and_twins_go_their_own_way(couplings):
+    problem = drawn(20, 8, 4, seed=2, dense=couplings == "dense")
+    walk = Walk(LocalSearch(problem, couplings == "cached"), np.arange(20) < 8, word(1))
+    for _ in range(30):
+        walk.anneal(np.array([2.0]))
+        expected = problem.energy(walk.x) - problem.offset
+        assert walk.energy == pytest.approx(expected, abs=1e-4 if couplings == "cached" else 1e-9)
+    twin, before = walk.twin(word(2)), walk.x.copy()
+    same = walk.twin(walk.word.copy())
+    twin.anneal(np.full(5, 50.0))
+    assert (walk.x == before).all()
+    walk.anneal(np.full(5, 50.0))
+    same.anneal(np.full(5, 50.0))
+    assert (walk.x == same.x).all()
+    assert (walk.x != twin.x).any()
+    assert np.allclose(
+        twin.f if twin.search.dense else twin.search.F @ twin.s + problem.linear,
+        problem.fields(twin.x),
+        atol=1e-3,
+    )
+
+
 def test_reference_visits_states_by_their_boltzmann_weight():
     problem = drawn(6, 2, 2, seed=4)
     states, expected = boltzmann(problem, 1.3)
@@ -197,7 +220,7 @@ def test_incumbent_is_the_start_of_the_first_read_only_if_given(name):
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_time_limits_hold_where_one_sweep_is_short(name):
-    problem = drawn(500, 200, 8, seed=1, curvature=3.0)
+    problem = drawn(80, 30, 8, seed=1, curvature=3.0)
     solver = make(name, num_threads=1)
     solver.sample_problem(problem, budget=Budget(time_limit=0.05), seed=0)
     begun = time.perf_counter()
