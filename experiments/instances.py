@@ -38,7 +38,10 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
             if isinstance(source, CardinalityProblem):
                 problem, name = source, _name(source, position)
             else:
-                problem, name = _load(source), source.name.removesuffix(formats.CONTAINER)
+                problem, name = (
+                    _load(source, study.cardinality),
+                    source.name.removesuffix(formats.CONTAINER),
+                )
             sizes[store.add_instance(problem, name)] = problem.n
             advance()
     return sizes
@@ -55,9 +58,9 @@ def _sources(study: Study) -> Iterator[Path | CardinalityProblem]:
         yield from map(Path, matches or [str(entry)])
 
 
-def _load(path: Path) -> CardinalityProblem:
+def _load(path: Path, cardinality: int | None) -> CardinalityProblem:
     try:
-        return formats.load(path)
+        return formats.load(path, cardinality)
     except (SolverError, OSError) as error:
         raise StudyError(f"instances: {path}: {error}") from error
 

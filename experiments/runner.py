@@ -153,11 +153,10 @@ def run(
 def _check_solvers(study: Study) -> None:
     """Makes every solver once: a name or an option that is wrong stops the study at once."""
     for spec in study.specs:
-        if spec.sampler is None:
-            try:
-                make(spec.name, **spec.options).check()
-            except (SolverError, TypeError, ValueError) as error:
-                raise StudyError(f"solvers: {spec.label}: {error}") from error
+        try:
+            make(spec.name if spec.sampler is None else spec.sampler, **spec.options).check()
+        except (SolverError, TypeError, ValueError) as error:
+            raise StudyError(f"solvers: {spec.label}: {error}") from error
 
 
 def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:

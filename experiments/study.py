@@ -9,6 +9,7 @@ A study file is TOML; paths in it are relative to the file::
     seeds = 3                            # or a list of whole numbers
     seeds_by_size = {4096 = 1}           # from n = 4096 on, only the first seed
     give_initial = false
+    cardinality = 32                     # optional; for files that do not say how many ones
 
     [[solvers]]
     name = "neal"
@@ -28,17 +29,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import dimod
 import numpy as np
 
 from experiments.errors import StudyError
 from experiments.tomlcheck import expect, refuse_unknown
-from solvers.base import Budget, CardinalitySampler
+from solvers.base import Budget
 from solvers.errors import SolverError
 from solvers.problem import CardinalityProblem
 from solvers.registry import SOLVERS
 
 _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_size",
-         "give_initial")  # fmt: skip
+         "give_initial", "cardinality")  # fmt: skip
 _SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size")
 
 
@@ -53,8 +55,8 @@ class SolverSpec:
         parameters: keyword arguments of `sample_problem`.
         max_variables: the study's own size limit on top of the solver's.
         seeds_by_size: overrides the study's for this solver.
-        sampler: a ready solver that is not in the registry. With more than one worker it must
-            survive pickling.
+        sampler: any dimod sampler that is not in the registry; `options` are then those of
+            `PenaltyComposite`. With more than one worker it must survive pickling.
     """
 
     name: str
@@ -63,7 +65,7 @@ class SolverSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     max_variables: int | None = None
     seeds_by_size: Mapping[int, int] | None = None
-    sampler: CardinalitySampler | None = None
+    sampler: dimod.Sampler | None = None
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -109,12 +111,14 @@ class Study:
     Attributes:
         name: for titles.
         instances: container files, globs, or problems.
-        solvers: the contestants, as registry names or `SolverSpec`; labels must differ.
+        solvers: the contestants, as registry names, dimod samplers or `SolverSpec`; labels must
+            differ.
         budgets: `Budget` objects; plain numbers are time limits in seconds.
         seeds: whole numbers from 0.
         give_initial: hand every solver that can use it the incumbent, and say so in each record.
         seed: every cell's own seed, and the order of the cells, follow from it.
         seeds_by_size: ``{n: m}``: from n variables on, only the first m seeds are run.
+        cardinality: number of ones, for files that do not say.
 
     Raises:
         StudyError: a value that cannot be run.
@@ -122,12 +126,13 @@ class Study:
 
     name: str
     instances: Sequence[str | Path | CardinalityProblem]
-    solvers: Sequence[SolverSpec | str]
+    solvers: Sequence[SolverSpec | str | dimod.Sampler]
     budgets: Sequence[Budget | float] = (1.0,)
     seeds: Sequence[int] = (0, 1, 2)
     give_initial: bool = False
     seed: int = 0
     seeds_by_size: Mapping[int, int] = field(default_factory=dict)
+    cardinality: int | None = None
 
     def __post_init__(self) -> None:
         for key in ("instances", "solvers", "budgets", "seeds"):
@@ -147,8 +152,8 @@ class Study:
 
     @property
     def specs(self) -> tuple[SolverSpec, ...]:
-        """The contestants, names turned into specs."""
-        return tuple(SolverSpec(s) if isinstance(s, str) else s for s in self.solvers)
+        """The contestants, names and samplers turned into specs."""
+        return tuple(_spec(solver) for solver in self.solvers)
 
     def rehearsed(self) -> Study:
         """The same study with every solver that costs money on its local rehearsal.
@@ -212,6 +217,7 @@ class Study:
             seeds = [_whole(s, "seeds") for s in seeds]
         else:
             seeds = range(_whole(seeds, "seeds"))
+        ones = table.get("cardinality")
         return cls(
             name=expect(table.get("name", default_name), str, "name", "text"),
             instances=instances,
@@ -221,6 +227,7 @@ class Study:
             give_initial=expect(table.get("give_initial", False), bool, "give_initial", "a switch"),
             seed=_whole(table.get("seed", 0), "seed"),
             seeds_by_size=_by_size(table.get("seeds_by_size", {})),
+            cardinality=None if ones is None else _whole(ones, "cardinality"),
         )
 
     def cells(self, sizes: Mapping[str, int]) -> list[Cell]:
@@ -255,6 +262,14 @@ class Study:
         rules = self.seeds_by_size if spec.seeds_by_size is None else spec.seeds_by_size
         reached = [size for size in rules if size <= n]
         return rules[max(reached)] if reached else len(self.seeds)
+
+
+def _spec(solver: SolverSpec | str | dimod.Sampler) -> SolverSpec:
+    if isinstance(solver, SolverSpec):
+        return solver
+    if isinstance(solver, str):
+        return SolverSpec(solver)
+    return SolverSpec(getattr(solver, "name", type(solver).__name__), sampler=solver)
 
 
 def budget_json(budget: Budget) -> str:

@@ -79,10 +79,11 @@ class Workbench:
 
     def sampler(self, spec: SolverSpec) -> CardinalitySampler:
         """The solver object; made once, so that what it compiled stays compiled."""
-        if spec.sampler is not None:
+        if isinstance(spec.sampler, CardinalitySampler):
             return spec.sampler
         if spec.identity not in self._samplers:
-            self._samplers[spec.identity] = make(spec.name, **spec.options)
+            what = spec.name if spec.sampler is None else spec.sampler
+            self._samplers[spec.identity] = make(what, **spec.options)
         return self._samplers[spec.identity]
 
     def warm_up(self, spec: SolverSpec, problem: CardinalityProblem) -> None:

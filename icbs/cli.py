@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icbs.errors import DensityError, IcbsError, LayerError, OutputError, SettingError
-from solvers.errors import FormatError, ParameterError, SolverError, UnknownSolverError
+from solvers.errors import (
+    FormatError,
+    ParameterError,
+    SolverError,
+    UnavailableError,
+    UnknownSolverError,
+)
 
 if TYPE_CHECKING:
     from experiments.pruning import Data
@@ -199,14 +205,17 @@ def solvers(
     and their samples are repaired; raw and repaired results are both kept.
     """
     from solvers import available, make
-    from solvers.registry import SOLVERS
+    from solvers.registry import registered
 
     records = []
     for name, reason in available().items():
-        known = SOLVERS[name]
+        known = registered()[name]
         record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
         if reason is None:
-            record |= make(name).properties
+            try:
+                record |= make(name).properties
+            except UnavailableError as error:
+                reason = str(error)
         records.append(record | {"needs": list(known.needs), "unavailable": reason})
     if as_json:
         print(json.dumps(records, indent=2))
@@ -214,7 +223,7 @@ def solvers(
     rows = [
         (
             record["name"],
-            record["lane"] + (", exact" if record.get("exact") else ""),
+            (record["lane"] or "") + (", exact" if record.get("exact") else ""),
             record.get("max_variables") or "",
             ", ".join(word.removesuffix("_limit") for word in record.get("honours", ())),
             f"not here: {record['unavailable']}" if record["unavailable"] else record["summary"],
@@ -588,7 +597,9 @@ def _measured(
 
 @app.command()
 def solve(
-    instance: Annotated[Path, typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .qubo")],
+    instance: Annotated[
+        Path, typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .qubo, .qplib")
+    ],
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
     reads: Annotated[int | None, typer.Option(help="Independent restarts or shots.")] = None,
@@ -659,6 +670,9 @@ def bench(
     time_limits: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "1",
     seeds: Annotated[int, typer.Option(help="Seeds per instance, solver and budget.")] = 3,
     store: Annotated[Path, typer.Option(help="SQLite file for the records.")] = Path("runs.sqlite"),
+    cardinality: Annotated[
+        int | None, typer.Option(help="Number of ones, for files that do not say.")
+    ] = None,
     give_initial: Annotated[
         bool, typer.Option(help="Hand every solver that can use it the incumbent.")
     ] = False,
@@ -689,6 +703,7 @@ def bench(
             budgets=_numbers(time_limits, float, "--time-limits"),
             seeds=range(seeds),
             give_initial=give_initial,
+            cardinality=cardinality,
         )
     if rehearse:
         plan = plan.rehearsed()

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dimod
 import numpy as np
 import torch
 
@@ -34,7 +35,6 @@ from icbs.samples import Samples
 from icbs.schedule import choose_layers
 from icbs.settings import Settings
 from solvers import Budget, make
-from solvers.base import CardinalitySampler
 from solvers.problem import CardinalityProblem
 
 # Shares of a step's swaps that the gate tries in turn before it gives the step up.
@@ -58,7 +58,7 @@ class Pruner:
         loaded: the model; its weights are changed in place.
         calibration: samples that steps learn from, `batch_size` of them in turn.
         layers: shell globs of layer names, separated by commas.
-        solver: a registered name or any `CardinalitySampler`.
+        solver: a registered name or any dimod sampler (see `solvers.make`).
         budget: what the solver may spend on a block; None leaves it to the solver.
         heldout: samples that no step learns from; None means no gate.
         gate: undo, or take only a part of, a step that raises the held-out loss.
@@ -81,7 +81,7 @@ class Pruner:
         calibration: Samples,
         *,
         layers: str = "*",
-        solver: str | CardinalitySampler = "relaxation",
+        solver: str | dimod.Sampler = "relaxation",
         budget: Budget | None = None,
         heldout: Samples | None = None,
         gate: bool = True,
@@ -93,7 +93,7 @@ class Pruner:
         self.settings = Settings(**settings)
         self.loaded = loaded
         self.modules = prunable_layers(loaded.model, layers)
-        self.solver = make(solver) if isinstance(solver, str) else solver
+        self.solver = make(solver)
         self.budget = budget
         self.on_block = on_block
         self.on_step = on_step

@@ -9,6 +9,7 @@ suffix                what it holds                                 read by
 .lp                   objective and constraint                      any MIP solver, dimod
 .ubqp                 x'Qx, ``n m`` then ``i j q_ij``, 1-based      MQLib, BiqMac, OR-Library
 .qubo                 D-Wave qbsolv text, 0-based                   qbsolv's descendants
+.qplib                read only: see `solvers.qplib`                QPLIB
 ===================== ============================================= ===========================
 
 Every text carries all 17 digits. What a text format has no field for (cardinality, offset) stands
@@ -33,6 +34,7 @@ from safetensors.numpy import save as safetensors_bytes
 from solvers.base import problem_from_bqm
 from solvers.errors import FormatError, ProblemError
 from solvers.problem import CardinalityProblem, Floats
+from solvers.qplib import read_qplib
 
 # 1: first version.
 SCHEMA = 1
@@ -98,7 +100,10 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    readers = {".bqm": _read_bqm, ".lp": _read_lp, ".ubqp": _read_ubqp, ".qubo": _read_qubo}
+    readers = {
+        ".bqm": _read_bqm, ".lp": _read_lp, ".ubqp": _read_ubqp, ".qubo": _read_qubo,
+        ".qplib": _read_qplib,
+    }  # fmt: skip
     try:
         if path.name.endswith(CONTAINER):
             return _read_container(path)
@@ -339,6 +344,11 @@ def _read_qubo(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
     count = int(head[4]) + int(head[5])
     Q = _matrix(path, lines[1:], int(head[3]), count, first=0)
     return _model(Q, float(notes.get("offset", 0.0))), _ones(notes)
+
+
+def _read_qplib(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
+    found = read_qplib(path, MAX_DENSE_VARIABLES)
+    return _model(found.Q, found.offset), found.ones
 
 
 def _text(path: Path, comment: str) -> tuple[list[str], dict[str, str]]:

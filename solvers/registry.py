@@ -3,19 +3,28 @@
 To add a solver: write one file and one line in `SOLVERS`. The class is imported only when the
 solver is made, so an SDK costs nothing until it is used. A plain dimod sampler is put behind
 `PenaltyComposite` by itself.
+
+Another package adds solvers without touching this one, by entry points::
+
+    [project.entry-points."icbs.solvers"]
+    my-solver = "my_package.module:MySampler"
+
+And any dimod sampler object may stand where a solver's name may: `make` takes both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
 import dimod
 
 from solvers.base import CardinalitySampler, Lane
-from solvers.errors import UnavailableError, UnknownSolverError
+from solvers.errors import ParameterError, UnavailableError, UnknownSolverError
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Entry:
 
     Attributes:
         target: ``module:class``.
-        lane: ``native`` or ``penalised``.
+        lane: ``native`` or ``penalised``; None: its class says (solvers of other packages).
         summary: one line for people.
         needs: modules the solver imports beyond the package's own.
         extra: the optional dependency group that brings them; empty for base dependencies.
@@ -32,7 +41,7 @@ class Entry:
     """
 
     target: str
-    lane: Lane
+    lane: Lane | None
     summary: str
     needs: tuple[str, ...] = ()
     extra: str = ""
@@ -133,22 +142,41 @@ SOLVERS: dict[str, Entry] = {
 }
 
 
+GROUP = "icbs.solvers"
+"""Entry points of this group are solvers."""
+
+
+@cache
+def registered() -> dict[str, Entry]:
+    """Every solver by name: this package's, then those of installed packages, by entry points.
+
+    A package cannot replace one of this package's solvers. Nothing is imported.
+    """
+    found = dict(SOLVERS)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        origin = point.dist.name if point.dist else "another package"
+        if point.name not in found:
+            found[point.name] = Entry(point.value, None, f"from {origin}")
+    return found
+
+
 def entry(name: str) -> Entry:
     """The registered solver called `name`.
 
     Raises:
         UnknownSolverError: no such name; the message lists those there are.
     """
-    if name not in SOLVERS:
+    known = registered()
+    if name not in known:
         raise UnknownSolverError(
-            f"solver {name!r} is not registered; choose from {', '.join(SOLVERS)}"
+            f"solver {name!r} is not registered; choose from {', '.join(known)}"
         )
-    return SOLVERS[name]
+    return known[name]
 
 
 def available() -> dict[str, str | None]:
     """For every registered solver None, or why it cannot be used here."""
-    return {name: _missing(known) for name, known in SOLVERS.items()}
+    return {name: _missing(known) for name, known in registered().items()}
 
 
 def _missing(known: Entry) -> str | None:
@@ -159,29 +187,66 @@ def _missing(known: Entry) -> str | None:
     return None
 
 
-def make(name: str, **options: Any) -> CardinalitySampler:
-    """The solver called `name`, ready to use.
+def make(solver: str | dimod.Sampler, **options: Any) -> CardinalitySampler:
+    """The solver called `solver`, ready to use; or a sampler object, ready as it is.
 
     Args:
-        name: a key of `SOLVERS`.
+        solver: a registered name, or any dimod sampler: a `CardinalitySampler` is handed back,
+            any other put behind `PenaltyComposite`.
         **options: constructor options; for the penalised lane also those of `PenaltyComposite`.
+            With a sampler object only the latter.
 
     Raises:
         UnknownSolverError: no such name.
-        UnavailableError: a package the solver needs is not installed.
+        UnavailableError: a package the solver needs is not installed, or a solver of another
+            package cannot be imported or is no sampler.
+        ParameterError: options for an object that is ready, or something that is no sampler.
     """
-    known = entry(name)
+    if not isinstance(solver, str):
+        return _object(solver, options)
+    known = entry(solver)
     if reason := _missing(known):
-        raise UnavailableError(f"solver {name!r} {reason}")
-    module, _, attribute = known.target.partition(":")
-    cls = getattr(import_module(module), attribute)
+        raise UnavailableError(f"solver {solver!r} {reason}")
+    cls = _class(solver, known)
     if issubclass(cls, CardinalitySampler):
         return cls(**options)
-    return _penalised(name, cls, options)
+    own = {key: options.pop(key) for key in ("penalty", "repair") if key in options}
+    return _penalised(cls(**options), own | {"name": solver})
 
 
-def _penalised(name: str, cls: type[dimod.Sampler], options: dict[str, Any]) -> CardinalitySampler:
+def _class(name: str, known: Entry) -> type[dimod.Sampler]:
+    module, _, attribute = known.target.partition(":")
+    if name in SOLVERS:
+        return getattr(import_module(module), attribute)
+    try:
+        cls = getattr(import_module(module), attribute)
+    except Exception as error:  # whatever a foreign module does when imported
+        raise UnavailableError(
+            f"solver {name!r} ({known.summary}) cannot be loaded from {known.target}: {error}"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, dimod.Sampler)):
+        raise UnavailableError(
+            f"solver {name!r} ({known.summary}): {known.target} is not a class of dimod samplers"
+        )
+    return cls
+
+
+def _object(sampler: Any, options: dict[str, Any]) -> CardinalitySampler:
+    if not isinstance(sampler, dimod.Sampler):
+        raise ParameterError(
+            f"solver is {type(sampler).__name__}, expected a registered name or a dimod sampler"
+        )
+    if not isinstance(sampler, CardinalitySampler):
+        return _penalised(sampler, options)
+    if options:
+        raise ParameterError(
+            f"solver {sampler.name} is a ready object and takes no options: leave "
+            f"{next(iter(options))!r} out"
+        )
+    return sampler
+
+
+def _penalised(sampler: dimod.Sampler, options: dict[str, Any]) -> CardinalitySampler:
     from solvers.penalty import PenaltyComposite
 
-    own = {key: options.pop(key) for key in ("penalty", "repair") if key in options}
-    return PenaltyComposite(cls(**options), name=name, **own)
+    return PenaltyComposite(sampler, **options)
