@@ -29,7 +29,17 @@ from numpy.typing import NDArray
 
 from solvers.base import UNLIMITED, Budget, CardinalitySampler, ReadPool, Request, Solution
 from solvers.descent import descend_until, random_state
-from solvers.kernels import SUMS, Integers, Word, add_product, add_swap, random_pair, random_unit
+from solvers.kernels import (
+    ANNEALING_RANK_SHARE,
+    SUMS,
+    Integers,
+    Word,
+    add_product,
+    add_swap,
+    dense_pays,
+    random_pair,
+    random_unit,
+)
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
 from solvers.repair import LocalSearch
@@ -281,9 +291,11 @@ class Annealing(CardinalitySampler):
             self._device = checked_device(device)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
-        dense = None if self._device is None else False
         with request.timing.stage("preprocess"):
-            search = LocalSearch(problem, dense, request.deadline)
+            if self._device is None:
+                search = search_for(problem, request.deadline)
+            else:
+                search = LocalSearch(problem)
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
             optimum = first_optimum(search, request)
@@ -343,6 +355,11 @@ class Annealing(CardinalitySampler):
             if pool.reads == 0 and problem.energy(optimum) < problem.energy(state):
                 state = optimum
             pool.add(state)
+
+
+def search_for(problem: CardinalityProblem, deadline: float) -> LocalSearch:
+    """The couplings that annealing is fastest with."""
+    return LocalSearch(problem, dense_pays(problem, ANNEALING_RANK_SHARE * problem.n, deadline))
 
 
 def first_optimum(search: LocalSearch, request: Request) -> Bools:

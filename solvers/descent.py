@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
+from solvers.kernels import DESCENT_RANK, dense_pays
 from solvers.problem import Bools, CardinalityProblem
 from solvers.reads import checked_threads, make_reads
 from solvers.repair import LocalSearch
@@ -58,7 +59,7 @@ class Descent(CardinalitySampler):
         budget = request.budget
         reads = budget.reads or (10 if budget.time_limit is None else UNLIMITED)
         with request.timing.stage("preprocess"):
-            search = LocalSearch(problem, None, request.deadline)
+            search = LocalSearch(problem, dense_pays(problem, DESCENT_RANK, request.deadline))
 
         def read(number: int, rng: np.random.Generator) -> Bools:
             start = request.initial

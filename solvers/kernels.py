@@ -29,17 +29,35 @@ Word = NDArray[np.uint64]
 # Sums may be reordered, so that they run in SIMD registers; NaN and infinity keep their meaning.
 SUMS = {"reassoc", "contract", "nsz"}
 
-# Building G costs n^2 r and its memory, after which an accepted swap costs n instead of n r; see
-# experiments/benchmarks/native.py crossover for the measured one.
-DENSE_RANK = 48
+# Building G costs n^2 r and its memory, after which an accepted swap costs n instead of n r and a
+# refused one nothing instead of r. The ranks from which that pays are measured by
+# `experiments.benchmarks.native crossover`: for descent 32 to 64 at n = 256 to 4096; for annealing,
+# which computes no fields between swaps without G, 16 at n = 256, 80 at 1024, about 480 at 4096.
+DESCENT_RANK = 48
+ANNEALING_RANK_SHARE = 1 / 12
 MAX_DENSE_VARIABLES = 8192
 # Multiplications a second of a float32 matrix product on one core, low on purpose.
 PRODUCT_RATE = 2e10
 
 
-def couplings(
-    problem: CardinalityProblem, dense: bool | None = None, deadline: float = np.inf
-) -> tuple[Floats, NDArray[Any]]:
+def dense_pays(problem: CardinalityProblem, least_rank: float, deadline: float) -> bool:
+    """Whether to build G from the factor.
+
+    Args:
+        problem: n variables.
+        least_rank: from which rank on it saves time.
+        deadline: `time.perf_counter` value; G must not take over a fifth of the time left.
+    """
+    n, r = problem.n, problem.rank
+    seconds = n * n * r / PRODUCT_RATE
+    return (
+        n <= MAX_DENSE_VARIABLES
+        and r >= least_rank
+        and seconds < 0.2 * (deadline - time.perf_counter())
+    )
+
+
+def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray[Any]]:
     """The pair ``(F, G)`` of a problem.
 
     From a factor G is built in float32: half the memory traffic. What is searched with it is
@@ -47,20 +65,10 @@ def couplings(
 
     Args:
         problem: n variables.
-        dense: whether to build G from a factor; None builds it where it saves a search time.
-        deadline: `time.perf_counter` value; G is not built when that takes over a fifth of the
-            time left.
+        dense: whether to build G from a factor.
     """
     if problem.factor is None:
         return np.empty((0, 0)), np.ascontiguousarray(problem.gram())
-    n, r = problem.n, problem.rank
-    if dense is None:
-        seconds = n * n * r / PRODUCT_RATE
-        dense = (
-            n <= MAX_DENSE_VARIABLES
-            and r >= DENSE_RANK
-            and seconds < 0.2 * (deadline - time.perf_counter())
-        )
     G = np.empty((0, 0), np.float32)
     if dense:
         A = problem.factor.astype(np.float32)

@@ -24,8 +24,7 @@ class LocalSearch:
 
     Args:
         problem: n variables, k ones.
-        dense: whether to build G, see `solvers.kernels.couplings`; worth it for many descents.
-        deadline: see `solvers.kernels.couplings`.
+        dense: whether to build G, see `solvers.kernels.dense_pays`.
 
     Attributes:
         problem: n variables, k ones.
@@ -35,14 +34,9 @@ class LocalSearch:
         tolerance: energy differences below this are round-off.
     """
 
-    def __init__(
-        self,
-        problem: CardinalityProblem,
-        dense: bool | None = False,
-        deadline: float = np.inf,
-    ) -> None:
+    def __init__(self, problem: CardinalityProblem, dense: bool = False) -> None:
         self.problem = problem
-        self.F, self.G = couplings(problem, dense, deadline)
+        self.F, self.G = couplings(problem, dense)
         self._exact = self.G if problem.factor is None else np.empty((0, 0), self.G.dtype)
         self.diagonal = problem.diagonal
         if problem.factor is not None:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from solvers.annealing import Pace, Walk, cooling, first_optimum, hottest
+from solvers.annealing import Pace, Walk, cooling, first_optimum, hottest, search_for
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.descent import descend_until, random_state
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
-from solvers.repair import LocalSearch
 
 POPULATION = 8
 # Resampling costs n a walker, a sweep of it more.
@@ -46,7 +45,7 @@ class Tempering(CardinalitySampler):
         budget = request.budget
         reads = budget.reads or (1 if budget.time_limit is None else UNLIMITED)
         with request.timing.stage("preprocess"):
-            search = LocalSearch(problem, None, request.deadline)
+            search = search_for(problem, request.deadline)
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
             optimum = first_optimum(search, request)

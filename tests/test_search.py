@@ -14,7 +14,14 @@ from solvers import Budget, CardinalityProblem, make
 from solvers.annealing import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, Walk, hottest, window
 from solvers.base import ReadPool, Request
 from solvers.errors import ParameterError
-from solvers.kernels import greedy_fill, greedy_fill_dense, next_random, random_pair, random_unit
+from solvers.kernels import (
+    dense_pays,
+    greedy_fill,
+    greedy_fill_dense,
+    next_random,
+    random_pair,
+    random_unit,
+)
 from solvers.reads import checked_threads, make_reads
 from solvers.reference import inverse_temperatures, reference_sweep
 from solvers.repair import LocalSearch
@@ -448,3 +455,13 @@ def test_worker_processes_share_the_cpus(monkeypatch):
         assert pool.submit(checked_threads, None).result() == 2
     with _pool(9) as pool:
         assert pool.submit(checked_threads, None).result() == 1
+
+
+def test_dense_fields_where_they_pay():
+    now = time.perf_counter()
+    assert dense_pays(drawn(100, 50, 9, seed=0), 9, np.inf)
+    assert not dense_pays(drawn(100, 50, 9, seed=0), 9.1, np.inf)
+    assert dense_pays(drawn(100, 50, 9, seed=0), 9, now + 10)
+    # 2000^2 * 60 multiplications take about 12 ms, more than a fifth of 30.
+    assert not dense_pays(drawn(2000, 50, 60, seed=0), 9, now + 0.03)
+    assert not dense_pays(drawn(8193, 50, 9, seed=0), 9, np.inf)
