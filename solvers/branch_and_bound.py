@@ -110,7 +110,7 @@ class BranchAndBound:
         self.upper = upper
         self.nodes = 0
         self._problem, self._report, self._tolerance = problem, report, tolerance
-        self._F = np.ascontiguousarray(problem.factor.T)
+        self._A = problem.factor
         self._norms = problem.diagonal
         self._search = LocalSearch(problem)
         # (bound, number, fixed, dual): the number breaks ties, a child's is above its parent's.
@@ -142,8 +142,7 @@ class BranchAndBound:
     def _branch(self, lower: float, fixed: Any, dual: Floats) -> None:
         """Bounds one node; drops it, solves it, or puts its two children among the open ones."""
         free = np.flatnonzero(fixed == FREE)
-        ones = np.flatnonzero(fixed == 1)
-        k = self._problem.cardinality - len(ones)
+        k = self._problem.cardinality - int((fixed == 1).sum())
         if k in (0, len(free)):
             leaf = fixed == 1
             leaf[free] = k > 0
@@ -151,7 +150,7 @@ class BranchAndBound:
             self._dropped = min(self._dropped, float(self._problem.energy(leaf)))
             return
         self.nodes += 1
-        found, dual, x, g = self._relaxed(free, ones, k, lower, dual)
+        found, dual, x, g = self._relaxed(fixed, free, k, lower, dual)
         lower = max(lower, found)
         self._offer(self._rounded(fixed, free, x, k))
         if lower >= self.upper - self._tolerance:
@@ -175,12 +174,12 @@ class BranchAndBound:
             self._open_child(lower, child, dual)
 
     def _relaxed(
-        self, free: Any, ones: Any, k: int, lower: float, dual: Floats
+        self, fixed: Any, free: Any, k: int, lower: float, dual: Floats
     ) -> tuple[float, Floats, Floats, Floats]:
         """The node's bound, its dual point, its relaxed point and its reduced costs."""
-        F, c = self._F[free], self._problem.linear[free]
-        u = self._F[ones].sum(axis=0)
-        constant = self._problem.offset + float(self._problem.linear[ones].sum())
+        F, c = self._A[:, free].T, self._problem.linear[free]
+        u = self._A @ (fixed == 1)
+        constant = self._problem.offset + float(self._problem.linear[fixed == 1].sum())
         target = self.upper - self._tolerance - constant
         g = F @ dual + c
         z = np.zeros(len(free))
@@ -225,53 +224,64 @@ def prove(problem: CardinalityProblem, request: Request) -> Proof:
     if root.proved_optimal or time.perf_counter() >= request.deadline:
         lower = root.lower_bound
         return Proof(root.state, lower, root.proved_optimal, 0, open_variables)
-    state = _better(problem, root.state, INCUMBENT_SHARE * left, request)
-    upper = float(problem.energy(state))
     convex = convexified(problem)
     assert convex.factor is not None
     g = root.dual @ convex.factor + convex.linear
     tolerance = max(root.tolerance, round_off(convex))
-    free = np.flatnonzero(core(g, problem.cardinality, upper - root.lower_bound + tolerance))
+    # A state better than the known one agrees with the selection outside the core; that one need
+    # not.
     inside = np.zeros(problem.n, dtype=np.bool_)
     inside[np.argsort(g, kind="stable")[: problem.cardinality]] = True
-    # A state better than `state` agrees with the selection outside the core; `state` need not.
-    sub = convex.restricted(free, at=inside)
-    if not 0 < sub.cardinality < sub.n:
-        better = min((inside, state), key=lambda x: float(problem.energy(x)))
-        return Proof(better, float(problem.energy(better)) - tolerance, True, 0, len(free))
+    best, upper = min(
+        ((x, float(problem.energy(x))) for x in (root.state, inside)), key=lambda pair: pair[1]
+    )
+    for annealed in (False, True):
+        free = np.flatnonzero(core(g, problem.cardinality, upper - root.lower_bound + tolerance))
+        sub = convex.restricted(free, at=inside)
+        if not 0 < sub.cardinality < sub.n:
+            return Proof(best, upper - tolerance, True, 0, len(free))
+        if not annealed:
+            found = _annealed(sub, INCUMBENT_SHARE * left, request)
+            full = _placed(inside, free, found)
+            energy = float(problem.energy(full))
+            if energy < upper:
+                best, upper = full, energy
+                request.report(best)
     if sub.n <= sub.rank:
         sub = diagonally_shifted(sub)
-
-    def whole(x: Bools) -> Bools:
-        full = inside.copy()
-        full[free] = x
-        return full
-
     # The tree need only look for what beats the known state.
     tree = BranchAndBound(
-        sub, upper, root.lower_bound, tolerance, lambda x: request.report(whole(x))
+        sub,
+        upper,
+        root.lower_bound,
+        tolerance,
+        lambda x: request.report(_placed(inside, free, x)),
     )
     proved = tree.run(request.deadline)
-    best = state if tree.state is None else whole(tree.state)
+    if tree.state is not None:
+        best = _placed(inside, free, tree.state)
     energy = float(problem.energy(best))
     lower = energy - tolerance if proved else max(root.lower_bound, tree.lower_bound - tolerance)
     return Proof(best, min(lower, energy), proved, tree.nodes, len(free))
 
 
-def _better(problem: CardinalityProblem, state: Bools, seconds: float, request: Request) -> Bools:
-    """The state, or what annealing finds if that has less energy."""
+def _placed(inside: Bools, free: Any, x: Bools) -> Bools:
+    """The selection with a state of the core in it."""
+    full = inside.copy()
+    full[free] = x
+    return full
+
+
+def _annealed(core_problem: CardinalityProblem, seconds: float, request: Request) -> Bools:
+    """What annealing finds on the core."""
     limited = seconds < np.inf
-    annealed = Annealing().sample_problem(
-        problem,
+    samples = Annealing().sample_problem(
+        core_problem,
         budget=Budget(time_limit=seconds) if limited else Budget(reads=INCUMBENT_READS),
         seed=int(request.rng.integers(2**31)),
     )
-    first = annealed.first
-    if first.energy >= problem.energy(state):
-        return state
-    found = np.array([first.sample[i] for i in range(problem.n)], dtype=np.bool_)
-    request.report(found)
-    return found
+    row: Bools = samples.record.sample[int(np.argmin(samples.record.energy))].astype(np.bool_)
+    return row
 
 
 class Exact(CardinalitySampler):

@@ -27,6 +27,8 @@ from solvers.problem import Floats
 # Width of the proximal term from one centre to the next. On real blocks, curvature x1
 # to x1000, it takes 3 to 200 Newton steps in all.
 SHRINK = 0.1
+# A line search that cuts the step to this is lost in rounding: the proximal problem is solved.
+STALLED = 1e-6
 
 
 @njit(cache=True, nogil=True)
@@ -156,7 +158,7 @@ def relax(
     """Solves the relaxation from a guess; the bound is valid whenever it stops.
 
     Args:
-        F: ``A'``, shape (m, r), C order.
+        F: ``A'``, shape (m, r), Fortran order: a view of A.
         c: shape (m,).
         k: 0 <= k <= m.
         u: part of ``A x`` that is fixed, shape (r,).
@@ -179,6 +181,7 @@ def relax(
     g = np.dot(F, s) + c
     mu = proximal_point(g, z, eps, k, 0.0, x)
     steps = 0
+    stalled = False
     while True:
         Ax = u + np.dot(x, F)
         selected = least_sum(g, k)
@@ -186,21 +189,26 @@ def relax(
         if own + selected > best:
             best = own + selected
             best_s[:] = s
-        primal = 0.5 * np.dot(Ax, Ax) + np.dot(c, x)
+        # x misses the sum by rounding; mu is what a unit of it costs.
+        excess = mu * (x.sum() - k)
+        primal = 0.5 * np.dot(Ax, Ax) + np.dot(c, x) - excess
         done = best >= target or primal - best <= tolerance or eps * m <= 0.1 * tolerance
         if done or steps >= max_steps:
             break
         steps += 1
         gradient = Ax - s
-        if 0.5 * np.dot(gradient, gradient) <= 0.1 * (np.dot(g, x) - selected):
+        inner = np.dot(g, x) - excess
+        if stalled or 0.5 * np.dot(gradient, gradient) <= 0.1 * (inner - selected):
             # What is left of the gap is the proximal term's: its solution is the next centre.
+            stalled = False
             z[:] = x
             eps *= SHRINK
             mu = proximal_point(g, z, eps, k, mu, x)
             continue
         d = newton_direction(F, x, eps, gradient)
-        value = own + np.dot(g, x) + 0.5 * eps * ((x - z) ** 2).sum()
+        value = own + inner + 0.5 * eps * ((x - z) ** 2).sum()
         t, mu = line_search(F, u, s, g, d, z, eps, k, mu, value, np.dot(gradient, d), trial)
+        stalled = t < STALLED
         s += t * d
         g = np.dot(F, s) + c
         x[:] = trial
@@ -248,7 +256,8 @@ def line_search(
         there = s + t * d
         g_there = g + t * along
         mu = proximal_point(g_there, z, eps, k, mu, x)
-        found = np.dot(u, there) - 0.5 * np.dot(there, there) + np.dot(g_there, x)
+        found = np.dot(u, there) - 0.5 * np.dot(there, there)
+        found += np.dot(g_there, x) - mu * (x.sum() - k)
         found += 0.5 * eps * ((x - z) ** 2).sum()
         if found >= value + 1e-4 * t * rate - 1e-15 * abs(value):
             break

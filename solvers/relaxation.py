@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,20 @@ from numpy.typing import NDArray
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.descent import descend_until
 from solvers.errors import ProblemError
-from solvers.newton import least_sum
+from solvers.newton import least_sum, relax
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
 
-MAX_ITERATIONS = 2000
+# Frank-Wolfe settles an easy block in a few steps of one product each; where it does not, the
+# Newton method takes over.
+FRANK_WOLFE_STEPS = 12
+MAX_STEPS = 1000
+# First width of the proximal term, in mean distances of a reduced cost from their median.
+FIRST_WIDTH = 0.3
+# Ones, and zeros, that the descent of a large problem considers at a time.
+NEAREST = 4096
+# Entries of the factor that Newton steps may read between two looks at the clock.
+PRODUCTS_PER_CHECK = 4_000_000
 # Energies are sums of n terms; two that agree to this share of the terms' size are equal.
 ROUND_OFF = 1e-13
 
@@ -126,8 +135,10 @@ def certified_bound(problem: CardinalityProblem, s: Floats) -> float:
     if s.shape != (len(A),) or not np.isfinite(s).all():
         raise ProblemError(f"certificate has shape {s.shape}, expected ({len(A)},) finite numbers")
     unit = 2.0**-52 * (len(A) + 8)
-    size = np.abs(s) @ np.abs(A) + np.abs(convex.linear)
-    g = s @ A + convex.linear - unit * size
+    g = s @ A + convex.linear
+    for row, weight in zip(A, s, strict=True):
+        g -= unit * np.abs(weight * row)
+    g -= unit * (1 + unit) * (np.abs(convex.linear) + np.abs(g))
     k = problem.cardinality
     least = np.partition(g, k - 1)[:k] if k else g[:0]
     square = float(s @ s) * (1 + unit)
@@ -161,6 +172,12 @@ def _vertex(g: Floats, k: int) -> NDArray[np.intp]:
     return np.sort(np.argpartition(g, k - 1)[:k])
 
 
+def _indicator(places: NDArray[np.intp], n: int) -> Floats:
+    x = np.zeros(n)
+    x[places] = 1.0
+    return x
+
+
 def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
     """Solve the relaxation, certify it, round it, descend.
 
@@ -173,6 +190,40 @@ def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
     """
     start = time.perf_counter()
     convex = convexified(problem)
+    tolerance = round_off(convex)
+    found = _frank_wolfe(convex, tolerance, deadline)
+    if not found.solved and time.perf_counter() < deadline:
+        found = _newton(convex, found, tolerance, deadline)
+    assert convex.factor is not None
+    g = found.dual @ convex.factor + convex.linear
+    state = _rounded(problem, found.relaxed, g, deadline)
+    upper = float(problem.energy(state))
+    lower = found.value + convex.offset
+    return Bound(
+        lower_bound=lower,
+        dual=found.dual,
+        relaxed=np.clip(found.relaxed, 0.0, 1.0),
+        state=state,
+        upper_bound=upper,
+        tolerance=tolerance,
+        core_size=int(core(g, problem.cardinality, upper - lower + tolerance).sum()),
+        iterations=found.iterations,
+        seconds=time.perf_counter() - start,
+    )
+
+
+class _Relaxed(NamedTuple):
+    """Where one of the two methods stopped: ``L(dual)`` without offset, the relaxed point."""
+
+    value: float
+    dual: Floats
+    relaxed: Floats
+    iterations: int
+    solved: bool
+
+
+def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) -> _Relaxed:
+    """Fully-corrective Frank-Wolfe, `FRANK_WOLFE_STEPS` at the most."""
     A, c, k = convex.factor, convex.linear, convex.cardinality
     assert A is not None
     s = np.zeros(len(A))
@@ -181,9 +232,8 @@ def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
     costs = np.empty(0)
     weights = np.empty(0)
     lower, dual = -np.inf, s
-    iterations = 0
-    scale = 0.0
-    while iterations < MAX_ITERATIONS:
+    iterations, solved = 0, False
+    while True:
         iterations += 1
         g = s @ A + c
         picked = _vertex(g, k)
@@ -192,13 +242,13 @@ def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
             lower, dual = value, s
         if vertices:
             primal = 0.5 * float(s @ s) + float(costs @ weights)
-            scale = 0.5 * float(s @ s) + float(np.abs(g[picked]).sum()) + abs(primal)
-            if primal - lower <= ROUND_OFF * scale or time.perf_counter() >= deadline:
-                break
-            if any(np.array_equal(picked, known) for known in vertices):
+            solved = primal - lower <= tolerance
+            solved = solved or any(np.array_equal(picked, known) for known in vertices)
+            late = iterations > FRANK_WOLFE_STEPS or time.perf_counter() >= deadline
+            if solved or late:
                 break
         vertices.append(picked)
-        P = np.column_stack([P, A[:, picked].sum(axis=1)])
+        P = np.column_stack([P, A @ _indicator(picked, convex.n)])
         costs = np.append(costs, c[picked].sum())
         weights = np.append(weights, 1.0 if len(vertices) == 1 else 0.0)
         weights = simplex_minimum(P, costs, weights)
@@ -206,24 +256,36 @@ def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
         vertices = [v for v, kept in zip(vertices, keep, strict=True) if kept]
         P, costs, weights = P[:, keep], costs[keep], weights[keep]
         s = P @ weights
-    relaxed = np.zeros(problem.n)
+    relaxed = np.zeros(convex.n)
     for picked, weight in zip(vertices, weights, strict=True):
         relaxed[picked] += weight
-    state = _rounded(problem, relaxed, dual @ A + c, deadline)
-    upper = float(problem.energy(state))
-    lower += convex.offset
-    tolerance = ROUND_OFF * (scale + abs(convex.offset)) + 1e-300
-    return Bound(
-        lower_bound=lower,
-        dual=dual,
-        relaxed=np.clip(relaxed, 0.0, 1.0),
-        state=state,
-        upper_bound=upper,
-        tolerance=tolerance,
-        core_size=int(core(dual @ A + c, k, upper - lower + tolerance).sum()),
-        iterations=iterations,
-        seconds=time.perf_counter() - start,
-    )
+    return _Relaxed(lower, dual, relaxed, iterations, solved)
+
+
+def _newton(
+    convex: CardinalityProblem, start: _Relaxed, tolerance: float, deadline: float
+) -> _Relaxed:
+    """`solvers.newton.relax` from where Frank-Wolfe stopped, in chunks between looks at the clock."""
+    A, c, k = convex.factor, convex.linear, convex.cardinality
+    assert A is not None
+    lower, dual, s = start.value, start.dual, start.dual
+    z = np.clip(start.relaxed, 0.0, 1.0)
+    g = s @ A + c
+    eps = FIRST_WIDTH * float(np.abs(g - np.median(g)).mean()) or 1.0
+    nothing = np.zeros(len(A))
+    chunk = MAX_STEPS if deadline == np.inf else max(1, PRODUCTS_PER_CHECK // A.size)
+    steps = 0
+    while True:
+        # The view of A costs no memory: a whole layer's factor is held once.
+        found, s, primal, eps, made = relax(
+            A.T, c, k, nothing, s, z, eps, np.inf, tolerance, min(chunk, MAX_STEPS - steps)
+        )
+        steps += made
+        if found > lower:
+            lower, dual = found, s
+        solved = made < chunk or primal - lower <= tolerance
+        if solved or steps >= MAX_STEPS or time.perf_counter() >= deadline:
+            return _Relaxed(lower, dual, z, start.iterations + steps, solved)
 
 
 def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
@@ -289,9 +351,36 @@ def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: float)
     order = np.lexsort((g, -np.round(x, 9)))
     state = np.zeros(problem.n, dtype=np.bool_)
     state[order[: problem.cardinality]] = True
-    # A handful of swaps is left to make: not worth building G for.
-    search = LocalSearch(problem, dense=problem.factor is None)
-    return descend_until(search, state, deadline)
+    return _descended(problem, state, deadline)
+
+
+def _descended(problem: CardinalityProblem, state: Bools, deadline: float) -> Bools:
+    """Swap descent; of a large problem among the ones and zeros that are cheapest to flip.
+
+    Those are chosen anew after each descent, until none of their swaps helps: two products with A a
+    round, and no second copy of it.
+    """
+    if problem.n <= 2 * NEAREST:
+        # A handful of swaps is left to make: not worth building G for.
+        return descend_until(LocalSearch(problem, dense=problem.factor is None), state, deadline)
+    half = 0.5 * problem.diagonal
+    while time.perf_counter() < deadline:
+        f = problem.fields(state)
+        pool = np.concatenate(
+            [
+                side[np.argsort((half + sign * f)[side], kind="stable")[:NEAREST]]
+                for side, sign in ((np.flatnonzero(state), -1), (np.flatnonzero(~state), 1))
+            ]
+        )
+        some = problem.restricted(pool, at=state)
+        search = LocalSearch(some, dense=problem.factor is None)
+        before = state[pool]
+        after = descend_until(search, before, deadline)
+        if np.array_equal(after, before):
+            break
+        state = state.copy()
+        state[pool] = after
+    return state
 
 
 def core(g: Floats, k: int, gap: float) -> Bools:
