@@ -186,8 +186,11 @@ class BranchAndBound:
         z[np.argpartition(g, k - 1)[:k]] = 1.0
         eps = 0.3 * float(np.abs(g - np.median(g)).mean()) or 1.0
         tolerance = max(self._tolerance, NODE_PRECISION * (self.upper - lower))
-        found, dual, _, _, _ = relax(F, c, k, u, dual, z, eps, target, tolerance, NODE_STEPS)
-        return found + constant, dual, z, F @ dual + c
+        x = np.empty(len(free))
+        found, dual, _, _, _ = relax(
+            F, c, k, u, dual.copy(), z, x, eps, target, tolerance, NODE_STEPS
+        )
+        return found + constant, dual, x, F @ dual + c
 
     def _rounded(self, fixed: Any, free: Any, x: Floats, k: int) -> Bools:
         state: Bools = fixed == 1

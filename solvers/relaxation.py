@@ -5,10 +5,10 @@ For every vector ``s`` in R^r, ``1/2 ||A x||^2 >= s.(A x) - 1/2 ||s||^2``, hence
     L(s) = offset - 1/2 ||s||^2 + (sum of the k smallest entries of A's + c)  <=  E(x)
 
 for every feasible x. The best ``s`` is ``A x*`` at the optimum ``x*`` of the relaxation
-``0 <= x <= 1, sum x = k``, found by fully-corrective Frank-Wolfe (Holloway 1974; Jaggi 2013): the
-linear subproblem is a selection of the k smallest reduced costs, the corrective step a small
-quadratic program over the vertices found so far. ``s`` is the certificate: anyone can evaluate
-L(s).
+``0 <= x <= 1, sum x = k``. Fully-corrective Frank-Wolfe (Holloway 1974; Jaggi 2013) finds it where
+few vertices suffice: the linear subproblem is a selection of the k smallest reduced costs, the
+corrective step a small quadratic program over the vertices found so far. Where it does not,
+`solvers.newton` takes over. ``s`` is the certificate: anyone can evaluate L(s).
 
 Reduced-cost fixing: forcing a variable against the selection raises L(s) by its distance to the
 selection's threshold; where that passes the best known energy the variable is settled. The
@@ -61,7 +61,7 @@ class Bound:
         upper_bound: its energy.
         tolerance: round-off of both bounds.
         core_size: variables not settled by reduced costs.
-        iterations: Frank-Wolfe steps.
+        iterations: Frank-Wolfe and Newton steps.
         seconds: wall time of all of it.
     """
 
@@ -265,27 +265,28 @@ def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) 
 def _newton(
     convex: CardinalityProblem, start: _Relaxed, tolerance: float, deadline: float
 ) -> _Relaxed:
-    """`solvers.newton.relax` from where Frank-Wolfe stopped, in chunks between looks at the clock."""
+    """`solvers.newton` from where Frank-Wolfe stopped, in chunks between looks at the clock."""
     A, c, k = convex.factor, convex.linear, convex.cardinality
     assert A is not None
-    lower, dual, s = start.value, start.dual, start.dual
+    lower, dual, s = start.value, start.dual, start.dual.copy()
     z = np.clip(start.relaxed, 0.0, 1.0)
     g = s @ A + c
     eps = FIRST_WIDTH * float(np.abs(g - np.median(g)).mean()) or 1.0
     nothing = np.zeros(len(A))
-    chunk = MAX_STEPS if deadline == np.inf else max(1, PRODUCTS_PER_CHECK // A.size)
+    chunk = MAX_STEPS if deadline == np.inf else max(4, PRODUCTS_PER_CHECK // A.size)
     steps = 0
+    x = np.empty(convex.n)
     while True:
         # The view of A costs no memory: a whole layer's factor is held once.
-        found, s, primal, eps, made = relax(
-            A.T, c, k, nothing, s, z, eps, np.inf, tolerance, min(chunk, MAX_STEPS - steps)
+        found, at, primal, eps, made = relax(
+            A.T, c, k, nothing, s, z, x, eps, np.inf, tolerance, min(chunk, MAX_STEPS - steps)
         )
         steps += made
         if found > lower:
-            lower, dual = found, s
+            lower, dual = found, at
         solved = made < chunk or primal - lower <= tolerance
         if solved or steps >= MAX_STEPS or time.perf_counter() >= deadline:
-            return _Relaxed(lower, dual, z, start.iterations + steps, solved)
+            return _Relaxed(lower, dual, x, start.iterations + steps, solved)
 
 
 def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
@@ -400,7 +401,7 @@ def core(g: Floats, k: int, gap: float) -> Bools:
 
 
 class Relaxation(CardinalitySampler):
-    """Certified bound by Frank-Wolfe, rounding, descent; one deterministic read."""
+    """Certified bound, rounding, descent; one deterministic read."""
 
     name = "relaxation"
     honours = ("time_limit",)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import CardinalityProblem
+from solvers import CardinalityProblem, relaxation
 from solvers.errors import ProblemError
 from solvers.newton import least_sum, proximal_point
 from solvers.relaxation import bound, certified_bound, convexified, dual_value
@@ -70,17 +70,54 @@ def test_least_sum(values, k):
     assert least_sum(np.array(values), k) == pytest.approx(sum(sorted(values)[:k]), abs=1e-12)
 
 
-@pytest.mark.parametrize("curvature", [1.0, 1e2])
+@pytest.mark.parametrize("curvature", [1.0, 1e2, 1e4])
 @pytest.mark.parametrize(("n", "r"), [(60, 90), (200, 40), (300, 5)])
 def test_relaxation_closes_its_own_gap_at_any_rank(n, r, curvature):
-    rng = np.random.default_rng(n)
-    problem = CardinalityProblem(
-        linear=rng.normal(size=n),
-        cardinality=n // 3,
-        factor=rng.normal(size=(r, n)) * np.sqrt(curvature / n),
-    )
+    problem = drawn(n, r, curvature)
     found = bound(problem)
     s = problem.factor @ found.relaxed
     primal = 0.5 * s @ s + problem.linear @ found.relaxed
     assert found.relaxed.sum() == pytest.approx(n // 3)
-    assert primal - found.lower_bound <= 1e-7 * (found.upper_bound - found.lower_bound) + 1e-9
+    assert found.iterations < 200
+    assert primal - found.lower_bound <= 1e-8 * (found.upper_bound - found.lower_bound) + 1e-9
+
+
+def drawn(n, r, curvature):
+    rng = np.random.default_rng(n)
+    return CardinalityProblem(
+        linear=rng.normal(size=n),
+        cardinality=n // 3,
+        factor=rng.normal(size=(r, n)) * np.sqrt(curvature / n),
+    )
+
+
+@pytest.mark.parametrize("steps", [0, 3, 40])
+def test_newton_takes_over_from_any_frank_wolfe_point(steps, monkeypatch):
+    monkeypatch.setattr(relaxation, "FRANK_WOLFE_STEPS", steps)
+    for n, r, curvature in ((200, 40, 1e4), (256, 128, 1.0), (256, 128, 10.0)):
+        problem = drawn(n, r, curvature)
+        found = bound(problem)
+        s = problem.factor @ found.relaxed
+        primal = 0.5 * s @ s + problem.linear @ found.relaxed
+        assert abs(primal - found.lower_bound) <= 1e-9 * abs(found.lower_bound)
+        assert found.iterations < 200
+
+
+def test_descent_of_a_large_problem_looks_at_the_cheapest_flips(monkeypatch):
+    """Rounds of small pools end where no swap of the cheapest flips helps."""
+    problem = drawn(300, 20, 30.0)
+    start = np.zeros(300, dtype=bool)
+    start[:100] = True
+    energies = []
+    for nearest in (10, 40, 150):
+        monkeypatch.setattr(relaxation, "NEAREST", nearest)
+        state = relaxation._descended(problem, start, np.inf)
+        assert problem.is_feasible(state)
+        ones, zeros, deltas = problem.swap_deltas(state)
+        f, half = problem.fields(state), 0.5 * problem.diagonal
+        cheap_out = np.argsort((half - f)[ones])[:nearest]
+        cheap_in = np.argsort((half + f)[zeros])[:nearest]
+        assert deltas[np.ix_(cheap_out, cheap_in)].min() >= -1e-9
+        energies.append(float(problem.energy(state)))
+    assert max(energies) < float(problem.energy(start))
+    assert start[:100].all()
