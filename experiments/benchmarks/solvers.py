@@ -186,8 +186,8 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
 def _label(key: tuple[Any, ...], part: pd.DataFrame) -> str:
     family, n, rank, curvature = key
     scaled = f" x{curvature}" if family in palette.FISHERS else ""
-    distance = 100 * float(part["open"].where(part["tag"] == "best-known", 0.0).max())
-    unproved = f" ({distance:.2g} %)" if distance else ""
+    distance = float(part["open"].where(part["tag"] == "best-known", 0.0).max())
+    unproved = f" ({_percent(distance)})" if distance else ""
     return f"{family} n={n} r={rank}{scaled}{unproved}"
 
 
