@@ -44,6 +44,15 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
                 )
             sizes[store.add_instance(problem, name)] = problem.n
             advance()
+    if study.blocks or study.loop is not None:
+        # Only these need a model, and with it PyTorch.
+        from experiments.closedloop import follow
+        from experiments.cutting import cut_once
+
+        for blocks in study.blocks:
+            sizes |= cut_once(blocks, store, progress=progress)
+        if study.loop is not None:
+            sizes |= follow(study, study.loop, store, progress=progress)
     return sizes
 
 

@@ -20,7 +20,7 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import palette, plots, plots_blocks
+from experiments import anytime, palette, plots, plots_blocks, plots_studies
 from experiments.errors import ReportError
 from experiments.ledger import STAGES
 from experiments.ranking import duration, headline
@@ -52,6 +52,7 @@ def write(store_path: str | Path, out_dir: str | Path) -> Path:
         runs, instances = store.runs(), store.instances()
         steps, quality = store.table("steps"), store.table("perplexity")
         invocations = store.invocations()
+        extra = _extra(store, runs, invocations)
     if runs.empty:
         raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
     try:
@@ -67,7 +68,7 @@ def write(store_path: str | Path, out_dir: str | Path) -> Path:
         "studies": [_study(entry) for entry in invocations],
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
-        "figures": _figures(runs, instances, steps, out / "figures"),
+        "figures": _figures(runs, instances, steps, extra, out / "figures"),
         "quality": None if quality is None else _plain(quality),
         "steps": None if steps is None else _plain(steps),
         "hardness": _hardness(instances),
@@ -162,11 +163,85 @@ def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str
     return out
 
 
+# Name, title, text for those who cannot see it, and how to draw it.
+Planned = tuple[str, str, str, Callable[[], Figure]]
+
+
+def _extra(store: Store, runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[Planned]:
+    """Figures that the studies ask for, and those of the loop if it was followed."""
+    wanted = {name for entry in invocations for name in entry.get("figures", [])}
+    incumbents, loop = store.incumbents(), store.table("trajectories")
+    plan: list[Planned] = []
+    if not (runs["status"].isin(SCORED) & runs["gap"].notna()).any():
+        wanted = set()
+    if "anytime" in wanted:
+        plan.append((
+            "anytime", "The same runs on three clocks",
+            f"Median gap against time by the solver's execution alone, by the whole call, and "
+            f"end to end with the cutting of the block. {_clocks(runs, incumbents)}",
+            lambda: plots_studies.anytime_curves(runs, incumbents),
+        ))  # fmt: skip
+    if "penalty" in wanted:
+        plan.append((
+            "penalty", "The penalty",
+            "Feasible share and violation before repair and median gap after it against the "
+            "penalty, for every sampler and size; the same numbers are in the table of groups.",
+            lambda: plots_studies.penalty_frontier(runs),
+        ))  # fmt: skip
+    if "ladder" in wanted:
+        plan.append((
+            "ladder", "One block, nested parts of growing size",
+            "Median gap and wall time against the number of variables, a line a solver; the same "
+            "numbers are in the table of groups on this page.",
+            lambda: plots_studies.ladder(runs),
+        ))  # fmt: skip
+    if loop is not None and loop["gap"].isna().any():
+        ends = loop[loop["gap"].isna() & (loop["step"] == loop["step"].max())]
+        means = ends.groupby("contestant")["accuracy"].mean().sort_values(ascending=False)
+        said = "; ".join(f"{name} {100 * value:.1f} %" for name, value in means.items())
+        if len(means) > 1:
+            plan.append((
+                "loop", "The model, by who drives the loop",
+                f"Test loss and accuracy against seconds of the loop. Accuracy at the end: {said}.",
+                lambda: plots_studies.trajectories(loop),
+            ))  # fmt: skip
+    if loop is not None and loop["gap"].notna().any():
+        ends = loop[(loop["step"] == loop["step"].max()) & loop["gap"].notna()]
+        means = ends.groupby("gap")["accuracy"].mean()
+        said = "; ".join(f"gap {gap:g}: {100 * value:.1f} %" for gap, value in means.items())
+        plan.append((
+            "loss", "When solver quality stops mattering",
+            f"Test loss and accuracy at the end of the loop against the share of each block's gain "
+            f"that was left on the table. Mean accuracy: {said}.",
+            lambda: plots_studies.loss_by_gap(loop, runs),
+        ))  # fmt: skip
+    return plan
+
+
+def _clocks(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    """Where the accounting changes who leads, in words."""
+    table = anytime.summary(runs, anytime.clocked(runs, incumbents), "native")
+    if table.empty:
+        return "In the native lane the leaders are the same on all three clocks at all times."
+    parts = [
+        f"n = {row['n']}{', ' + row['fisher'] if row['fisher'] else ''}, {row['accounting']}, "
+        f"{duration(row['start'])} to {duration(row['end'])}: {row['instead']} instead of "
+        f"{row['wall']}"
+        for row in table.to_dict("records")
+    ]
+    more = f", and {len(parts) - 6} more" if len(parts) > 6 else ""
+    return f"Other leaders than by the wall clock, native lane: {'; '.join(parts[:6])}{more}."
+
+
 def _figures(
-    runs: pd.DataFrame, instances: pd.DataFrame, steps: pd.DataFrame | None, folder: Path
+    runs: pd.DataFrame,
+    instances: pd.DataFrame,
+    steps: pd.DataFrame | None,
+    extra: list[Planned],
+    folder: Path,
 ) -> list[dict[str, str]]:
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
-    plan: list[tuple[str, str, str, Callable[[], Figure]]] = []
+    plan: list[Planned] = []
     if len(scored):
         top = "; ".join(headline(runs).sentences)
         plan += [
@@ -200,7 +275,7 @@ def _figures(
             lambda: plots_blocks.predicted_against_measured(steps),
         ))  # fmt: skip
     out = []
-    for name, title, alt, draw in plan:
+    for name, title, alt, draw in [*plan, *extra]:
         figure = draw()
         palette.save(figure, folder, name)
         data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()

@@ -167,6 +167,7 @@ def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:
         "solvers": [spec.label for spec in study.specs],
         "give_initial": study.give_initial,
         "workers": workers,
+        "figures": list(study.figures),
         "cells": cells,
     }
 

@@ -11,12 +11,19 @@ A study file is TOML; paths in it are relative to the file::
     give_initial = false
     cardinality = 32                     # optional; for files that do not say how many ones
 
+    figures = ["anytime"]                # optional; besides those of every report
+
     [[solvers]]
     name = "neal"
     label = "neal, weak penalty"         # optional; the name otherwise
     options = {penalty = 0.01}           # for `solvers.make`
     parameters = {}                      # for `sample_problem`
     max_variables = 1024                 # optional; larger instances are skipped and say so
+
+    [smoke]                              # optional; what `--smoke` puts in place of the above
+    seeds = 1
+
+Instances may also be cut from a model: see `experiments.sources`.
 """
 
 from __future__ import annotations
@@ -33,6 +40,7 @@ import dimod
 import numpy as np
 
 from experiments.errors import StudyError
+from experiments.sources import BlockSource, LoopSource, parse_source
 from experiments.tomlcheck import expect, refuse_unknown
 from solvers.base import Budget
 from solvers.errors import SolverError
@@ -40,7 +48,10 @@ from solvers.problem import CardinalityProblem
 from solvers.registry import SOLVERS
 
 _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_size",
-         "give_initial", "cardinality")  # fmt: skip
+         "give_initial", "cardinality", "blocks", "loop", "figures")  # fmt: skip
+FIGURES = ("anytime", "penalty", "ladder")
+STUDIES = Path(__file__).parent / "studies"
+"""The studies of this package."""
 _SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size")
 
 
@@ -119,6 +130,9 @@ class Study:
         seed: every cell's own seed, and the order of the cells, follow from it.
         seeds_by_size: ``{n: m}``: from n variables on, only the first m seeds are run.
         cardinality: number of ones, for files that do not say.
+        blocks: where more instances are cut from.
+        loop: the loop whose blocks are instances too, and that every solver then drives.
+        figures: drawn by a report besides those of every study; names of `FIGURES`.
 
     Raises:
         StudyError: a value that cannot be run.
@@ -133,6 +147,9 @@ class Study:
     seed: int = 0
     seeds_by_size: Mapping[int, int] = field(default_factory=dict)
     cardinality: int | None = None
+    blocks: Sequence[BlockSource] = ()
+    loop: LoopSource | None = None
+    figures: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for key in ("instances", "solvers", "budgets", "seeds"):
@@ -140,8 +157,11 @@ class Study:
             if isinstance(value, str) or not hasattr(value, "__iter__"):
                 raise StudyError(f"{key} is {value!r}; give a list")
             object.__setattr__(self, key, tuple(value))
-            if not getattr(self, key):
+            if not getattr(self, key) and not (key == "instances" and (self.blocks or self.loop)):
                 raise StudyError(f"{key} is empty; give at least one")
+        for name in self.figures:
+            if name not in FIGURES:
+                raise StudyError(f"figures: {name!r} is unknown; choose from {', '.join(FIGURES)}")
         labels = [spec.label for spec in self.specs]
         for label in labels:
             if labels.count(label) > 1:
@@ -178,8 +198,12 @@ class Study:
         return tuple(_budget(budget) for budget in self.budgets)
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> Study:
+    def from_toml(cls, path: str | Path, *, smoke: bool = False) -> Study:
         """The study in a TOML file.
+
+        Args:
+            path: the file.
+            smoke: let its table ``[smoke]`` replace keys, for a quick trial.
 
         Raises:
             StudyError: a file that cannot be read, an unknown key, or a value of the wrong kind.
@@ -193,7 +217,11 @@ class Study:
             raise StudyError(f"study {path} is not valid TOML: {error}") from error
         except RecursionError as error:
             raise StudyError(f"study {path} nests tables or arrays too deeply") from error
+        small = table.pop("smoke", {})
+        if smoke and not small:
+            raise StudyError(f"study {path} has no table [smoke]; run it in full")
         try:
+            table |= expect(small, dict, "smoke", "a table of keys") if smoke else {}
             return cls.from_mapping(table, folder=path.parent, default_name=path.stem)
         except StudyError as error:
             raise StudyError(f"study {path}: {error}") from error
@@ -204,11 +232,14 @@ class Study:
     ) -> Study:
         """The study in a parsed TOML table; relative paths start at `folder`."""
         refuse_unknown(table, _KEYS)
+        blocks = [parse_source(BlockSource, one, "blocks")
+                  for one in expect(table.get("blocks", []), list, "blocks", "tables")]  # fmt: skip
+        loop = parse_source(LoopSource, table["loop"], "loop") if "loop" in table else None
         for key in ("instances", "solvers"):
-            if key not in table:
+            if key not in table and not (key == "instances" and (blocks or loop)):
                 raise StudyError(f"{key} is missing; add it")
-        instances = [folder / expect(p, str, "instances", "paths or globs")
-                     for p in expect(table["instances"], list, "instances", "a list")]  # fmt: skip
+        paths = expect(table.get("instances", []), list, "instances", "a list")
+        instances = [folder / expect(p, str, "instances", "paths or globs") for p in paths]
         solvers = [_solver(s) for s in expect(table["solvers"], list, "solvers", "a list")]
         budgets = [_budget(b) for b in expect(table.get("budgets", [1.0]), list, "budgets",
                                               "a list of seconds")]  # fmt: skip
@@ -228,6 +259,9 @@ class Study:
             seed=_whole(table.get("seed", 0), "seed"),
             seeds_by_size=_by_size(table.get("seeds_by_size", {})),
             cardinality=None if ones is None else _whole(ones, "cardinality"),
+            blocks=blocks,
+            loop=loop,
+            figures=expect(table.get("figures", []), list, "figures", "a list of names"),
         )
 
     def cells(self, sizes: Mapping[str, int]) -> list[Cell]:
@@ -262,6 +296,21 @@ class Study:
         rules = self.seeds_by_size if spec.seeds_by_size is None else spec.seeds_by_size
         reached = [size for size in rules if size <= n]
         return rules[max(reached)] if reached else len(self.seeds)
+
+
+def study_path(name: str | Path) -> Path:
+    """A study file; a word that is no file may name one of this package's studies.
+
+    Raises:
+        StudyError: neither.
+    """
+    path, own = Path(name), STUDIES / f"{name}.toml"
+    if path.exists() or (path.suffix == ".toml" and not own.exists()):
+        return path
+    if not own.exists():
+        names = ", ".join(sorted(one.stem for one in STUDIES.glob("*.toml")))
+        raise StudyError(f"study {str(name)!r} is no file and no study of this package: {names}")
+    return own
 
 
 def _spec(solver: SolverSpec | str | dimod.Sampler) -> SolverSpec:

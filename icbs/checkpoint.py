@@ -47,13 +47,15 @@ class LayerState:
     @classmethod
     def of(cls, layer: PrunedLayer) -> LayerState:
         """The state of a layer now."""
-        return cls(layer.pruned.cpu(), layer.touched.cpu(), tuple(layer.tabu.blocks()))
+        # Copies: the layer goes on to change its own tensors.
+        pruned, touched = (t.detach().cpu().clone() for t in (layer.pruned, layer.touched))
+        return cls(pruned, touched, tuple(layer.tabu.blocks()))
 
     def put(self, layer: PrunedLayer) -> None:
         """Puts the state into the layer and its mask into the model."""
         device = layer.dense.device
-        layer.pruned = self.pruned.to(device)
-        layer.touched = self.touched.to(device)
+        layer.pruned = self.pruned.to(device, copy=True)
+        layer.touched = self.touched.to(device, copy=True)
         layer.count = int(self.pruned.sum())
         for block in self.tabu:
             layer.tabu.add(block.to(device))

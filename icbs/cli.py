@@ -662,7 +662,9 @@ def solve(
 
 @app.command()
 def bench(
-    study: Annotated[Path | None, typer.Argument(help="A study file (TOML).")] = None,
+    study: Annotated[
+        str | None, typer.Argument(help="A study file (TOML), or the name of one that comes along.")
+    ] = None,
     instances: Annotated[str, typer.Option(help="Files or globs, separated by commas.")] = "",
     solver_names: Annotated[
         str, typer.Option("--solvers", help="Names from 'icbs solvers', separated by commas.")
@@ -678,6 +680,9 @@ def bench(
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
     resume: Annotated[bool, typer.Option(help="Add to a store that already has runs.")] = False,
+    smoke: Annotated[
+        bool, typer.Option(help="The study's small size, [smoke] in its file.")
+    ] = False,
     rehearse: Annotated[
         bool, typer.Option(help="Run solvers that cost money on the local simulator instead.")
     ] = False,
@@ -688,13 +693,16 @@ def bench(
     that are in the store are not run again, tasks that were paid for are collected.
 
     Example: icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1
+
+    Example: icbs bench penalty --smoke --store penalty.sqlite
     """
     from experiments import Study, run
+    from experiments.study import study_path
 
     if (study is None) == (not (instances and solver_names)):
         raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
     if study is not None:
-        plan = Study.from_toml(study)
+        plan = Study.from_toml(study_path(study), smoke=smoke)
     else:
         plan = Study(
             name=store.stem,

@@ -136,6 +136,8 @@ class Pruner:
 
     def initialise(self) -> None:
         """Prunes every chosen layer to the density by the first mask's saliency."""
+        # Masks and blocks are about trained weights, and a run before may have pruned them.
+        self.restore()
         title = f"Pruning {len(self.modules)} layers by {self.settings.init}"
         with stage(title, show=self.progress):
             self.layers = prune_layers(
@@ -365,6 +367,13 @@ class Pruner:
         """
         state = Checkpoint.load(path)
         state.check(self._identity(), path)
+        self.adopt(state)
+
+    def adopt(self, state: Checkpoint) -> None:
+        """Puts the run, model included, back to a state of its own, such as `checkpoint` gave.
+
+        The solver may be another one since: several can go on from the same state.
+        """
         # The first masks give back what the checkpoint leaves out: saliency and fixed weights.
         if not self.layers or self.steps:
             self.initialise()

@@ -114,7 +114,13 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         # Not before the repair has run: a row is worth what is known when it is handed over.
         if self.repair is not None and len(states):
             request.report(states[int(np.argmin(problem.energy(states)))].astype(np.bool_))
-        info = {"penalty": self.penalty, "penalty_weight": weight, "repair": self.repair}
+        off = np.abs(rows.sum(axis=1, dtype=np.int64) - problem.cardinality)
+        info = {
+            "penalty": self.penalty,
+            "penalty_weight": weight,
+            "repair": self.repair,
+            "raw_violation": float(off.mean()) if len(rows) else None,
+        }
         child = {key: value for key, value in samples.info.items() if key != "timing"}
         return Solution(states, info | {"child": child}, {"raw_sample": rows})
 
