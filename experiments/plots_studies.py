@@ -67,7 +67,7 @@ def _anytime_panel(
             continue
         y = curves[label].replace(np.inf, np.nan)
         # Those at the reference lie side by side at the foot.
-        y = y.clip(lower=_LEAST).where(y > 0, _LEAST * 10 ** (-0.3 - 0.1 * place))
+        y = y.clip(lower=_LEAST).mask(y <= 0, _LEAST * 10 ** (-0.3 - 0.1 * place))
         axis.step(curves.index, y, where="post", color=palette.style(label).colour,
                   linestyle=palette.LANES.get(lanes.get(label, ""), ":"))  # fmt: skip
     axis.set_xscale("log")
@@ -82,7 +82,7 @@ def penalty_frontier(runs: pd.DataFrame) -> Figure:
 
     A run's penalty is read from what its solver reported, in units of the mean |linear bias|.
     """
-    scored = runs[runs["status"].isin(SCORED)].copy()
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
     scored["penalty"] = scored["info"].map(lambda text: _said(text, "penalty"))
     violated = scored["info"].map(lambda text: _said(text, "raw_violation"))
     scored["raw_violation"] = violated / scored["n"]
@@ -90,8 +90,8 @@ def penalty_frontier(runs: pd.DataFrame) -> Figure:
     controls = {"random strings + repair": scored[scored["solver_name"] == "random"],
                 "greedy, no sampler": scored[scored["solver_name"] == "greedy"]}  # fmt: skip
     sizes = sorted(scored["n"].unique())
-    panels = (("raw_feasible", "feasible before repair (share of reads)"),
-              ("raw_violation", "mean |sum x - k| before repair, share of n"),
+    panels = (("raw_feasible", "feasible share before repair"),
+              ("raw_violation", "mean |sum x - k| / n before repair"),
               ("gap", "median gap after repair"))  # fmt: skip
     shades = dict(zip(sizes, ("-", "--", ":", "-."), strict=False))
     with palette.look():
@@ -121,7 +121,14 @@ def penalty_frontier(runs: pd.DataFrame) -> Figure:
                                   linestyle=shades[n], label=f"{name}, n = {n}"))  # fmt: skip
         handles += axes[2].get_legend_handles_labels()[0]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-        palette.caption(figure, f"A gap of {_LEAST:g} stands for 0. {conditions(scored)}")
+        tags = scored.drop_duplicates("instance")["tag"].value_counts()
+        palette.caption(
+            figure,
+            f"Line styles tell n apart. A gap of {_LEAST:g} stands for 0. Reference: "
+            f"{', '.join(f'{tag} on {count}' for tag, count in tags.items())} instances; flat "
+            "ones, on which nothing can be gained, are left out. No lane but the penalised has a "
+            "penalty; greedy never sees one. Incumbent given to nobody.",
+        )
     return figure
 
 
@@ -172,7 +179,7 @@ def _ladder_panel(
     for place, label in enumerate(labels):
         y = part[part["solver"] == label].groupby("n")[column].median()
         if column == "gap":
-            y = y.clip(lower=_LEAST).where(y > 0, _LEAST * 10 ** (-0.4 - 0.15 * place))
+            y = y.clip(lower=_LEAST).mask(y <= 0, _LEAST * 10 ** (-0.4 - 0.15 * place))
         look = palette.style(label)
         axis.plot(y.index, y, color=look.colour, marker=look.marker,
                   linestyle=palette.LANES.get(lanes[label], ":"))  # fmt: skip
@@ -204,7 +211,7 @@ def trajectories(table: pd.DataFrame) -> Figure:
             axis.set_xlabel("seconds of the loop after the fork")
         axes[0].set_ylabel("test loss (nats per target)")
         axes[1].set_ylabel("test accuracy")
-        axes[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+        axes[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.1f} %"))
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
         steps = int(real["step"].max())

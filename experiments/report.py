@@ -52,9 +52,9 @@ def write(store_path: str | Path, out_dir: str | Path) -> Path:
         runs, instances = store.runs(), store.instances()
         steps, quality = store.table("steps"), store.table("perplexity")
         invocations = store.invocations()
+        if runs.empty:
+            raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
         extra = _extra(store, runs, invocations)
-    if runs.empty:
-        raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         runs.to_csv(out / RUNS, index=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import Store, Study, anytime, metrics, run
+from experiments import Store, Study, anytime, metrics, plots_studies, run
 from tests.study_fixtures import block
 
 
@@ -116,3 +116,19 @@ def test_time_to_solution_at_the_ends():
     assert always == (2.0, 2.0)
     assert metrics.expected_running_time([1, 2], [False, False]) == math.inf
     assert metrics.expected_running_time([1, 2], [True, True]) == 1.5
+
+
+def test_nothing_is_drawn_before_the_first_answer():
+    """A solver without an answer must not look like one at the reference."""
+    more = {"received_incumbent": False, "tag": "exact", "execute": 5.0}
+    runs = runs_of({"key": "a", "solver": "A"} | more, {"key": "b", "solver": "B"} | more)
+    seen = pd.DataFrame(
+        {"run": ["a", "a", "b"], "seconds": [1.0, 5.0, 0.1], "energy": [0.5, 0.0, 0.25]}
+    )
+    wall = plots_studies.anytime_curves(runs, seen).axes[1].lines
+    x, y = (np.asarray(values, dtype=float) for values in wall[0].get_data())
+    assert (x < 0.99).any()
+    assert np.isnan(y[x < 0.99]).all()
+    assert y[(x > 1.01) & (x < 4.9)] == pytest.approx(0.5)
+    assert (y[x > 5.01] < 1e-6).all()
+    assert np.asarray(wall[1].get_ydata(), dtype=float) == pytest.approx(0.25)
