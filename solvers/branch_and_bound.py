@@ -32,8 +32,8 @@ MAX_OPEN = 100_000
 # Newton steps a node may spend, and the share of the gap to which its bound is worth improving.
 NODE_STEPS = 60
 NODE_PRECISION = 0.02
-# Shares of a time limit that the root's bound and the annealing for an incumbent may take; without
-# a limit the annealing stops after so many reads.
+# Shares of a time limit that the root's bound and the annealing for an incumbent may take; the
+# annealing stops after so many reads in any case.
 ROOT_SHARE = 0.5
 INCUMBENT_SHARE = 0.2
 INCUMBENT_READS = 4
@@ -277,10 +277,10 @@ def _placed(inside: Bools, free: Any, x: Bools) -> Bools:
 
 def _annealed(core_problem: CardinalityProblem, seconds: float, request: Request) -> Bools:
     """What annealing finds on the core."""
-    limited = seconds < np.inf
+    time_limit = seconds if seconds < np.inf else None
     samples = Annealing().sample_problem(
         core_problem,
-        budget=Budget(time_limit=seconds) if limited else Budget(reads=INCUMBENT_READS),
+        budget=Budget(time_limit=time_limit, reads=INCUMBENT_READS),
         seed=int(request.rng.integers(2**31)),
     )
     row: Bools = samples.record.sample[int(np.argmin(samples.record.energy))].astype(np.bool_)
