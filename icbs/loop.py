@@ -34,6 +34,7 @@ from icbs.records import STAGES, LayerStep, StepRecord
 from icbs.samples import Samples
 from icbs.schedule import choose_layers
 from icbs.settings import Settings
+from icbs.tuning import TuningStep, tune_weights
 from solvers import Budget, make
 from solvers.problem import CardinalityProblem
 
@@ -221,6 +222,37 @@ class Pruner:
             return False
         self._heldout_loss = loss
         return True
+
+    def tune(
+        self, steps: int, *, rate: float = 8e-4, labels: float = 0.0
+    ) -> tuple[TuningStep, ...]:
+        """Moves the kept weights towards the dense model's predictions (see `icbs.tuning`).
+
+        Masks stay as they are. No step may follow: blocks are about trained weights. With a gate
+        the held-out loss does not rise.
+
+        Args:
+            steps: of Adam, a calibration batch each.
+            rate: its learning rate.
+            labels: share of the labels in what the weights are tuned to.
+
+        Returns:
+            One record a step.
+        """
+        records = tune_weights(
+            self.loaded.model,
+            self.modules,
+            {name: layer.dense for name, layer in self.layers.items()},
+            self.masks,
+            self._batches,
+            steps=steps,
+            rate=rate,
+            labels=labels,
+            measure=self._measure_heldout if self._gate else lambda: None,
+            progress=self.progress,
+        )
+        self._heldout_loss = self._measure_heldout()
+        return records
 
     def step(self) -> StepRecord:
         """One block in every chosen layer from one backward pass.

@@ -422,6 +422,11 @@ def layer_weight(layer: nn.Module) -> torch.Tensor:
     return weight.T if isinstance(layer, Conv1D) else weight
 
 
+def as_stored(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Values of shape (out, in) as a view in the shape that the layer stores."""
+    return values.T if isinstance(layer, Conv1D) else values
+
+
 def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
     """Flat positions in (out, in) as flat positions in the array that the layer stores."""
     if not isinstance(layer, Conv1D):
