@@ -10,8 +10,10 @@ import hashlib
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 import pandas as pd
@@ -103,6 +105,24 @@ _SETTINGS: dict[Any, Any] = {
     "ps.fonttype": 42,
     "svg.fonttype": "path",
 }
+_PAPER: dict[Any, Any] = {
+    # Times-like, part of matplotlib, and another for the signs it lacks.
+    "font.family": ["STIXGeneral", "DejaVu Sans"],
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+}
+STYLES = ("screen", "paper")
+"""Of figures: for a page, the conditions inside; or for LaTeX, the conditions as a caption."""
+_style: ContextVar[str] = ContextVar("style", default="screen")
+_captions: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+          "†": r"\dag{}", "±": r"$\pm$", "−": "$-$", "µ": r"\textmu{}",
+          **{c: f"\\{c}" for c in "&%$#_{}"}}  # fmt: skip
 
 
 def style(label: str) -> Style:
@@ -135,8 +155,28 @@ def fisher_style(fisher: str) -> Style:
 @contextmanager
 def look() -> Iterator[None]:
     """Within it, matplotlib draws in the style of this module; outside nothing changes."""
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(_settings()):
         yield
+
+
+def _settings() -> dict[Any, Any]:
+    return _SETTINGS | _PAPER if _style.get() == "paper" else _SETTINGS
+
+
+@contextmanager
+def drawn_for(style: str) -> Iterator[None]:
+    """Within it, figures are drawn and saved in one of `STYLES`.
+
+    Raises:
+        ReportError: no such style.
+    """
+    if style not in STYLES:
+        raise ReportError(f"style is {style!r}, expected one of {', '.join(STYLES)}")
+    token = _style.set(style)
+    try:
+        yield
+    finally:
+        _style.reset(token)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -156,19 +196,50 @@ def solver_handles(labels: list[str], lanes: dict[str, str]) -> list[Line2D]:
 
 
 def caption(figure: Figure, text: str) -> None:
-    """The conditions of a figure, under it."""
+    """The conditions of a figure: under it, or on paper in its caption."""
+    _captions[figure] = text
+    if _style.get() == "paper":
+        return
     width = int(figure.get_figwidth() * 19.5)
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=5.5, color="#444444")
 
 
+def caption_beside(figure: Figure) -> str:
+    """The caption of a figure that does not carry it inside; empty for the others."""
+    return _captions.get(figure, "") if _style.get() == "paper" else ""
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _write_caption(figure: Figure, folder: Path, name: str) -> list[Path]:
+    text = _captions.get(figure, "")
+    wide = figure.get_figwidth() > COLUMN
+    kind, width = ("figure*", r"\textwidth") if wide else ("figure", r"\columnwidth")
+    lines = [
+        rf"\begin{{{kind}}}[t]",
+        r"  \centering",
+        rf"  \includegraphics[width={width}]{{{name}.pdf}}",
+        rf"  \caption{{{latex(text)}}}",
+        rf"  \label{{fig:{name}}}",
+        rf"\end{{{kind}}}",
+    ]
+    paths = [folder / f"{name}.tex", folder / f"{name}.txt"]
+    for path, content in zip(paths, ("\n".join(lines), text), strict=True):
+        path.write_text(f"{content}\n", "utf-8")
+    return paths
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes PDF, SVG and PNG; equal figures give equal bytes.
+    """Writes PDF, SVG and PNG, on paper also the caption; equal figures give equal bytes.
 
     Raises:
         ReportError: the folder cannot be written.
     """
     paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "svg", "png")]
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    with mpl.rc_context({**_settings(), "svg.hashsalt": name}):
         # The layout is the same in every format, and finding it is half of the work; the canvases
         # are asked directly because `Figure.savefig` draws everything twice.
         figure.draw_without_rendering()
@@ -179,6 +250,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
             FigureCanvasSVG(figure).print_svg(paths[1], metadata={"Date": None})
             figure.set_dpi(PIXELS)
             FigureCanvasAgg(figure).print_png(paths[2])
+            if _style.get() == "paper":
+                paths += _write_caption(figure, folder, name)
         except OSError as error:
             raise ReportError(f"figures cannot be written to {folder}: {error.strerror}") from error
     return paths

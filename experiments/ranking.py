@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import metrics
+from experiments.intervals import with_intervals
 from experiments.references import SCORED, TAGS
 
 CONTROL = "greedy"
@@ -27,20 +28,22 @@ class Headline:
         shout: in large letters; empty if there is nothing to shout.
         sentences: plain statements, each with its numbers.
         winners: one row per Fisher and n: reference, best native and penalised solvers, control.
+        table: `rank_table` with intervals.
     """
 
     shout: str
     sentences: list[str]
     winners: list[dict[str, str]]
+    table: pd.DataFrame
 
 
 def headline(runs: pd.DataFrame) -> Headline:
     """The take-away of a store's runs."""
-    table = rank_table(runs)
+    table = with_intervals(rank_table(runs), contenders(runs))
     shout, control = _control(runs)
     sentences = [text for text in (control, *_lane_sentences(table), _quantum(runs),
                                    _reference(runs)) if text]  # fmt: skip
-    return Headline(shout, sentences, _winners(table, runs))
+    return Headline(shout, sentences, _winners(table, runs), table)
 
 
 def _control(runs: pd.DataFrame) -> tuple[str, str]:
@@ -87,7 +90,8 @@ def _lane_sentences(table: pd.DataFrame) -> list[str]:
             others = f", tied with {_listed(list(top['solver'][1:]))}" if len(top) > 1 else ""
             out.append(
                 f"At n = {n}{_fisher(str(fisher))} the best {lane} solver is {quick['solver']}: "
-                f"median gap {percent(least)} in {duration(quick['wall'])}{others}."
+                f"median gap {percent(least)}{_interval(quick)} in {duration(quick['wall'])}"
+                f"{others}."
             )
     return out
 
@@ -162,12 +166,30 @@ def _best(rows: pd.DataFrame) -> str:
     return f"{first['solver']} ({percent(least)}, {duration(first['wall'])}){tied}"
 
 
+def _interval(row: pd.Series) -> str:
+    """The 95 % interval of a median gap, where it has a width."""
+    low, high = percent(row["gap_low"]), percent(row["gap_high"])
+    return "" if low == high else f" (95 %: {low} to {high})"
+
+
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _fisher(fisher: str) -> str:
     return f" ({fisher} Fisher)" if fisher else ""
+
+
+def contenders(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are ranked: those at the longest time limit of each n, not flat."""
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
+    longest = scored.groupby("n")["time_limit"].transform("max")
+    scored = scored[(scored["time_limit"] == longest) | longest.isna()]
+    # A solver that found nothing feasible is worse than any gap.
+    scored["gap"] = scored["gap"].fillna(np.inf)
+    scored["late"] = scored["status"] == "timeout"
+    scored["fisher"] = scored["fisher"].fillna("")
+    return scored
 
 
 def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -178,13 +200,7 @@ def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns fisher, n, solver, lane, gap, wall, late, rank, instances, exact.
     """
-    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
-    longest = scored.groupby("n")["time_limit"].transform("max")
-    scored = scored[(scored["time_limit"] == longest) | longest.isna()]
-    # A solver that found nothing feasible is worse than any gap.
-    scored["gap"] = scored["gap"].fillna(np.inf)
-    scored["late"] = scored["status"] == "timeout"
-    scored["fisher"] = scored["fisher"].fillna("")
+    scored = contenders(runs)
     keys = ["fisher", "n", "solver"]
     groups = scored.groupby(keys)
     table = groups.agg(

@@ -8,9 +8,6 @@ labels, error messages) is untrusted: the template escapes it and the script onl
 from __future__ import annotations
 
 import base64
-import json
-import math
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,32 +17,34 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import anytime, palette, plots, plots_blocks, plots_studies
+from experiments import anytime, palette, plots, plots_blocks, plots_studies, report_tables
 from experiments.errors import ReportError
-from experiments.ledger import STAGES
 from experiments.ranking import duration, headline
 from experiments.references import SCORED
 from experiments.store import Store
 
 PAGE = "report.html"
 RUNS = "runs.csv"
-# A page with more rows than this is slow to open; the rest is in the CSV.
+# A page with more rows than this is slow to open; the rest is in the CSV, which is then zipped.
 ROWS_SHOWN = 20_000
 
 
-def write(store_path: str | Path, out_dir: str | Path) -> Path:
+def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen") -> Path:
     """Draws every figure and writes the page.
 
     Args:
         store_path: a store with at least one run.
-        out_dir: folder for ``report.html``, ``runs.csv`` and ``figures/``; made if missing.
+        out_dir: folder for ``report.html``, ``runs.csv`` (``runs.csv.gz`` if large) and
+            ``figures/``; made if missing.
+        style: one of `palette.STYLES`; on ``paper`` every figure has its caption beside it.
 
     Returns:
         The page.
 
     Raises:
         StoreError: no store.
-        ReportError: a store without runs, a folder that cannot be written.
+        ReportError: a store without runs, a folder that cannot be written, no such
+            style.
     """
     out = Path(out_dir)
     with Store(store_path) as store:
@@ -57,26 +56,35 @@ def write(store_path: str | Path, out_dir: str | Path) -> Path:
         extra = _extra(store, runs, invocations)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        runs.to_csv(out / RUNS, index=False)
+        for name in (RUNS, f"{RUNS}.gz"):
+            (out / name).unlink(missing_ok=True)
+        runs_file = RUNS if len(runs) <= ROWS_SHOWN else f"{RUNS}.gz"
+        level = {"method": "gzip", "compresslevel": 3} if runs_file != RUNS else None
+        runs.to_csv(out / runs_file, index=False, compression=level)
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
+    with palette.drawn_for(style):
+        figures_drawn = _figures(runs, instances, steps, extra, out / "figures")
+    said = headline(runs)
     context = {
         "title": Path(store_path).stem,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "headline": headline(runs),
+        "headline": said,
+        "ranking": report_tables.ranking(said.table),
         "facts": _facts(runs, instances),
         "studies": [_study(entry) for entry in invocations],
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
-        "figures": _figures(runs, instances, steps, extra, out / "figures"),
-        "quality": None if quality is None else _plain(quality),
-        "steps": None if steps is None else _plain(steps),
-        "hardness": _hardness(instances),
-        "ledger": _ledger(runs),
-        "failures": _failures(runs),
-        "groups": _groups(runs),
-        "rows": _rows(runs.head(ROWS_SHOWN)),
-        "runs_file": RUNS,
+        "figures": figures_drawn,
+        "quality": None if quality is None else report_tables.plain(quality),
+        "steps": None if steps is None else report_tables.plain(steps),
+        "how_hard": report_tables.how_hard(instances),
+        "hardness": report_tables.hardness(instances),
+        "ledger": report_tables.ledger(runs),
+        "failures": report_tables.failures(runs),
+        "groups": report_tables.groups(runs),
+        "rows": report_tables.rows(runs.head(ROWS_SHOWN)),
+        "runs_file": runs_file,
         "total": len(runs),
         "hidden": max(0, len(runs) - ROWS_SHOWN),
     }
@@ -112,19 +120,11 @@ def _study(entry: dict[str, Any]) -> dict[str, str]:
         "study": entry["study"],
         "started": entry["started"],
         "cells": str(entry.get("cells", "")),
-        "budgets": ", ".join(_budget(text) for text in entry.get("budgets", [])),
+        "budgets": ", ".join(report_tables.budget(text) for text in entry.get("budgets", [])),
         "seeds": ", ".join(map(str, entry.get("seeds", []))),
         "workers": str(entry.get("workers", "")),
         "initial": "given where usable" if entry.get("give_initial") else "given to nobody",
     }
-
-
-def _budget(text: str) -> str:
-    """A stored budget for people: ``100 ms``, ``100 reads``, ``1.0 s and 10 reads``."""
-    limits = json.loads(text)
-    seconds = limits.pop("time_limit", None)
-    parts = [] if seconds is None else [duration(seconds)]
-    return " and ".join([*parts, *(f"{value} {name}" for name, value in limits.items())])
 
 
 def _host(invocations: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -250,21 +250,22 @@ def _figures(
              f"variables and Fisher, one marker per solver. {top}",
              lambda: plots.gap_against_wall(runs)),
             ("ranking", "Ranking by size",
-             "Table of solvers by number of variables with rank and median gap; the same numbers "
-             "are in the tables of winners and of groups on this page.",
+             "Table of solvers by number of variables with rank and median gap. "
+             f"{top} Numbers: the table of ranks on this page.",
              lambda: plots.ranking(runs)),
         ]  # fmt: skip
     if runs["status"].isin(SCORED).any():
         plan.append((
             "time-spent", "Where the time went",
             "Stacked bars: share of each stage in the end-to-end time per solver and number of "
-            "variables; the same numbers are in the ledger table on this page.",
+            f"variables. {report_tables.largest_stages(runs)} Numbers: the ledger table below.",
             lambda: plots.time_spent(runs),
         ))  # fmt: skip
     plan.append((
         "hardness", "Instance hardness",
         "Curvature share of the gain, effective rank of the curvature and bound gap against the "
-        "number of variables; the same numbers are in the hardness table on this page.",
+        f"number of variables. {report_tables.how_hard(instances)} "
+        "Numbers: the hardness table on this page.",
         lambda: plots_blocks.hardness(instances),
     ))  # fmt: skip
     if steps is not None and {"predicted", "measured"} <= set(steps) and len(steps):
@@ -281,89 +282,6 @@ def _figures(
         data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
         wide = figure.get_figwidth() > palette.COLUMN
         out.append({"name": name, "title": title, "alt": alt, "data": data,
+                    "caption": palette.caption_beside(figure),
                     "width": "wide" if wide else "narrow"})  # fmt: skip
     return out
-
-
-def _hardness(instances: pd.DataFrame) -> list[list[str]]:
-    out = []
-    for _, row in instances.iterrows():
-        out.append([
-            str(row["name"]), str(row["n"]), str(row["k"]), str(row["rank"]),
-            _blank(row["fisher"]), number(row["curvature_share"]), number(row["effective_rank"]),
-            number(row["bound_gap"]), number(row["core_size"]), number(row["coefficient_range"]),
-            number(1e3 * row["bound_seconds"]),
-        ])  # fmt: skip
-    return out
-
-
-def _ledger(runs: pd.DataFrame) -> list[list[str]]:
-    scored = runs[runs["status"].isin(SCORED)]
-    mean = scored.groupby(["solver", "n"])[["wall", "cpu", *STAGES]].mean()
-    return [
-        [str(solver), str(n), *(number(1e3 * value) for value in row)]
-        for (solver, n), row in zip(mean.index, mean.to_numpy(), strict=True)
-    ]
-
-
-def _failures(runs: pd.DataFrame) -> list[list[str]]:
-    bad = runs[(runs["status"] != "done") | (runs["reason"] != "")]
-    reason = bad["reason"].where(bad["status"] != "timeout", "came back later than twice its limit")
-    counts = Counter(zip(bad["status"], bad["solver"], reason, strict=True))
-    return [[*map(str, key), str(count)] for key, count in sorted(counts.items())]
-
-
-def _groups(runs: pd.DataFrame) -> list[list[str]]:
-    scored = runs[runs["status"].isin(SCORED)].assign(fisher=runs["fisher"].fillna(""))
-    out = []
-    keys = ["n", "fisher", "solver", "lane", "budget"]
-    for (n, fisher, solver, lane, budget), part in scored.groupby(keys):
-        out.append([
-            str(n), str(fisher), str(solver), str(lane), _budget(str(budget)), str(len(part)),
-            number(part["gap"].median()),
-            f"{number(part['gap'].quantile(0.25))} to {number(part['gap'].quantile(0.75))}",
-            number(part["certified_gap"].median()), number(part["approximation_ratio"].median()),
-            number(part["hit"].mean()), number(part["raw_feasible"].mean()),
-            number(part["wall"].median()),
-        ])  # fmt: skip
-    return out
-
-
-def _rows(runs: pd.DataFrame) -> list[list[Any]]:
-    """The rows for the script: instance, n, Fisher, solver, lane, limit, seed, status, ..."""
-    names = ["instance_name", "n", "fisher", "solver", "lane", "time_limit", "seed_index",
-             "status", "tag", "energy", "gap", "certified_gap", "wall", "cpu", "raw_feasible",
-             "reason"]  # fmt: skip
-    return [[_json(value) for value in row] for row in runs[names].itertuples(index=False)]
-
-
-def _plain(frame: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "columns": [str(name) for name in frame.columns],
-        "rows": [
-            [number(v) if isinstance(v, float) else str(v) for v in row]
-            for row in frame.itertuples(index=False)
-        ],
-    }
-
-
-def _json(value: Any) -> Any:
-    """A value that JSON has: numbers to five digits, NaN and infinity as None."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    if value is None or value is pd.NA:
-        return None
-    return int(value) if hasattr(value, "__index__") else str(value)
-
-
-def number(value: Any) -> str:
-    """A number for a table: three digits; a dash for none."""
-    if value is None or pd.isna(value):
-        return "–"
-    if math.isinf(value):
-        return "∞"
-    return f"{value:.3g}"
-
-
-def _blank(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)

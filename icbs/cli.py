@@ -777,11 +777,17 @@ def quote(
 def report(
     store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
     out: Annotated[Path, typer.Option(help="Folder for the page and the figures.")],
+    style: Annotated[
+        str, typer.Option(help="'screen', or 'paper': figures for LaTeX, their captions beside.")
+    ] = "screen",
 ) -> None:
     """Turn a store into one self-contained HTML page and its figures (PDF, SVG, PNG)."""
+    from experiments.palette import STYLES
     from experiments.report import write
 
-    print(write(store, output_folder(out)))
+    if style not in STYLES:
+        raise typer.BadParameter(f"--style is {style!r}, expected one of {', '.join(STYLES)}")
+    print(write(store, output_folder(out), style=style))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,18 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
-from urllib.parse import quote, unquote
 
 import pandas as pd
 import pytest
+from pypdf import PdfReader
 
-from experiments import Store, Study, run
+from experiments import Store, Study, palette, run
 from experiments.errors import ReportError, StoreError
 from experiments.report import write
 from tests.study_fixtures import Raising, block, spec
 
 EVIL = "layer</script><img src=x onerror=alert(1)>{{7*7}}"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @pytest.fixture(scope="module")
@@ -126,59 +122,45 @@ def test_a_store_of_failures_only(tmp_path):
     assert "RuntimeError" in text
 
 
-def browse(folder, url):
-    """The page's DOM after its scripts ran, and what the browser had to say."""
-    done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--user-data-dir={folder}", "--enable-logging=stderr", "--v=0",
-         "--virtual-time-budget=5000", "--dump-dom", url],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+def test_ranks_have_intervals(page):
+    text = html.unescape(page.read_text("utf-8"))
+    assert "Ranks, and how sure they are" in text
+    assert re.search(r"1 to [12]</td>", text)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt-get install chromium)")
-def test_in_a_browser(page, tmp_path):
-    """The probe clicks, types and turns pages as a reader would, and writes down what it sees."""
-    probe = """
-    <script>
-    addEventListener("load", () => {
-      const out = {}, table = document.getElementById("run-table");
-      const column = (n) => [...table.tBodies[0].rows].map((row) => row.cells[n].textContent);
-      const head = (text) => [...table.tHead.rows[0].cells].find((c) => c.textContent === text);
-      out.rows = table.tBodies[0].rows.length;
-      head("n").firstElementChild.click();
-      out.up = column(1); out.upState = head("n").getAttribute("aria-sort");
-      head("n").firstElementChild.focus();
-      out.focus = document.activeElement.textContent;
-      document.activeElement.click();
-      out.down = column(1); out.downState = head("n").getAttribute("aria-sort");
-      const filter = document.getElementById("filter");
-      filter.value = "greedy position"; filter.dispatchEvent(new Event("input"));
-      out.filtered = column(3); out.count = document.getElementById("count").textContent;
-      const groups = document.getElementById("group-table");
-      groups.tHead.rows[0].cells[2].firstElementChild.click();
-      out.groups = [...groups.tBodies[0].rows].map((row) => row.cells[2].textContent);
-      out.errors = window.seen; out.wide = document.documentElement.scrollWidth - innerWidth;
-      document.title = "PROBE" + encodeURIComponent(JSON.stringify(out));
-    });
-    </script></body>"""
-    watch = "<head><script>window.seen = []; onerror = (m) => { seen.push(m); };</script>"
-    text = page.read_text("utf-8").replace("</body>", probe).replace("<head>", watch)
-    probed = page.with_name("probed.html")
-    probed.write_text(text, "utf-8")
-    dom, console = browse(tmp_path / "profile", f"file://{quote(str(probed))}")
-    assert console == []
-    (found,) = re.findall(r"<title>PROBE(.*?)</title>", dom)
-    seen = json.loads(unquote(found))
-    assert seen["errors"] == []
-    assert seen["rows"] == 30
-    assert seen["up"] == ["8"] * 15 + ["30"] * 15
-    assert seen["down"] == seen["up"][::-1]
-    assert (seen["upState"], seen["downState"]) == ("ascending", "descending")
-    assert seen["focus"] == "n"
-    assert seen["filtered"] == ["greedy"] * 3
-    assert seen["count"] == "1 to 3 of 3 runs"
-    assert seen["groups"] == sorted(seen["groups"])
-    assert seen["wide"] <= 0
+def test_rows_beyond_the_page_are_in_a_zipped_file(store, tmp_path, monkeypatch):
+    write(store, tmp_path)
+    monkeypatch.setattr("experiments.report.ROWS_SHOWN", 7)
+    text = write(store, tmp_path).read_text("utf-8")
+    assert not (tmp_path / "runs.csv").exists()
+    assert len(pd.read_csv(tmp_path / "runs.csv.gz")) == 30
+    assert "The last 23 are only there" in text
+    assert 'href="runs.csv.gz"' in text
+
+
+def test_paper_style(store, tmp_path):
+    """Exact widths, no conditions inside, every font embedded as TrueType, a caption beside."""
+    text = write(store, tmp_path, style="paper").read_text("utf-8")
+    pdfs = sorted((tmp_path / "figures").glob("*.pdf"))
+    assert len(pdfs) == 5
+    for path in pdfs:
+        (sheet,) = PdfReader(path).pages
+        assert round(float(sheet.mediabox.width) / 72, 2) in (palette.COLUMN, palette.PAGE)
+        fonts = [font.get_object() for font in sheet["/Resources"]["/Font"].values()]
+        assert fonts
+        for font in fonts:
+            inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
+            assert inner["/Subtype"] in ("/TrueType", "/CIDFontType2")
+            assert "/FontFile2" in inner["/FontDescriptor"].get_object()
+        assert any("STIX" in str(font["/BaseFont"]) for font in fonts)
+        said = path.with_suffix(".txt").read_text("utf-8").strip()
+        assert len(said) > 40
+        assert html.escape(said, quote=False)[:30] in html.unescape(text)
+        drawn = " ".join(sheet.extract_text().split())
+        assert said[:40] not in drawn
+        tex = path.with_suffix(".tex").read_text("utf-8")
+        assert f"{{{path.name}}}" in tex
+        assert not re.search(r"(?<!\\)[%&#]", tex)
+    with pytest.raises(ReportError, match="expected one of screen, paper"):
+        write(store, tmp_path, style="poster")
+    assert palette.latex("5 % of a_b ± 1") == r"5 \% of a\_b $\pm$ 1"
