@@ -1,11 +1,12 @@
-"""A whole pruning run: first mask, steps, repair, evaluation; every result in one folder.
+"""A whole pruning run: first mask, steps, repair, tuning, evaluation; every result in one folder.
 
 ``OUT`` gets
 
 * ``model/``: the pruned model, as ``from_pretrained`` of transformers loads it;
 * ``masks.safetensors``: the masks apart (see `icbs.pruned`);
 * ``checkpoint.safetensors``: the state after the last step, for ``--resume``;
-* ``run.sqlite``: tables ``steps`` (one row a step) and ``quality`` (one row a state and data set);
+* ``run.sqlite``: tables ``steps`` and ``tuning`` (one row a step) and ``quality`` (one row a state
+  and data set);
 * ``summary.json``, and ``curve.pdf``, ``.svg``, ``.png``: held-out loss against seconds.
 """
 
@@ -59,6 +60,8 @@ def prune(
     time_limit: float | None = None,
     resume: bool = False,
     repair: bool = False,
+    tune: int = 0,
+    labels: float = 0.0,
     on_step: Callable[[StepRecord], None] | None = None,
     progress: bool = True,
     **options: Any,
@@ -70,9 +73,12 @@ def prune(
         data: calibration, held-out and evaluation samples.
         out: an existing folder.
         steps: steps in all, those of a resumed run included.
-        time_limit: seconds for the steps of this call; repair and evaluation come after it.
+        time_limit: seconds for the steps of this call; the rest comes after it.
         resume: go on from the checkpoint in the folder.
         repair: fit the kept weights to the dense layers' outputs at the end.
+        tune: steps of moving the kept weights towards the dense model's predictions after that; a
+            run that is stopped in here does them all again.
+        labels: share of the labels in what the weights are tuned to.
         on_step: called with every record.
         progress: show what goes on.
         **options: of `icbs.loop.Pruner`: layers, solver, density, fisher, ...
@@ -121,13 +127,19 @@ def prune(
             seconds["repair"] = time.perf_counter() - start
             state = "after repair" if repaired else "repair refused by the gate"
             judge.measure(state, sum(seconds.values()))
+        if tune:
+            start = time.perf_counter()
+            tuned = pruner.tune(tune, labels=labels)
+            seconds["tune"] = time.perf_counter() - start
+            store.put_table("tuning", pd.DataFrame([asdict(record) for record in tuned]))
+            judge.measure(f"after {tune} steps of tuning", sum(seconds.values()))
         store.put_table("quality", pd.DataFrame(judge.rows))
     save_masks(
         out / "masks.safetensors", pruner.masks, {"model": loaded.name, "revision": loaded.revision}
     )
     with stage(f"Writing {out / 'model'}", show=progress):
         save_model(loaded, out / "model")
-    summary = _summary(loaded, pruner, judge.rows, seconds)
+    summary = _summary(loaded, pruner, judge.rows, seconds, tune, labels)
     palette.save(curve(pruner.steps, seconds["initialise"], summary), out, "curve")
     # Last and in one step, so that a summary says that all the rest is there.
     partial = out / "summary.json.partial"
@@ -186,6 +198,8 @@ def _summary(
     pruner: Pruner,
     quality: list[dict[str, Any]],
     seconds: Mapping[str, float],
+    tune: int,
+    labels: float,
 ) -> dict[str, Any]:
     steps = pruner.steps
     offered = sum(record.offered for record in steps)
@@ -202,6 +216,7 @@ def _summary(
         if offered
         else None,
         "touched": pruner.touched,
+        "tuning": {"steps": tune, "labels": labels},
         "seconds": dict(seconds),
         "quality": quality,
         "settings": asdict(pruner.settings),

@@ -333,6 +333,20 @@ def prune(
     repair: Annotated[
         bool, typer.Option(help="Fit the kept weights to the dense layers' outputs at the end.")
     ] = False,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Steps of moving the kept weights towards the dense model's predictions at the "
+            "end."
+        ),
+    ] = 0,
+    tune_labels: Annotated[
+        float,
+        typer.Option(
+            help="Share of the labels in what the weights are tuned to, 0 to 1: fits the "
+            "calibration's kind of text better, others worse."
+        ),
+    ] = 0.0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
@@ -368,13 +382,18 @@ def prune(
 
     Example: icbs prune garment-mlp --density 0.1 --steps 20 --out pruned
 
-    Example: icbs prune smollm2 --time-limit 600 --steps 50 --repair --set damping=500 --out pruned
+    Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
     """
     from experiments.pruning import prune as run_pruning
     from icbs.settings import parse_settings
 
     if steps < 0 or (time_limit is not None and time_limit <= 0):
         raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
+    if tune < 0 or not 0 <= tune_labels <= 1:
+        raise typer.BadParameter(
+            f"--tune is {tune} and --tune-labels {tune_labels}, expected a whole number from 0 and "
+            "a share from 0 to 1"
+        )
     others = parse_settings(settings or [])
     loaded = _load(model, device, dtype)
     images = loaded.task == "image-classification"
@@ -395,6 +414,8 @@ def prune(
         time_limit=time_limit,
         resume=resume,
         repair=repair,
+        tune=tune,
+        labels=tune_labels,
         on_step=lambda record: print(record, file=sys.stderr),
         layers=layers,
         solver=solver,

@@ -32,7 +32,7 @@ def data():
 
 def test_folder_of_a_run(tmp_path):
     loaded = tiny_loaded()
-    summary = prune(loaded, data(), tmp_path, steps=3, repair=True, **OPTIONS)
+    summary = prune(loaded, data(), tmp_path, steps=3, repair=True, tune=2, **OPTIONS)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert {"curve.pdf", "curve.svg", "curve.png"} <= {path.name for path in tmp_path.iterdir()}
     masks = load_masks(tmp_path / "masks.safetensors")
@@ -46,6 +46,7 @@ def test_folder_of_a_run(tmp_path):
     states = [row["state"] for row in summary["quality"]]
     assert states[:3] == ["dense", "first mask (wanda)", "3 iCBS steps"]
     assert states[3] in ("after repair", "repair refused by the gate")
+    assert states[4] == "after 2 steps of tuning"
     # the last row is the model that was saved
     loss = evaluate(alone, tiny_samples(4, seed=5), progress=False).loss
     assert summary["quality"][-1]["loss"] == pytest.approx(loss, rel=1e-6)
@@ -53,8 +54,10 @@ def test_folder_of_a_run(tmp_path):
     assert 0 < summary["swaps_accepted_share"] <= 1
     with Store(tmp_path / "run.sqlite") as store:
         steps, quality = store.table("steps"), store.table("quality")
+        tuning = store.table("tuning")
     assert steps["step"].tolist() == [1, 2, 3]
-    assert len(quality) == 4
+    assert tuning["step"].tolist() == [1, 2]
+    assert len(quality) == 5
     total = steps[[f"seconds_{name}" for name in STAGES]].to_numpy().sum()
     assert sum(summary["seconds"][name] for name in STAGES) == pytest.approx(total)
 
