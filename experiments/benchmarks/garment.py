@@ -100,9 +100,9 @@ def main() -> None:
     table.to_csv(out, index=False, float_format="%.6g")
     print(table.groupby("case", sort=False).median(numeric_only=True).round(4).T.to_string())
     short = table[table["blocks"] == 60].groupby("case")[["seconds", "loss"]].max()
-    for case, row in short.iterrows():
+    for name, row in short.iterrows():
         held = row["loss"] <= PUBLISHED_LOSS and row["seconds"] <= PUBLISHED_SECONDS / 30
-        print(f"{case}: 30 times faster at no worse loss, in the worst seed: {held}")
+        print(f"{name}: 30 times faster at no worse loss, in the worst seed: {held}")
 
 
 if __name__ == "__main__":
