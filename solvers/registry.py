@@ -72,6 +72,20 @@ SOLVERS: dict[str, Entry] = {
         "branch and bound on the relaxation; proves the optimum",
     ),
     "enumerate": Entry("solvers.exact:Enumerate", "native", "every k-subset; proves the optimum"),
+    "milp": Entry(
+        "solvers.highs:MILP",
+        "native",
+        "HiGHS, outer approximation of the factored form; for comparison",
+        ("highspy",),
+        extra="mip",
+    ),
+    "miqp": Entry(
+        "solvers.scip:MIQP",
+        "native",
+        "SCIP on the factored form; for comparison",
+        ("pyscipopt",),
+        extra="mip",
+    ),
     "neal": Entry(
         "solvers.ocean:Neal", "penalised", "D-Wave simulated annealing (dwave-neal)", ("neal",)
     ),

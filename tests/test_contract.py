@@ -150,7 +150,7 @@ def test_no_time_limit_is_overrun_by_far(name):
     if "time_limit" not in sampler.honours:
         pytest.skip("does not claim to honour a time limit")
     given = problem(min(200, sampler.max_variables or 200), rank=8).blinded()
-    sampler.sample_problem(given, budget=Budget(reads=1), seed=0)
+    sampler.sample_problem(given, budget=Budget(reads=1, time_limit=0.5), seed=0)
     start = time.perf_counter()
     sampler.sample_problem(given, budget=Budget(time_limit=0.2), seed=0)
     # Generous on purpose: one read of slack and a loaded machine; a hang would take minutes.
