@@ -60,9 +60,18 @@ class MILP(MixedInteger):
         return {"rounds": rounds}
 
 
+class _Quiet(highspy.Highs):
+    """HiGHS without the banner that making it prints before any option can be set."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802, the library's name
+        """The first thing that prints."""
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()
+
+
 def _program(form: Form, seed: int) -> Any:
     """Columns x, z, t; rows sum x = k and z = A x."""
-    program = highspy.Highs()
+    program = _Quiet()
     settings = {
         "output_flag": False, "threads": 1, "random_seed": seed, "mip_rel_gap": 0.0,
         "mip_abs_gap": 0.2 * form.tolerance / form.unit, "mip_feasibility_tolerance": FEASIBILITY,

@@ -104,6 +104,22 @@ SOLVERS: dict[str, Entry] = {
     "random": Entry(
         "solvers.ocean:Random", "penalised", "uniform bit strings; the floor", ("dwave.samplers",)
     ),
+    "qpu": Entry(
+        "solvers.dwave:QPU",
+        "penalised",
+        "D-Wave quantum annealer, clique embedding (uses quota: max_service_time)",
+        ("dwave.system",),
+        extra="dwave",
+        paid=True,
+    ),
+    "leap-hybrid-cqm": Entry(
+        "solvers.dwave:LeapHybridCQM",
+        "native",
+        "D-Wave Leap's hybrid solver (uses quota: max_service_time)",
+        ("dwave.system",),
+        extra="dwave",
+        paid=True,
+    ),
     "qaoa-aer": Entry(
         "solvers.qaoa.qiskit:AerQAOASampler",
         "penalised",
@@ -195,10 +211,18 @@ def available() -> dict[str, str | None]:
 
 def _missing(known: Entry) -> str | None:
     for module in known.needs:
-        if find_spec(module.partition(".")[0]) is None:
+        if not _found(module):
             remedy = f"pip install 'icbs-bench[{known.extra}]'" if known.extra else "reinstall"
             return f"needs the package {module!r} ({remedy})"
     return None
+
+
+def _found(module: str) -> bool:
+    """Whether a module can be imported; of its packages only namespaces are, to look inside."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def make(solver: str | dimod.Sampler, **options: Any) -> CardinalitySampler:

@@ -20,7 +20,13 @@ SLOW = {
     "qaoa-subspace", "qaoa-xy-aer", "qaoa-xy-braket-local", "qaoa-qiskit-optimizer", "qaoa-braket",
     "qaoa-xy-braket",
 }  # fmt: skip
-REHEARSED = {"device": "SV1", "max_cost": 1000.0, "rehearse": True}
+BRAKET = {"device": "SV1", "max_cost": 1000.0, "rehearse": True}
+REHEARSED = {
+    "qaoa-braket": BRAKET,
+    "qaoa-xy-braket": BRAKET,
+    "qpu": {"max_service_time": 1000.0, "rehearse": True},
+    "leap-hybrid-cqm": {"max_service_time": 1000.0, "rehearse": True},
+}
 each_solver = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SOLVERS],
@@ -29,8 +35,7 @@ each_solver = pytest.mark.parametrize(
 
 def make(name):
     """The solver with what it cannot do without."""
-    paid = name in SOLVERS and SOLVERS[name].paid
-    return solvers.make(name, **(REHEARSED if paid else {}))
+    return solvers.make(name, **REHEARSED.get(name, {}))
 
 
 def problem(n=8, k=None, seed=0, rank=3):
