@@ -72,6 +72,20 @@ SOLVERS: dict[str, Entry] = {
         "branch and bound on the relaxation; proves the optimum",
     ),
     "enumerate": Entry("solvers.exact:Enumerate", "native", "every k-subset; proves the optimum"),
+    "milp": Entry(
+        "solvers.highs:MILP",
+        "native",
+        "HiGHS, outer approximation of the factored form; for comparison",
+        ("highspy",),
+        extra="mip",
+    ),
+    "miqp": Entry(
+        "solvers.scip:MIQP",
+        "native",
+        "SCIP on the factored form; for comparison",
+        ("pyscipopt",),
+        extra="mip",
+    ),
     "neal": Entry(
         "solvers.ocean:Neal", "penalised", "D-Wave simulated annealing (dwave-neal)", ("neal",)
     ),
@@ -89,6 +103,22 @@ SOLVERS: dict[str, Entry] = {
     ),
     "random": Entry(
         "solvers.ocean:Random", "penalised", "uniform bit strings; the floor", ("dwave.samplers",)
+    ),
+    "qpu": Entry(
+        "solvers.dwave:QPU",
+        "penalised",
+        "D-Wave quantum annealer, clique embedding (uses quota: max_service_time)",
+        ("dwave.system",),
+        extra="dwave",
+        paid=True,
+    ),
+    "leap-hybrid-cqm": Entry(
+        "solvers.dwave:LeapHybridCQM",
+        "native",
+        "D-Wave Leap's hybrid solver (uses quota: max_service_time)",
+        ("dwave.system",),
+        extra="dwave",
+        paid=True,
     ),
     "qaoa-aer": Entry(
         "solvers.qaoa.qiskit:AerQAOASampler",
@@ -181,10 +211,18 @@ def available() -> dict[str, str | None]:
 
 def _missing(known: Entry) -> str | None:
     for module in known.needs:
-        if find_spec(module.partition(".")[0]) is None:
+        if not _found(module):
             remedy = f"pip install 'icbs-bench[{known.extra}]'" if known.extra else "reinstall"
             return f"needs the package {module!r} ({remedy})"
     return None
+
+
+def _found(module: str) -> bool:
+    """Whether a module can be imported; of its packages only namespaces are, to look inside."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def make(solver: str | dimod.Sampler, **options: Any) -> CardinalitySampler:

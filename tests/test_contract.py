@@ -20,7 +20,13 @@ SLOW = {
     "qaoa-subspace", "qaoa-xy-aer", "qaoa-xy-braket-local", "qaoa-qiskit-optimizer", "qaoa-braket",
     "qaoa-xy-braket",
 }  # fmt: skip
-REHEARSED = {"device": "SV1", "max_cost": 1000.0, "rehearse": True}
+BRAKET = {"device": "SV1", "max_cost": 1000.0, "rehearse": True}
+REHEARSED = {
+    "qaoa-braket": BRAKET,
+    "qaoa-xy-braket": BRAKET,
+    "qpu": {"max_service_time": 1000.0, "rehearse": True},
+    "leap-hybrid-cqm": {"max_service_time": 1000.0, "rehearse": True},
+}
 each_solver = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SOLVERS],
@@ -29,8 +35,7 @@ each_solver = pytest.mark.parametrize(
 
 def make(name):
     """The solver with what it cannot do without."""
-    paid = name in SOLVERS and SOLVERS[name].paid
-    return solvers.make(name, **(REHEARSED if paid else {}))
+    return solvers.make(name, **REHEARSED.get(name, {}))
 
 
 def problem(n=8, k=None, seed=0, rank=3):
@@ -150,7 +155,7 @@ def test_no_time_limit_is_overrun_by_far(name):
     if "time_limit" not in sampler.honours:
         pytest.skip("does not claim to honour a time limit")
     given = problem(min(200, sampler.max_variables or 200), rank=8).blinded()
-    sampler.sample_problem(given, budget=Budget(reads=1), seed=0)
+    sampler.sample_problem(given, budget=Budget(reads=1, time_limit=0.5), seed=0)
     start = time.perf_counter()
     sampler.sample_problem(given, budget=Budget(time_limit=0.2), seed=0)
     # Generous on purpose: one read of slack and a loaded machine; a hang would take minutes.
