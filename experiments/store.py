@@ -1,8 +1,8 @@
 """One SQLite file per study: instances, runs, incumbents and named blobs.
 
 A cell is written in one transaction, so a driver that dies loses at most the cell it was running.
-Only the driver writes, one at a time (`experiments.driverlock`); workers read. A store may come from
-anybody: what it holds is checked as it is read, and nothing in it is executed.
+Only the driver writes, one at a time (`experiments.driverlock`); workers read. A store may come
+from anybody: what it holds is checked as it is read, and nothing in it is executed.
 
 >>> from experiments.store import load
 >>> load("demo.sqlite").groupby("solver")["gap"].median()
@@ -213,7 +213,9 @@ class Store:
         if not rows:
             raise StoreError(f"store {self.path} has no instance {instance[:12]}")
         if not isinstance(rows[0][0], bytes):
-            raise StoreError(f"store {self.path}: instance {instance[:12]} is damaged: no container")
+            raise StoreError(
+                f"store {self.path}: instance {instance[:12]} is damaged: no container"
+            )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"problem{formats.CONTAINER}"
             path.write_bytes(rows[0][0])

@@ -40,7 +40,9 @@ def layout() -> Mapping[str, Mapping[str, Column]]:
     db = sqlite3.connect(":memory:")
     try:
         db.executescript(TABLES)
-        names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
+        names = [
+            name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")
+        ]
         return {
             name: {
                 column: Column(kind, bool(required))
