@@ -1,7 +1,8 @@
 """One SQLite file per study: instances, runs, incumbents and named blobs.
 
 A cell is written in one transaction, so a driver that dies loses at most the cell it was running.
-Only the driver writes; workers read.
+Only the driver writes, one at a time (`experiments.driverlock`); workers read. A store may come
+from anybody: what it holds is checked as it is read, and nothing in it is executed.
 
 >>> from experiments.store import load
 >>> load("demo.sqlite").groupby("solver")["gap"].median()
@@ -22,10 +23,12 @@ from typing import Any, Self
 
 import pandas as pd
 
+from experiments.driverlock import DriverLock
 from experiments.errors import StoreError
 from experiments.instancerow import instance_row
 from experiments.references import annotate
 from experiments.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
+from experiments.storeshape import check_shape, check_types, layout
 from solvers import formats
 from solvers.problem import CardinalityProblem
 
@@ -44,7 +47,8 @@ class Store:
         create: make the file if it is not there, and open it for writing.
 
     Raises:
-        StoreError: no such file, no store, another schema version, a folder that is not writable.
+        StoreError: no such file, no store, another schema version, a folder that is not writable,
+            another driver at work on it.
     """
 
     def __init__(self, path: str | Path, *, create: bool = False) -> None:
@@ -53,6 +57,16 @@ class Store:
         fresh = not self.path.exists() or self.path.stat().st_size == 0
         if fresh and not create:
             raise StoreError(f"store {self.path} does not exist or is empty; run a study into it")
+        self._lock = DriverLock(self.path) if create else None
+        try:
+            self._open(fresh)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    def _open(self, fresh: bool) -> None:
+        create = self._writes
         with self._clear_errors():
             mode = "mode=rwc" if create else "mode=ro"
             if not create and self._sealed():
@@ -61,6 +75,8 @@ class Store:
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
         try:
             with self._clear_errors():
+                # No function that a file's own definitions name may have side effects.
+                self._db.execute("PRAGMA trusted_schema = OFF")
                 if fresh:
                     self._create()
                 self._check()
@@ -96,6 +112,9 @@ class Store:
             with suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -141,6 +160,7 @@ class Store:
                 f"store {self.path} has schema version {version}, this program reads {SCHEMA}; "
                 "use the version of icbs-bench that wrote it"
             )
+        check_shape(self._db, version, self.path)
         if self._writes and version in UPGRADES:
             with self._transaction() as db:
                 for older in range(version, SCHEMA):
@@ -192,10 +212,17 @@ class Store:
         rows = self._rows("SELECT container FROM instances WHERE id = ?", (instance,))
         if not rows:
             raise StoreError(f"store {self.path} has no instance {instance[:12]}")
+        if not isinstance(rows[0][0], bytes):
+            raise StoreError(
+                f"store {self.path}: instance {instance[:12]} is damaged: no container"
+            )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"problem{formats.CONTAINER}"
             path.write_bytes(rows[0][0])
-            return formats.load(path)
+            problem = formats.load(path)
+        if problem.content_hash != instance:
+            raise StoreError(f"store {self.path}: instance {instance[:12]} holds another problem")
+        return problem
 
     def finished(self) -> set[str]:
         """Keys of the cells that are in the store, whatever their status, and not pending."""
@@ -237,29 +264,34 @@ class Store:
         data = self.blob(name)
         if data is None:
             return None
-        return pd.DataFrame(**json.loads(data))
+        table = self._json(data, f"table {name!r}")
+        try:
+            return pd.DataFrame(table["data"], columns=table["columns"])
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise StoreError(f"store {self.path}: table {name!r} is damaged: {error}") from error
 
     def invocations(self) -> list[dict[str, Any]]:
         """Every driver that wrote here, oldest first, with its settings and host."""
         rows = self._rows("SELECT id, started, study, settings, host FROM invocations ORDER BY id")
         return [
-            {"id": i, "started": when, "study": study, **json.loads(settings),
-             "host": json.loads(host)}
+            {"id": i, "started": str(when), "study": str(study),
+             **self._json(settings, "settings"), "host": self._json(host, "host")}
             for i, when, study, settings, host in rows
         ]  # fmt: skip
 
     def instances(self) -> pd.DataFrame:
         """One row an instance, without its container."""
-        frame = self._frame("SELECT * FROM instances ORDER BY n, name")
-        return frame.drop(columns="container")
+        return self._frame("instances", "n, name", without="container")
 
     def incumbents(self) -> pd.DataFrame:
         """Improvements over time: run, seconds, energy."""
-        return self._frame("SELECT run, seconds, energy FROM incumbents ORDER BY run, seconds")
+        return self._frame("incumbents", "run, seconds")
 
     def runs(self) -> pd.DataFrame:
         """One row a run with its instance's columns, reference and gap (`references.annotate`)."""
-        frame = self._frame("SELECT * FROM runs ORDER BY rowid").drop(columns="state")
+        frame = self._frame("runs", "rowid", without="state")
+        for budget in frame["budget"].unique():
+            self._json(budget, "a budget")
         for column in _SINCE_2:
             if column not in frame:
                 frame[column] = None if column in _TEXTS else float("nan")
@@ -271,15 +303,39 @@ class Store:
         )
         return annotate(joined)
 
+    def _json(self, text: Any, what: str) -> dict[str, Any]:
+        try:
+            value = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StoreError(f"store {self.path}: {what} is damaged: {error}") from error
+        if not isinstance(value, dict):
+            raise StoreError(f"store {self.path}: {what} is damaged: no JSON object")
+        return value
+
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._clear_errors():
-            return self._db.execute(query, values).fetchall()
+            return self._fetch(self._db.execute(query, values))
 
-    def _frame(self, query: str) -> pd.DataFrame:
+    def _fetch(self, cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+        """Every row; a damaged tree of pages may claim more of them than fit into the file."""
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        rows: list[tuple[Any, ...]] = []
+        while part := cursor.fetchmany(10_000):
+            rows += part
+            if len(rows) > pages * size // 4:  # a row takes at least four bytes
+                raise StoreError(f"{self.path} is damaged: more rows than fit into the file")
+        return rows
+
+    def _frame(self, table: str, order: str, without: str = "") -> pd.DataFrame:
         with self._clear_errors():
-            cursor = self._db.execute(query)
-            names = [column[0] for column in cursor.description]
-            frame = pd.DataFrame(cursor.fetchall(), columns=names)
+            here = [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]
+            names = [name for name in here if name != without]
+            columns = ", ".join(f'"{name}"' for name in names)
+            # Table, columns and order are of this package, see `check_shape`.
+            query = f"SELECT {columns} FROM {table} ORDER BY {order}"  # noqa: S608
+            frame = pd.DataFrame(self._fetch(self._db.execute(query)), columns=names)
+        check_types(frame, layout()[table], f"store {self.path}: {table}")
         for name in names:
             if frame[name].isna().all():
                 frame[name] = frame[name].astype("object" if name in _TEXTS else "float64")

@@ -811,5 +811,51 @@ def report(
     print(write(store, output_folder(out), style=style))
 
 
+stores = typer.Typer(help="Check, export and merge the stores of studies.", no_args_is_help=True)
+app.add_typer(stores, name="store")
+
+
+@stores.command("check")
+def store_check(
+    store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Score so many cells again, drawn at random; all if left out."),
+    ] = None,
+) -> None:
+    """Look for damage: the file, its references, hashes, energies, keys. Nothing is changed."""
+    from experiments.errors import StoreError
+    from experiments.storecheck import check
+
+    found = check(store, sample=sample)
+    print(f"{found.runs} cells, {found.instances} instances, {found.rescored} cells scored again")
+    for fault in found.faults:
+        print(fault)
+    if not found.sound:
+        raise StoreError(f"store {store} is damaged; go back to a copy of it or run it anew")
+
+
+@stores.command("export")
+def store_export(
+    store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
+    out: Annotated[Path, typer.Option(help="A file whose name ends in .csv or .parquet.")],
+) -> None:
+    """Write the runs, with instances, references and gaps, for other programs."""
+    from experiments.export import export as export_runs
+
+    print(export_runs(store, out))
+
+
+@stores.command("merge")
+def store_merge(
+    sources: Annotated[list[Path], typer.Argument(help="Stores; they are not changed.")],
+    out: Annotated[Path, typer.Option(help="The store to add to; made if missing.")],
+) -> None:
+    """Put the cells of several stores into one, by cell key; what is there stays."""
+    from experiments.storemerge import merge, summary
+
+    print(summary(merge(sources, out)))
+
+
 if __name__ == "__main__":
     main()
