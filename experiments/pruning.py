@@ -34,6 +34,7 @@ from icbs.progress import stage
 from icbs.pruned import save_masks, save_model
 from icbs.records import STAGES, StepRecord
 from icbs.samples import Samples
+from icbs.tuning import TuningStep
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def prune(
             seconds["repair"] = time.perf_counter() - start
             state = "after repair" if repaired else "repair refused by the gate"
             judge.measure(state, sum(seconds.values()))
+        tuned: tuple[TuningStep, ...] = ()
         if tune:
             start = time.perf_counter()
             tuned = pruner.tune(tune, labels=labels)
@@ -140,7 +142,7 @@ def prune(
     with stage(f"Writing {out / 'model'}", show=progress):
         save_model(loaded, out / "model")
     summary = _summary(loaded, pruner, judge.rows, seconds, tune, labels)
-    palette.save(curve(pruner.steps, seconds["initialise"], summary), out, "curve")
+    palette.save(curve(pruner.steps, seconds["initialise"], summary, tuned), out, "curve")
     # Last and in one step, so that a summary says that all the rest is there.
     partial = out / "summary.json.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n")
@@ -224,13 +226,19 @@ def _summary(
     }
 
 
-def curve(steps: Sequence[StepRecord], begun: float, summary: Mapping[str, Any]) -> Figure:
+def curve(
+    steps: Sequence[StepRecord],
+    begun: float,
+    summary: Mapping[str, Any],
+    tuned: Sequence[TuningStep] = (),
+) -> Figure:
     """Held-out calibration loss against seconds of pruning; crosses are steps the gate undid.
 
     Args:
         steps: records, at least none.
         begun: seconds until the first step.
         summary: names the conditions.
+        tuned: records of the tuning that followed.
     """
     with palette.look():
         figure = palette.new_figure(palette.COLUMN, 2.4)
@@ -242,12 +250,18 @@ def curve(steps: Sequence[StepRecord], begun: float, summary: Mapping[str, Any])
         undone = [i + 1 for i, record in enumerate(steps) if not record.accepted]
         axis.plot(times[: len(losses)], losses, "o-", color="#0072B2")
         axis.plot(times[undone], losses[undone], "x", color="#D55E00", zorder=3)
+        if tuned:
+            start = sum(summary["seconds"].values()) - summary["seconds"]["tune"]
+            at = start + np.cumsum([record.seconds for record in tuned])
+            seen = [i for i, record in enumerate(tuned) if record.heldout is not None]
+            values = [*losses[-1:], *(tuned[i].heldout for i in seen)]
+            axis.plot([start, *at[seen]][-len(values) :], values, "s--", color="#009E73")
         axis.set(xlabel="seconds of pruning, evaluation not counted", xlim=(0, None))
-        axis.set_ylabel("held-out calibration loss, nats per target")
+        axis.set_ylabel("held-out loss, nats per target")
         palette.caption(
             figure,
             f"{summary['model']}, {summary['layers']} layers at density {summary['density']:.3g}, "
-            f"{summary['solver']}; crosses: undone by the gate; "
+            f"{summary['solver']}; crosses: undone by the gate; squares: tuning; "
             f"{summary['touched']:.1%} of the weights were ever in a block",
         )
     return figure
