@@ -83,21 +83,27 @@ def _solved(runs: pd.DataFrame) -> str:
     table = targets.solutions(runs)
     top = table[table["n"] == table["n"].max()].sort_values("tts")
     said = [
-        f"{row.solver}{f' ({row.fisher} Fisher)' if row.fisher else ''} "
-        f"{duration(row.tts) if row.tts < float('inf') else 'never'}"
-        for row in top.itertuples()
+        f"{row['solver']}{_kind(row['fisher'])} "
+        f"{duration(row['tts']) if row['tts'] < float('inf') else 'never'}"
+        for row in top.to_dict("records")
     ]
     return f"At n = {table['n'].max()}: {', '.join(said)}."
+
+
+def _kind(fisher: str) -> str:
+    return f" ({fisher} Fisher)" if fisher else ""
 
 
 def _of_circuits(runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
     quantum = runs[runs["solver_name"].str.startswith("qaoa") & runs["status"].isin(SCORED)]
     plan: list[Planned] = []
     if "depth" in wanted and len(quantum):
-        found = plots_quantum.circuits(runs).groupby(["n", "mixer", "depth"])["shot_ratio"].mean()
+        keys = ["n", "mixer", "depth"]
+        found = plots_quantum.circuits(runs).groupby(keys)["shot_ratio"].mean().reset_index()
         said = "; ".join(
-            f"n = {n}, {plots_quantum.LABELS[str(mixer)]}, p = {depth:g}: {ratio:.2f}"
-            for (n, mixer, depth), ratio in found.items()
+            f"n = {row['n']}, {plots_quantum.LABELS[row['mixer']]}, p = {row['depth']:g}: "
+            f"{row['shot_ratio']:.2f}"
+            for row in found.to_dict("records")
         )
         plan.append((
             "depth", "QAOA by depth and mixer",
@@ -107,10 +113,10 @@ def _of_circuits(runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
         ))  # fmt: skip
     priced = quantum[quantum["quote"].notna()]
     if "cost" in wanted and len(priced):
-        means = priced.groupby(["n", "solver", "quote"])["hit"].mean()
+        means = priced.groupby(["n", "solver", "quote"])["hit"].mean().reset_index()
         said = "; ".join(
-            f"n = {n}, {solver}, {quote:.2f} USD: {100 * share:.0f} %"
-            for (n, solver, quote), share in means.items()
+            f"n = {row['n']}, {row['solver']}, {row['quote']:.2f} USD: {100 * row['hit']:.0f} %"
+            for row in means.to_dict("records")
         )
         plan.append((
             "cost", "What a device's answer costs",

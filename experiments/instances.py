@@ -54,8 +54,8 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
             sizes |= cut_once(blocks, store, progress=progress)
         if study.loop is not None:
             sizes |= follow(study, study.loop, store, progress=progress)
-        for source in study.pruning:
-            measure(source, store, progress=progress)
+        for models in study.pruning:
+            measure(models, store, progress=progress)
     return sizes
 
 

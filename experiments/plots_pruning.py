@@ -82,17 +82,17 @@ def tradeoff(table: pd.DataFrame) -> Figure:
         table: as for `density`; the loop is a line through its numbers of steps.
     """
     models = _models(table)
-    columns = max(_densities(table, model)[1] for model in models)
+    columns = max(len(_densities(table, model)) for model in models)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.0 + 1.75 * len(models))
         axes = figure.subplots(len(models), columns, squeeze=False)
         for row, model in zip(axes, models, strict=True):
             part = table[table["model"] == model]
             column = quality(part)
-            for axis, at in zip(row, [*_densities(table, model)[0], *[None] * columns]):
-                if at is None:
-                    axis.set_visible(False)
-                    continue
+            found = _densities(table, model)
+            for axis in row[len(found) :]:
+                axis.set_visible(False)
+            for axis, at in zip(row, found, strict=False):
                 here = part[part["density"] == at]
                 for method in _methods(here):
                     one = here[here["method"] == method].sort_values("seconds")
@@ -117,10 +117,9 @@ def tradeoff(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _densities(table: pd.DataFrame, model: str) -> tuple[list[float], int]:
+def _densities(table: pd.DataFrame, model: str) -> list[float]:
     own = table[(table["model"] == model) & (table["method"] != "dense")]
-    found = sorted(own["density"].unique(), reverse=True)
-    return found, len(found)
+    return sorted(own["density"].unique(), reverse=True)
 
 
 def _most(table: pd.DataFrame) -> Any:
@@ -143,12 +142,12 @@ def _every(table: pd.DataFrame) -> str:
 def _conditions(table: pd.DataFrame) -> str:
     tests = table.drop_duplicates("model")
     each = "; ".join(
-        f"{row.model}: {row.samples} test {'images' if pd.isna(row.perplexity) else 'windows'}"
-        for row in tests.itertuples()
+        f"{model}: {count} test {'windows' if text else 'images'}"
+        for model, count, text in zip(
+            tests["model"], tests["samples"], tests["perplexity"].notna(), strict=True
+        )
     )
-    return (
-        f"One run each, same calibration data for all methods. {each}. Dotted: the dense model."
-    )
+    return f"One run each, same calibration data for all methods. {each}. Dotted: the dense model."
 
 
 def _legend(figure: Figure, table: pd.DataFrame) -> None:

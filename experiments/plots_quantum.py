@@ -16,7 +16,7 @@ from experiments import metrics, palette
 from experiments.references import SCORED, TAGS
 
 LABELS = {"complete": "complete XY", "ring": "ring XY", "grover": "Grover", "x": "X + penalty"}
-_WIDTHS = {"trained": "-", "transferred": "--"}
+_WIDTHS: dict[str, Any] = {"trained": "-", "transferred": "--"}
 
 
 def circuits(runs: pd.DataFrame) -> pd.DataFrame:
@@ -56,11 +56,9 @@ def depth(runs: pd.DataFrame) -> Figure:
             _by_depth(row[0], part, "shot_ratio")
             _by_depth(row[1], part, "success")
             row[0].set_ylim(min(0.0, row[0].get_ylim()[0]), 1.03)
-            for (name, look), (_, values) in zip(
-                _CONTROL_LOOKS.items(), controls[controls["n"] == n].iterrows(), strict=False
-            ):
-                del name
-                row[1].axhline(max(values["success"], 1e-4), color=look[0], linestyle=look[1],
+            for _, one in controls[controls["n"] == n].iterrows():
+                colour, line, _ = _CONTROL_LOOKS[one["solver_name"]]
+                row[1].axhline(max(one["success"], 1e-4), color=colour, linestyle=line,
                                linewidth=0.8)  # fmt: skip
             row[1].set_yscale("log")
             row[1].set_ylim(8e-5, 1.6)
@@ -94,7 +92,7 @@ def depth(runs: pd.DataFrame) -> Figure:
 
 
 # Colour, line and legend of the lines that circuits are compared with.
-_CONTROL_LOOKS = {
+_CONTROL_LOOKS: dict[str, tuple[str, Any, str]] = {
     "random": ("#999999", ":", "random strings, repaired"),
     "greedy": ("#000000", "-.", "greedy control"),
 }
@@ -112,7 +110,7 @@ def _controls(runs: pd.DataFrame) -> pd.DataFrame:
 def _by_depth(axis: Axes, part: pd.DataFrame, column: str) -> None:
     for (mixer, strategy), one in part.groupby(["mixer", "strategy"]):
         look = palette.MIXERS[str(mixer)]
-        blocks = one.groupby(["depth", "instance"])[column].mean().unstack()
+        blocks = one.pivot_table(index="depth", columns="instance", values=column)
         middle = blocks.mean(axis=1)
         ends = np.array([
             metrics.bootstrap(values.dropna(), _mean, rng=np.random.default_rng(0))
@@ -122,7 +120,8 @@ def _by_depth(axis: Axes, part: pd.DataFrame, column: str) -> None:
             middle, ends = middle.clip(lower=1e-4), np.maximum(ends, 1e-4)
         bars = np.abs(np.array([middle - ends[:, 0], ends[:, 1] - middle]))
         axis.errorbar(middle.index, middle, yerr=bars, color=look.colour, marker=look.marker,
-                      linestyle=_WIDTHS.get(str(strategy), ":"), elinewidth=0.6, markersize=3.5)  # fmt: skip
+                      linestyle=_WIDTHS.get(str(strategy), ":"), elinewidth=0.6,
+                      markersize=3.5)  # fmt: skip
 
 
 def cost(runs: pd.DataFrame) -> Figure:
@@ -171,15 +170,16 @@ def cost(runs: pd.DataFrame) -> Figure:
         shots = ", ".join(str(int(r)) for r in sorted(paid["reads"].unique()))
         palette.caption(
             figure,
-            f"A marker a number of shots ({shots}), prices of the package's dated table. Rehearsed: "
-            f"the circuits ran without noise on this machine, so a device would at best do this. "
-            f"Nothing was charged. {_references(paid)} Lines across: free solvers at their best "
+            f"A marker a number of shots ({shots}), prices of the package's dated table. "
+            "Rehearsed: the circuits ran without noise on this machine, so a device would at best "
+            f"do this. Nothing was charged. {_references(paid)} Lines across: free solvers at "
+            "their best "
             "budget.",
         )
     return figure
 
 
-_FREE_LINES = {"greedy": "-.", "random": ":", "descent": "-", "annealing": "--"}
+_FREE_LINES: dict[str, Any] = {"greedy": "-.", "random": ":", "descent": "-", "annealing": "--"}
 
 
 def _mean(values: Any) -> float:

@@ -73,7 +73,7 @@ def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     reached = targets.times(runs, incumbents, PROFILED)
     fishers, lanes = palette.fishers(reached), _lanes(reached)
     labels = palette.ordered(set(reached["solver"]))
-    ratios = np.geomspace(1, 1e5, 300)
+    ratios = np.geomspace(1, 1e5, 300).tolist()
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.1 + 1.75 * len(fishers))
         axes = figure.subplots(len(fishers), len(PROFILED), squeeze=False, sharey=True, sharex=True)

@@ -243,7 +243,8 @@ class Study:
                   for one in expect(table.get("blocks", []), list, "blocks", "tables")]  # fmt: skip
         loop = parse_source(LoopSource, table["loop"], "loop") if "loop" in table else None
         pruning = [parse_source(PruningSource, one, "pruning")
-                   for one in expect(table.get("pruning", []), list, "pruning", "tables")]  # fmt: skip
+                   for one in expect(table.get("pruning", []), list, "pruning",
+                                     "tables")]  # fmt: skip
         for key in ("instances", "solvers"):
             if key not in table and not (key == "instances" and (blocks or loop)):
                 raise StudyError(f"{key} is missing; add it")
