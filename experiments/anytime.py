@@ -54,6 +54,13 @@ def clocked(runs: pd.DataFrame, incumbents: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def longest(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the largest time limit of their solver and instance, flat instances left out."""
+    kept = runs[~runs["flat"].astype(bool)]
+    limit = kept.groupby(["solver", "instance"])["time_limit"].transform("max")
+    return kept[(kept["time_limit"] == limit) | limit.isna()]
+
+
 def median_curves(
     runs: pd.DataFrame, improvements: pd.DataFrame, grid: ArrayLike, accounting: str
 ) -> pd.DataFrame:
@@ -70,9 +77,7 @@ def median_curves(
     """
     times = np.asarray(grid, dtype=np.float64)
     by_run = dict(tuple(improvements.groupby("run")))
-    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
-    longest = scored.groupby(["solver", "instance"])["time_limit"].transform("max")
-    scored = scored[(scored["time_limit"] == longest) | longest.isna()]
+    scored = longest(runs[runs["status"].isin(SCORED)])
     curves: dict[str, NDArray[np.float64]] = {}
     for solver, part in scored.groupby("solver"):
         known = [by_run[key] for key in part["key"] if key in by_run]

@@ -7,7 +7,7 @@ again, so a stopped comparison goes on where it was. Seconds are those of prunin
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import palette
+from experiments.figures import METHODS as TABLE
+from experiments.palette import LOOP, REPAIRED
 from experiments.pruning import Data, Judge
+from experiments.sources import PruningSource
+from experiments.store import Store
 from icbs.baselines import BASELINES, prune_once
+from icbs.data import load_samples
 from icbs.errors import SettingError
 from icbs.loop import Pruner
-from icbs.models import LoadedModel, layer_weight, prunable_layers
+from icbs.models import LoadedModel, layer_weight, load_model, prunable_layers
 
-# The loop makes two states: its masks, and these with the kept weights repaired.
-LOOP, REPAIRED = "icbs", "icbs + repair"
 METHODS = (*BASELINES, LOOP)
 # What decides whether two rows may stand in one table.
 _KEYS = ["method", "density", "data"]
@@ -60,23 +63,72 @@ def compare(
         SettingError: an unknown method.
         IcbsError: see `icbs.loop.Pruner` and `icbs.baselines.prune_once`.
     """
+    path = out / "baselines.csv"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*_KEYS])
+    for rows in _measured(
+        loaded, data, table, densities=densities, methods=methods, steps=(steps,),
+        time_limit=time_limit, progress=progress, **options,
+    ):  # fmt: skip
+        table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
+        table.to_csv(path, index=False, float_format="%.6g")
+    palette.save(figure(table, loaded), out, "baselines")
+    return table
+
+
+def measure(source: PruningSource, store: Store, *, progress: bool = True) -> None:
+    """What a study asks for, into the table ``methods`` of its store; what is there stays.
+
+    The table has the columns of ``baselines.csv`` and model, note and layers (their number).
+    """
+    known = store.table(TABLE)
+    table = pd.DataFrame(columns=["model", *_KEYS]) if known is None else known
+    own = table[table["model"] == source.model]
+    wanted = {(name, at) for name in source.methods or METHODS for at in source.densities}
+    if wanted <= set(zip(own["method"], own["density"], strict=True)):
+        return
+    loaded = load_model(source.model)
+    samples = load_samples(loaded, count=source.count + source.heldout, length=source.length)
+    test = load_samples(loaded, part="evaluation", count=source.evaluation, length=source.length)
+    name = "Fashion-MNIST" if loaded.task == "image-classification" else "wikipedia"
+    data = Data(samples[: source.count], samples[source.count :], {name: test})
+    layers = len(prunable_layers(loaded.model, source.layers))
+    for rows in _measured(
+        loaded, data, own, densities=source.densities,
+        methods=source.methods or METHODS, steps=source.steps, time_limit=None, progress=progress,
+        layers=source.layers, **source.settings,
+    ):  # fmt: skip
+        rows = rows.assign(model=source.model, note=loaded.note, layers=layers)
+        table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
+        store.put_table(TABLE, table)
+
+
+def _measured(
+    loaded: LoadedModel,
+    data: Data,
+    known: pd.DataFrame,
+    *,
+    densities: Sequence[float],
+    methods: Sequence[str],
+    steps: Sequence[int],
+    time_limit: float | None,
+    progress: bool,
+    **options: Any,
+) -> Iterator[pd.DataFrame]:
+    """The rows of one method and density after the other, those that are known left out."""
     for name in methods:
         if name not in METHODS:
             raise SettingError(f"method is {name!r}, expected some of {', '.join(METHODS)}")
-    path = out / "baselines.csv"
-    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*_KEYS])
     layers = prunable_layers(loaded.model, options.get("layers", "*"))
     dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
     plan = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
     for method, density in plan:
-        if ((table["method"] == method) & (table["density"] == density)).any():
+        if ((known["method"] == method) & (known["density"] == density)).any():
             continue
         judge = Judge(loaded, data.evaluation, progress)
         start = time.perf_counter()
-        extra: Mapping[str, Any] = {}
         try:
             if method == LOOP:
-                extra = _loop(loaded, data, density, judge, steps, time_limit, progress, options)
+                _loop(loaded, data, density, judge, steps, time_limit, progress, options)
             else:
                 if method != "dense":
                     prune_once(
@@ -87,11 +139,7 @@ def compare(
             for name, layer in layers.items():
                 layer_weight(layer).data.copy_(dense[name])
         rows = pd.DataFrame(judge.rows).rename(columns={"state": "method"})
-        rows = rows.assign(density=density, **extra)
-        table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
-        table.to_csv(path, index=False, float_format="%.6g")
-    palette.save(figure(table, loaded), out, "baselines")
-    return table
+        yield rows.assign(density=density)
 
 
 def _loop(
@@ -99,13 +147,13 @@ def _loop(
     data: Data,
     density: float,
     judge: Judge,
-    steps: int,
+    steps: Sequence[int],
     time_limit: float | None,
     progress: bool,
     options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The loop's two states, and what it says of itself."""
-    start = time.perf_counter()
+) -> None:
+    """The loop after some numbers of steps and after repair, and what it says of itself."""
+    seconds, start = 0.0, time.perf_counter()
     pruner = Pruner(
         loaded,
         data.calibration,
@@ -114,18 +162,23 @@ def _loop(
         progress=progress,
         **options,
     )
-    pruner.run(steps, time_limit=time_limit)
-    seconds = time.perf_counter() - start
-    judge.measure(LOOP, seconds)
-    start = time.perf_counter()
+    for total in sorted(steps):
+        left = None if time_limit is None else max(0.0, time_limit - seconds)
+        pruner.run(total, time_limit=left)
+        seconds += time.perf_counter() - start
+        judge.measure(LOOP, seconds, _said(pruner))
+        start = time.perf_counter()
     repaired = pruner.repair()
-    judge.measure(REPAIRED, seconds + time.perf_counter() - start)
+    seconds += time.perf_counter() - start
+    judge.measure(REPAIRED, seconds, {**_said(pruner), "repair_kept": repaired})
+
+
+def _said(pruner: Pruner) -> dict[str, Any]:
     offered = sum(record.offered for record in pruner.steps)
     return {
         "steps": len(pruner.steps),
         "touched": pruner.touched,
         "accepted": sum(record.swaps for record in pruner.steps) / offered if offered else None,
-        "repair_kept": repaired,
     }
 
 
@@ -142,7 +195,7 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
             level = here[here["method"] == "dense"][column]
             axis.axhline(float(level.iloc[0]), color="#333333", lw=0.8, ls=":", label="dense")
             for method, part in here[here["method"] != "dense"].groupby("method", sort=False):
-                look = palette.style(str(method))
+                look = palette.METHODS[str(method)]
                 ordered = part.sort_values("density")
                 axis.plot(
                     ordered["density"], ordered[column], color=look.colour, marker=look.marker,

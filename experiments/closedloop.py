@@ -139,7 +139,10 @@ def follow(
                 label = file_name(problem).removesuffix(CONTAINER)
                 sizes[store.add_instance(problem, label)] = problem.n
             store.put_blob(name, json.dumps(sizes).encode(), "application/json")
-        for label, gap in [(label, gap) for label, gap, at in todo if at == seed]:
+        turns = [(label, gap) for label, gap, at in todo if at == seed]
+        # In an order of chance, so that a machine that slows down does not hurt the same ones.
+        for turn in np.random.default_rng([study.seed, seed]).permutation(len(turns)):
+            label, gap = turns[turn]
             with stage(f"Loop of {label}, seed {seed}", show=progress):
                 rows += fork.trajectory(label, gap)
             store.put_table(TABLE, pd.DataFrame(rows))
@@ -169,6 +172,7 @@ class _Fork:
             loaded, part="evaluation", count=source.evaluation, length=source.length
         )
         self._problems: list[CardinalityProblem] | None = None
+        self._warm: set[tuple[str, float | None]] = set()
         self._pruner = Pruner(
             loaded,
             samples[: source.count],
@@ -204,10 +208,14 @@ class _Fork:
         return [replace(p, meta={**p.meta, "fork": self._source.fork_at}) for p in found]
 
     def trajectory(self, label: str, gap: float | None) -> list[dict[str, Any]]:
-        """One row a step of one contestant."""
+        """One row a step of one contestant; one step before them warms it up."""
         pruner = self._pruner
         pruner.adopt(self._state)
         pruner.solver = self._solver(label, gap)
+        if (label, gap) not in self._warm:
+            self._warm.add((label, gap))
+            pruner.step()
+            pruner.adopt(self._state)
         seconds, rows = 0.0, [self._row(label, gap, 0, 0.0)]
         for step in range(1, self._source.steps + 1):
             record = pruner.step()

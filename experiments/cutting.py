@@ -16,6 +16,7 @@ from icbs.export import export_blocks
 from icbs.models import load_model
 from solvers.formats import CONTAINER, file_name
 from solvers.problem import CardinalityProblem
+from solvers.subblocks import nested_subblocks
 
 
 def cut_once(source: BlockSource, store: Store, *, progress: bool = True) -> dict[str, int]:
@@ -40,20 +41,31 @@ def cut(source: BlockSource, *, progress: bool = True) -> list[CardinalityProble
     """The blocks, straight from the model."""
     loaded = load_model(source.model)
     samples = load_samples(loaded, count=source.count, length=source.length)
+    whole = [source.within] if source.within else [max(source.sizes)]
     problems = export_blocks(
         loaded,
         samples,
         layers=source.layers,
-        sizes=[max(source.sizes)] if source.nested else list(source.sizes),
+        sizes=whole if source.nested or source.within else list(source.sizes),
         fishers=list(source.fisher),  # type: ignore[arg-type]  # checked by export_blocks
         density=source.density,
         batch_size=source.count,
         seed=source.seed,
         progress=progress,
     )
+    if source.within:
+        return [part for problem in problems for part in coupled(problem, source.sizes)]
     if source.nested:
         problems = [part for problem in problems for part in nested(problem, source.sizes)]
     return problems
+
+
+def coupled(problem: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
+    """The parts that `icbs cut` takes, named after their own size."""
+    return [
+        replace(part, meta={**part.meta, "n": n, "k": part.cardinality})
+        for n, part in nested_subblocks(problem, sizes).items()
+    ]
 
 
 def nested(problem: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:

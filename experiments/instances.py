@@ -44,8 +44,9 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
                 )
             sizes[store.add_instance(problem, name)] = problem.n
             advance()
-    if study.blocks or study.loop is not None:
+    if study.blocks or study.loop is not None or study.pruning:
         # Only these need a model, and with it PyTorch.
+        from experiments.baselines import measure
         from experiments.closedloop import follow
         from experiments.cutting import cut_once
 
@@ -53,6 +54,8 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
             sizes |= cut_once(blocks, store, progress=progress)
         if study.loop is not None:
             sizes |= follow(study, study.loop, store, progress=progress)
+        for models in study.pruning:
+            measure(models, store, progress=progress)
     return sizes
 
 

@@ -67,6 +67,26 @@ SOLVERS = {
 }
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
+SPARE = tuple(map(Style, _SPARE_COLOURS, _SPARE_MARKERS))
+"""Looks for what is no solver."""
+MIXERS = {
+    "complete": Style("#0072B2", "o"),
+    "ring": Style("#E69F00", "s"),
+    "grover": Style("#009E73", "^"),
+    "x": Style("#CC79A7", "v"),
+}
+"""Mixers of QAOA, in figures where no other solver has these colours."""
+LOOP, REPAIRED = "icbs", "icbs + repair"
+METHODS = {
+    "magnitude": Style("#999999", "v"),
+    "gradient": Style("#CC79A7", "<"),
+    "random": Style("#BBBBBB", "d"),
+    "wanda": Style("#E69F00", "s"),
+    "sparsegpt": Style("#D55E00", "^"),
+    LOOP: Style("#0072B2", "o"),
+    REPAIRED: Style("#009E73", "D"),
+}
+"""Ways to prune a whole model."""
 LANES: dict[str, Literal["-", "--"]] = {"native": "-", "penalised": "--"}
 FISHERS = {"sequence": Style("#0072B2", "o"), "position": Style("#D55E00", "^")}
 STAGES = {

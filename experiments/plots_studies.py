@@ -231,8 +231,8 @@ def loss_by_gap(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         runs: of the same study: real solvers on the blocks of the fork.
     """
     last = table[table["step"] == table["step"].max()]
-    best = last["contestant"].map(lambda name: " leaving " not in name)
-    first = last[best & (last["contestant"] == last.loc[best, "contestant"].iloc[0])]
+    child = last.loc[last["gap"].notna(), "contestant"].iloc[0].rpartition(" leaving ")[0]
+    first = last[last["contestant"] == child]
     chosen = pd.concat([first.assign(gap=0.0), last[last["gap"].notna()]])
     floor = chosen.loc[chosen["gap"] > 0, "gap"].min() / 3
     start = table[table["step"] == 0]

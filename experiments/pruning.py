@@ -159,8 +159,14 @@ class Judge:
         self.loaded, self.evaluation, self.progress = loaded, evaluation, progress
         self.rows: list[dict[str, Any]] = []
 
-    def measure(self, state: str, seconds: float) -> None:
-        """One row a data set; `seconds` is what it took to come to this state."""
+    def measure(self, state: str, seconds: float, more: Mapping[str, Any] | None = None) -> None:
+        """One row a data set; `seconds` is what it took to come to this state.
+
+        Args:
+            state: what the model is like now.
+            seconds: of pruning.
+            more: columns of every row.
+        """
         batch = 500 if self.loaded.task == "image-classification" else 4
         for name, samples in self.evaluation.items():
             title = f"Evaluating on {name}: {state}"
@@ -177,6 +183,7 @@ class Judge:
                     "perplexity": found.perplexity if text else None,
                     "accuracy": found.accuracy,
                     "seconds": seconds,
+                    **(more or {}),
                 }
             )
 

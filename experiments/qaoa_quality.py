@@ -29,6 +29,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments import palette
 from experiments.progress import cell_progress
 from experiments.qaoa_library import simulator_of
 from solvers import Budget, CardinalityProblem, load, make
@@ -172,7 +173,7 @@ def summary(frame: pd.DataFrame, keys: list[str], measures: Sequence[str]) -> pd
 def draw(runs: pd.DataFrame, rivals: pd.DataFrame, path: Path) -> None:
     """Ratio and P(optimum) against depth by mixer; the classical solvers in a strip beside."""
     sizes = sorted(runs["n"].unique())
-    colours = dict(zip(MIXERS, ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True))
+    colours = {mixer: palette.MIXERS[mixer].colour for mixer in MIXERS}
     figure = Figure(figsize=(11, 2.9 * len(sizes)), layout="constrained")
     axes = figure.subplots(
         len(sizes), 4, squeeze=False, gridspec_kw={"width_ratios": [3, 1.5, 3, 1.5]}

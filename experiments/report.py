@@ -8,17 +8,16 @@ labels, error messages) is untrusted: the template escapes it and the script onl
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
-from experiments import anytime, palette, plots, plots_blocks, plots_studies, report_tables
+from experiments import anytime, figures, palette, plots, plots_blocks, plots_studies, report_tables
 from experiments.errors import ReportError
+from experiments.figures import Planned
 from experiments.ranking import duration, headline
 from experiments.references import SCORED
 from experiments.store import Store
@@ -163,15 +162,11 @@ def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str
     return out
 
 
-# Name, title, text for those who cannot see it, and how to draw it.
-Planned = tuple[str, str, str, Callable[[], Figure]]
-
-
 def _extra(store: Store, runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[Planned]:
     """Figures that the studies ask for, and those of the loop if it was followed."""
     wanted = {name for entry in invocations for name in entry.get("figures", [])}
     incumbents, loop = store.incumbents(), store.table("trajectories")
-    plan: list[Planned] = []
+    plan = figures.planned(store, runs, wanted)
     if not (runs["status"].isin(SCORED) & runs["gap"].notna()).any():
         wanted = set()
     if "anytime" in wanted:

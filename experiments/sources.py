@@ -8,6 +8,8 @@ In a study file::
     sizes = [64, 1024]
     fisher = ["sequence", "position"]
     nested = false                       # true: smaller blocks are parts of the largest
+    within = 1024                        # instead: parts of blocks of this size, chosen for their
+                                         # couplings (`icbs cut`)
     density = 0.5
     count = 16                           # calibration windows or images
 
@@ -24,6 +26,14 @@ In a study file::
     heldout = 1024                       # samples of the gate
     evaluation = 2000                    # test samples
     settings = {density = 0.1}           # of `icbs.settings.Settings`
+
+    [[pruning]]                          # whole models, one-shot methods beside the loop
+    model = "vit-fashion"
+    densities = [0.5, 0.3]
+    methods = ["wanda", "icbs"]          # of `icbs baselines`; all if left out
+    steps = [3, 10]                      # of the loop; it is measured after each of them
+    layers = "*"
+    count = 4096                         # and heldout, evaluation, length, settings as above
 """
 
 from __future__ import annotations
@@ -36,7 +46,7 @@ from typing import Any, TypeVar
 from experiments.errors import StudyError
 from experiments.tomlcheck import expect, refuse_unknown
 
-S = TypeVar("S", "BlockSource", "LoopSource")
+S = TypeVar("S", "BlockSource", "LoopSource", "PruningSource")
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ class BlockSource:
         nested: cut only the largest size from the model, and the smaller ones as nested parts of
             it, the other variables fixed at the incumbent.
         density: kept fraction of the weights.
+        within: cut blocks of this size, and of each the nested parts of `sizes` whose couplings
+            matter most (`solvers.subblocks`), with their proven optimum.
         count: calibration windows or images.
         length: tokens in a window.
         seed: of the variables' order.
@@ -65,6 +77,7 @@ class BlockSource:
     count: int = 16
     length: int = 128
     seed: int = 0
+    within: int | None = None
 
     @property
     def identity(self) -> str:
@@ -112,6 +125,35 @@ class LoopSource:
         return _canonical(self)
 
 
+@dataclass(frozen=True)
+class PruningSource:
+    """Whole models pruned by one-shot methods and by the loop; see `experiments.baselines`.
+
+    Attributes:
+        model: registered name, folder or hub id.
+        densities: kept fractions of the weights.
+        methods: some of `experiments.baselines.METHODS`; all if empty.
+        steps: after how many steps the loop is measured; the largest ends it.
+        layers: shell globs of layer names, separated by commas.
+        count: calibration samples.
+        heldout: samples of the gate.
+        evaluation: test samples.
+        length: tokens in a window.
+        settings: of `icbs.settings.Settings`.
+    """
+
+    model: str
+    densities: Sequence[float]
+    methods: Sequence[str] = ()
+    steps: Sequence[int] = (10,)
+    layers: str = "*"
+    count: int = 4096
+    heldout: int = 1024
+    evaluation: int = 2000
+    length: int = 128
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 def _canonical(source: BlockSource | LoopSource) -> str:
     return json.dumps(asdict(source), sort_keys=True)
 
@@ -119,6 +161,7 @@ def _canonical(source: BlockSource | LoopSource) -> str:
 _KINDS: dict[str, tuple[type, str]] = {
     "str": (str, "text"),
     "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
     "float": (float, "a number"),
     "bool": (bool, "a switch"),
     "float | None": (float, "a number"),
@@ -143,7 +186,8 @@ def parse_source(cls: type[S], table: Any, key: str) -> S:
         kind, wanted = _KINDS[known[name]]
         given = float(value) if kind is float and type(value) is int else value
         values[name] = expect(given, kind, f"{key}.{name}", wanted)
-    for name in ("model", "sizes") if cls is BlockSource else ("model", "steps"):
+    needed = {BlockSource: "sizes", LoopSource: "steps", PruningSource: "densities"}
+    for name in ("model", needed[cls]):
         if name not in values:
             raise StudyError(f"{key}.{name} is missing; add it")
     return cls(**values)

@@ -11,6 +11,7 @@ A study file is TOML; paths in it are relative to the file::
     give_initial = false
     cardinality = 32                     # optional; for files that do not say how many ones
 
+    rehearse = false                     # true: solvers that cost money run on this machine
     figures = ["anytime"]                # optional; besides those of every report
 
     [[solvers]]
@@ -40,7 +41,7 @@ import dimod
 import numpy as np
 
 from experiments.errors import StudyError
-from experiments.sources import BlockSource, LoopSource, parse_source
+from experiments.sources import BlockSource, LoopSource, PruningSource, parse_source
 from experiments.tomlcheck import expect, refuse_unknown
 from solvers.base import Budget
 from solvers.errors import SolverError
@@ -48,8 +49,10 @@ from solvers.problem import CardinalityProblem
 from solvers.registry import SOLVERS
 
 _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_size",
-         "give_initial", "cardinality", "blocks", "loop", "figures")  # fmt: skip
-FIGURES = ("anytime", "penalty", "ladder")
+         "give_initial", "cardinality", "blocks", "loop", "pruning", "rehearse",
+         "figures")  # fmt: skip
+FIGURES = ("anytime", "ecdf", "profile", "tts", "penalty", "ladder", "depth", "cost", "density",
+           "tradeoff")  # fmt: skip
 STUDIES = Path(__file__).parent / "studies"
 """The studies of this package."""
 _SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size")
@@ -132,6 +135,7 @@ class Study:
         cardinality: number of ones, for files that do not say.
         blocks: where more instances are cut from.
         loop: the loop whose blocks are instances too, and that every solver then drives.
+        pruning: whole models to prune by one-shot methods and by the loop.
         figures: drawn by a report besides those of every study; names of `FIGURES`.
 
     Raises:
@@ -149,6 +153,7 @@ class Study:
     cardinality: int | None = None
     blocks: Sequence[BlockSource] = ()
     loop: LoopSource | None = None
+    pruning: Sequence[PruningSource] = ()
     figures: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -181,13 +186,15 @@ class Study:
         Raises:
             StudyError: none of the solvers costs money.
         """
-        specs = [
-            replace(spec, options={**spec.options, "rehearse": True})
-            if spec.sampler is None and spec.name in SOLVERS and SOLVERS[spec.name].paid
-            else spec
+        costly = [
+            spec.sampler is None and spec.name in SOLVERS and SOLVERS[spec.name].paid
             for spec in self.specs
         ]
-        if specs == list(self.specs):
+        specs = [
+            replace(spec, options={**spec.options, "rehearse": True}) if costs else spec
+            for spec, costs in zip(self.specs, costly, strict=True)
+        ]
+        if not any(costly):
             paid = ", ".join(name for name, known in SOLVERS.items() if known.paid)
             raise StudyError(f"solvers: none of them costs money (those that do: {paid})")
         return replace(self, solvers=specs)
@@ -235,6 +242,9 @@ class Study:
         blocks = [parse_source(BlockSource, one, "blocks")
                   for one in expect(table.get("blocks", []), list, "blocks", "tables")]  # fmt: skip
         loop = parse_source(LoopSource, table["loop"], "loop") if "loop" in table else None
+        pruning = [parse_source(PruningSource, one, "pruning")
+                   for one in expect(table.get("pruning", []), list, "pruning",
+                                     "tables")]  # fmt: skip
         for key in ("instances", "solvers"):
             if key not in table and not (key == "instances" and (blocks or loop)):
                 raise StudyError(f"{key} is missing; add it")
@@ -249,7 +259,8 @@ class Study:
         else:
             seeds = range(_whole(seeds, "seeds"))
         ones = table.get("cardinality")
-        return cls(
+        rehearse = expect(table.get("rehearse", False), bool, "rehearse", "a switch")
+        study = cls(
             name=expect(table.get("name", default_name), str, "name", "text"),
             instances=instances,
             solvers=solvers,
@@ -261,8 +272,10 @@ class Study:
             cardinality=None if ones is None else _whole(ones, "cardinality"),
             blocks=blocks,
             loop=loop,
+            pruning=pruning,
             figures=expect(table.get("figures", []), list, "figures", "a list of names"),
         )
+        return study.rehearsed() if rehearse else study
 
     def cells(self, sizes: Mapping[str, int]) -> list[Cell]:
         """Every cell, in the order to run them.

@@ -1,0 +1,154 @@
+"""The figures a study asks for by name, with what to say to those who cannot see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import plots_pruning, plots_quantum, plots_targets, targets
+from experiments.ranking import duration, percent
+from experiments.references import SCORED
+from experiments.store import Store
+
+# Name, title, text for those who cannot see it, and how to draw it.
+Planned = tuple[str, str, str, Callable[[], Figure]]
+METHODS = "methods"
+"""The store's table of whole models, see `experiments.baselines.measure`."""
+
+
+def planned(store: Store, runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
+    """Those of times to targets, of circuits and of whole models.
+
+    Args:
+        store: open for reading.
+        runs: its runs.
+        wanted: names of `experiments.study.FIGURES`; those of other modules are left out.
+    """
+    plan: list[Planned] = []
+    if (runs["status"].isin(SCORED) & runs["gap"].notna()).any():
+        plan += _of_targets(store, runs, wanted)
+        plan += _of_circuits(runs, wanted)
+    table = store.table(METHODS)
+    return plan if table is None else plan + _of_models(table, wanted)
+
+
+def _of_targets(store: Store, runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
+    incumbents = store.incumbents()
+    plan: list[Planned] = []
+    if "ecdf" in wanted:
+        plan.append((
+            "ecdf", "Targets reached within a time",
+            f"Share of pairs of run and target reached against seconds, a line a solver. In the "
+            f"end: {_reached(runs, incumbents)}.",
+            lambda: plots_targets.ecdf(runs, incumbents),
+        ))  # fmt: skip
+    if "profile" in wanted:
+        plan.append((
+            "profile", "Performance profiles",
+            f"Share of instances on which a solver's expected running time to a gap of 1 % and to "
+            f"the reference is within a factor of the quickest solver's. "
+            f"{_quickest(runs, incumbents)}",
+            lambda: plots_targets.profile(runs, incumbents),
+        ))  # fmt: skip
+    if "tts" in wanted:
+        plan.append((
+            "tts", "Time to solution",
+            f"Time to solution at 99 % against the number of variables. {_solved(runs)}",
+            lambda: plots_targets.time_to_solution(runs),
+        ))  # fmt: skip
+    return plan
+
+
+def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    table = targets.times(runs, incumbents)
+    shares = table["seconds"].lt(float("inf")).groupby(table["solver"]).mean()
+    ordered = shares.sort_values(ascending=False)
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered.items())
+
+
+def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    reached = targets.times(runs, incumbents, plots_targets.PROFILED)
+    said = []
+    for target in plots_targets.PROFILED:
+        first = targets.profile(reached, target, [1.0]).iloc[0].sort_values(ascending=False)
+        best = ", ".join(f"{name} {100 * share:.0f} %" for name, share in first.head(3).items())
+        goal = "the reference" if target == 0 else f"a gap of {percent(target)}"
+        said.append(f"The quickest to {goal}, by share of the instances: {best}.")
+    return " ".join(said)
+
+
+def _solved(runs: pd.DataFrame) -> str:
+    table = targets.solutions(runs)
+    top = table[table["n"] == table["n"].max()].sort_values("tts")
+    said = [
+        f"{row['solver']}{_kind(row['fisher'])} "
+        f"{duration(row['tts']) if row['tts'] < float('inf') else 'never'}"
+        for row in top.to_dict("records")
+    ]
+    return f"At n = {table['n'].max()}: {', '.join(said)}."
+
+
+def _kind(fisher: str) -> str:
+    return f" ({fisher} Fisher)" if fisher else ""
+
+
+def _of_circuits(runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
+    quantum = runs[runs["solver_name"].str.startswith("qaoa") & runs["status"].isin(SCORED)]
+    plan: list[Planned] = []
+    if "depth" in wanted and len(quantum):
+        keys = ["n", "mixer", "depth"]
+        found = plots_quantum.circuits(runs).groupby(keys)["shot_ratio"].mean().reset_index()
+        said = "; ".join(
+            f"n = {row['n']}, {plots_quantum.LABELS[row['mixer']]}, p = {row['depth']:g}: "
+            f"{row['shot_ratio']:.2f}"
+            for row in found.to_dict("records")
+        )
+        plan.append((
+            "depth", "QAOA by depth and mixer",
+            f"Approximation ratio of the mean shot and probability of the optimum against the "
+            f"number of layers. Mean ratios: {said}.",
+            lambda: plots_quantum.depth(runs),
+        ))  # fmt: skip
+    priced = quantum[quantum["quote"].notna()]
+    if "cost" in wanted and len(priced):
+        means = priced.groupby(["n", "solver", "quote"])["hit"].mean().reset_index()
+        said = "; ".join(
+            f"n = {row['n']}, {row['solver']}, {row['quote']:.2f} USD: {100 * row['hit']:.0f} %"
+            for row in means.to_dict("records")
+        )
+        plan.append((
+            "cost", "What a device's answer costs",
+            f"Share of rehearsed tasks that hold the optimum against their price: {said}.",
+            lambda: plots_quantum.cost(runs),
+        ))  # fmt: skip
+    return plan
+
+
+def _of_models(table: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
+    said = []
+    for model, part in table.groupby("model", sort=False):
+        column = plots_pruning.quality(part)
+        for density, here in part.groupby("density"):
+            values = ", ".join(
+                f"{row.method} {getattr(row, column):.3g}"
+                for row in here.drop_duplicates("method", keep="last").itertuples()
+            )
+            said.append(f"{model}, density {density:g}, {column}: {values}")
+    text = "; ".join(said)
+    plan: list[Planned] = []
+    if "density" in wanted:
+        plan.append((
+            "density", "Quality against density",
+            f"Accuracy or perplexity against the density, a line a method. {text}.",
+            lambda: plots_pruning.density(table),
+        ))  # fmt: skip
+    if "tradeoff" in wanted:
+        plan.append((
+            "tradeoff", "Quality against seconds of pruning",
+            "Accuracy or perplexity against the seconds of pruning; methods that choose a mask "
+            f"once are points, the loop is a line through its steps. {text}.",
+            lambda: plots_pruning.tradeoff(table),
+        ))  # fmt: skip
+    return plan
