@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,9 +179,9 @@ class Store:
         """Content hash -> number of variables."""
         return dict(self._rows("SELECT id, n FROM instances"))
 
-    def build_seconds(self) -> dict[str, float]:
-        """Content hash -> seconds the block took to build."""
-        return dict(self._rows("SELECT id, build FROM instances"))
+    def build_of(self, instance: str) -> float:
+        """Seconds the block took to build; 0: unknown."""
+        return float(self._rows("SELECT build FROM instances WHERE id = ?", (instance,))[0][0])
 
     def problem(self, instance: str) -> CardinalityProblem:
         """The problem with that content hash.
@@ -189,13 +189,24 @@ class Store:
         Raises:
             StoreError: the store does not have it.
         """
+        return problem_of(self.container(instance))
+
+    def container(self, instance: str) -> bytes:
+        """The container file of the problem with that content hash.
+
+        Raises:
+            StoreError: the store does not have it.
+        """
         rows = self._rows("SELECT container FROM instances WHERE id = ?", (instance,))
         if not rows:
             raise StoreError(f"store {self.path} has no instance {instance[:12]}")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"problem{formats.CONTAINER}"
-            path.write_bytes(rows[0][0])
-            return formats.load(path)
+        return bytes(rows[0][0])
+
+    def finished_of(self, keys: Sequence[str]) -> set[str]:
+        """Those of some thousand keys whose cells are in the store and not pending."""
+        marks = ", ".join("?" * len(keys))
+        query = f"SELECT key FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
+        return {key for (key,) in self._rows(query, tuple(keys))}
 
     def finished(self) -> set[str]:
         """Keys of the cells that are in the store, whatever their status, and not pending."""
@@ -284,6 +295,14 @@ class Store:
             if frame[name].isna().all():
                 frame[name] = frame[name].astype("object" if name in _TEXTS else "float64")
         return frame
+
+
+def problem_of(container: bytes) -> CardinalityProblem:
+    """The problem in the bytes of a container file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"problem{formats.CONTAINER}"
+        path.write_bytes(container)
+        return formats.load(path)
 
 
 def load(path: str | Path) -> pd.DataFrame:
