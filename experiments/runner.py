@@ -6,42 +6,45 @@ them. Cells that are in the store already are left out, so running a study again
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from experiments import host
 from experiments.errors import StudyError
 from experiments.instances import register
+from experiments.pool import WorkerDied, WorkerPool
 from experiments.progress import cell_progress
 from experiments.store import Store
-from experiments.study import Study, budget_json
+from experiments.study import Cell, SolverSpec, Study, budget_json
 from experiments.worker import (
     Record,
     Task,
     blank_row,
     clear_bench,
+    kill_limit,
     run_task,
-    start_worker,
     submit_task,
 )
 from solvers.errors import SolverError
-from solvers.reads import checked_threads
-from solvers.registry import make
+from solvers.registry import make, registered
 
 P = ParamSpec("P")
 T = TypeVar("T")
 # Cells handed out per worker: enough to keep it busy, few enough to stay out of memory.
 AHEAD = 2
+# Keys looked up in the store at a time: what is planned ahead of what runs.
+_LOOK_UP = 500
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def run(
     *,
     workers: int = 1,
     executor: Executor | None = None,
+    scheduler: str | None = None,
+    isolate: bool = False,
+    memory: float | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Run what the store does not have yet.
@@ -97,57 +103,121 @@ def run(
     Ctrl-C once finishes the running cells, writes them and returns; twice stops at once. Either
     way the store is whole and the same call resumes.
 
+    A solver that hangs or crashes takes its process along. In a worker process, here or on a
+    cluster, that costs its own cell; in this process, the default, it costs the run, and a hanging
+    solver hangs until it is interrupted. `isolate` is for solvers that are not trusted.
+
     Args:
         study: what to run.
         store: SQLite file, made if missing.
-        workers: 1 runs in this process, more in a pool of spawned ones. Timings of cells that run
+        workers: 1 runs in this process, more in as many worker processes. Timings of cells that run
             side by side disturb each other.
         executor: where to run cells instead; `workers` then only bounds how many are handed out.
+        scheduler: address of a Dask scheduler, whose workers run the cells; see docs/cluster.md.
+        isolate: a worker process even if `workers` is 1.
+        memory: GiB that a solver may take for a cell, on Linux; a MemoryError beyond.
         progress: show a bar on a terminal, a line per stage elsewhere.
 
     Returns:
         How many cells ended how.
 
     Raises:
-        StudyError: an unknown or unavailable solver, impossible options, an unreadable instance.
+        StudyError: an unknown or unavailable solver, impossible options, an unreadable instance, a
+            cluster that cannot be reached or lacks what a solver needs.
         StoreError: a store that cannot be opened or written.
     """
     if workers < 1:
         raise StudyError(f"workers is {workers}; give a whole number from 1")
+    if memory is not None and not 0 < memory < float("inf"):
+        raise StudyError(f"memory is {memory}; give GiB above 0")
+    if memory is not None and not sys.platform.startswith("linux"):
+        raise StudyError("memory can be limited on Linux only; leave it out")
+    if scheduler is not None and (executor is not None or isolate or workers > 1):
+        raise StudyError("a scheduler brings its own workers: leave executor, workers, isolate out")
     _check_solvers(study)
     clear_bench()
     with Store(store, create=True) as opened, _interrupt() as stop:
-        sizes = register(study, opened, progress=progress)
-        done = opened.finished()
-        cells = study.cells(sizes)
-        pending = [cell for cell in cells if cell.key not in done]
-        build, specs = opened.build_seconds(), study.specs
-        tasks = [
-            Task(opened.path.absolute(), cell, specs[cell.solver], study.give_initial,
-                 build[cell.instance])
-            for cell in pending
-        ]  # fmt: skip
-        settings = _settings(study, workers, len(cells))
-        if tasks:
-            opened_as = opened.add_invocation(study.name, settings, host.describe())
-        for task in tasks:
-            if stop.asked:
-                break
-            submit_task(task)
+        plan = _Plan(study, opened, register(study, opened, progress=progress), memory)
         counts: Counter[str] = Counter()
-        with cell_progress(f"Running {len(tasks)} cells", len(tasks), show=progress) as advance:
-            for record in _records(tasks, workers, executor, stop):
-                opened.add_run({"invocation": opened_as, **record.row}, record.incumbents)
-                counts[record.row["status"]] += 1
-                advance()
-    remaining = len(tasks) - counts.total()
+        with (
+            _crew(study, opened, workers, executor, scheduler, isolate) as crew,
+            cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
+        ):
+            invocation = 0
+            plan.on_resumed = advance
+            plan.submit(crew)
+            try:
+                for record in _drive(crew, plan.tasks(), stop):
+                    invocation = invocation or opened.add_invocation(
+                        study.name, _settings(study, crew.workers, plan.total), host.describe()
+                    )
+                    opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
+                    counts[record.row["status"]] += 1
+                    advance()
+            except KeyboardInterrupt:
+                if progress:
+                    print(_how_to_resume("Stopped at once", store), file=sys.stderr)
+                raise
+        remaining = plan.remaining()
     if remaining and progress:
-        print(
-            f"Interrupted: {remaining} cells are left; run the same study into {store} again "
-            "to resume",
-            file=sys.stderr,
-        )
-    return Outcome(dict(counts), len(cells) - len(pending), remaining, Path(store))
+        left = f"Interrupted: {remaining} cells are left"
+        print(_how_to_resume(left, store), file=sys.stderr)
+    return Outcome(dict(counts), plan.resumed, remaining, Path(store))
+
+
+def _how_to_resume(what: str, store: str | Path) -> str:
+    return f"{what}; run the same study into {store} again to resume (icbs bench: --resume)"
+
+
+class _Plan:
+    """The cells that the store does not have, as a stream: never all of them in memory."""
+
+    def __init__(
+        self, study: Study, store: Store, sizes: dict[str, int], memory: float | None
+    ) -> None:
+        self.total = study.count(sizes)
+        self.resumed = 0
+        self.on_resumed: Callable[[], None] = lambda: None
+        self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
+        self._handed_out = 0
+        self._cells = self._missing()
+
+    def _missing(self) -> Iterator[Cell]:
+        cells = self._study.cells(self._sizes)
+        while batch := list(itertools.islice(cells, _LOOK_UP)):
+            done = self._store.finished_of([cell.key for cell in batch])
+            for cell in batch:
+                if cell.key in done:
+                    self.resumed += 1
+                    self.on_resumed()
+                else:
+                    yield cell
+
+    def _task(self, cell: Cell) -> Task:
+        specs, study = self._study.specs, self._study
+        build = self._store.build_of(cell.instance)
+        return Task(cell, specs[cell.solver], study.give_initial, build, self._memory)
+
+    def tasks(self) -> Iterator[Task]:
+        """What is to be run."""
+        for cell in self._cells:
+            self._handed_out += 1
+            yield self._task(cell)
+
+    def submit(self, crew: _Crew) -> None:
+        """Submits the cells of solvers that cost money, so that their tasks queue together."""
+        paid = [spec.sampler is None and registered()[spec.name].paid for spec in self._study.specs]
+        if not any(paid):
+            return
+        cells = list(self._cells)  # few: they cost money
+        for cell in cells:
+            if paid[cell.solver]:
+                submit_task(self._task(cell), crew.local)
+        self._cells = iter(cells)
+
+    def remaining(self) -> int:
+        """Cells that were not handed out, counted."""
+        return sum(1 for _ in self._cells)
 
 
 def _check_solvers(study: Study) -> None:
@@ -172,73 +242,119 @@ def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:
     }
 
 
-def _records(
-    tasks: list[Task], workers: int, executor: Executor | None, stop: _Stop
-) -> Iterator[Record]:
-    if executor is not None:
-        yield from _drive(executor, tasks, AHEAD * workers, stop)
-    elif workers == 1:
-        yield from _drive(InProcess(), tasks, 1, stop)
-    else:
-        yield from _pooled(tasks, workers, stop)
+@dataclass
+class _Crew:
+    """Who runs the cells.
 
-
-def _drive(executor: Executor, tasks: list[Task], ahead: int, stop: _Stop) -> Iterator[Record]:
-    """Hands out tasks, a bounded number ahead, and yields records as they come."""
-    waiting = iter(tasks)
-    running: dict[Future[Record], Task] = {}
-    while True:
-        while len(running) < ahead and not stop.asked and (task := next(waiting, None)):
-            running[executor.submit(run_task, task)] = task
-        if not running:
-            return
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            task = running.pop(future)
-            yield future.result()
-
-
-def _pooled(tasks: list[Task], workers: int, stop: _Stop) -> Iterator[Record]:
-    """A process pool that outlives the death of a worker.
-
-    A dead worker breaks its whole pool and does not say which cell killed it. The cells that may
-    have been running are run again one at a time; the one whose worker then dies is the guilty one.
+    Attributes:
+        local: the store, for those who can read it.
+        workers: how many run at a time, as far as is known before.
+        submit: hands a cell out.
+        room: how many cells may be out.
     """
-    todo = {task.cell.key: task for task in tasks}
-    suspects = 0
-    while todo and not stop.asked:
-        alone = suspects > 0
-        batch = list(todo.values())[: suspects if alone else None]
-        try:
-            with _pool(1 if alone else workers) as pool:
-                for record in _drive(pool, batch, 1 if alone else AHEAD * workers, stop):
-                    del todo[record.row["key"]]
-                    suspects = max(0, suspects - 1)
-                    yield record
-        except BrokenProcessPool:
-            if alone:
-                guilty = todo.pop(next(iter(todo)))
-                suspects -= 1
-                row = blank_row(guilty.cell, guilty.spec, guilty.give_initial)
-                reason = "the worker process died"
-                yield Record(row | {"status": "error", "reason": reason}, [])
-            else:
-                suspects = min(len(todo), AHEAD * workers)
+
+    local: Path
+    workers: int
+    submit: Callable[[Task], Future[Record]]
+    room: Callable[[], int]
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Not fork: the driver has threads (BLAS, progress bar) that a forked child would inherit
-    # mid-flight. A fork server imports the solvers' packages once for all workers.
-    if "forkserver" in get_all_start_methods():
-        context: Any = get_context("forkserver")
-        context.set_forkserver_preload(["experiments.worker"])
+@contextmanager
+def _crew(
+    study: Study, store: Store, workers: int, executor: Executor | None, scheduler: str | None,
+    isolate: bool,
+) -> Iterator[_Crew]:  # fmt: skip
+    path = store.path.absolute()
+    if scheduler is not None:
+        if find_spec("distributed") is None:
+            raise StudyError("a scheduler needs Dask: pip install 'icbs-bench[dask]'")
+        from experiments.cluster import Cluster
+
+        with Cluster(scheduler, store) as cluster:
+            cluster.check({resource_of(spec) for spec in study.specs} - {""})
+            yield _Crew(
+                path, cluster.slots(),
+                lambda task: cluster.submit(run_task, task, resource_of(task.spec)),
+                lambda: AHEAD * cluster.slots(),
+            )  # fmt: skip
+    elif executor is not None:
+        yield _Crew(path, workers, lambda task: executor.submit(run_task, task, path),
+                    lambda: AHEAD * workers)  # fmt: skip
+    elif isolate or workers > 1:
+        with WorkerPool(workers) as pool:
+            yield _Crew(path, workers, lambda task: pool.submit(run_task, task, path),
+                        lambda: AHEAD * workers)  # fmt: skip
     else:
-        context = get_context("spawn")
-    # Solvers that work on all CPUs would otherwise compete with their neighbours for them.
-    threads = max(1, checked_threads(None) // workers)
-    return ProcessPoolExecutor(
-        workers, mp_context=context, initializer=start_worker, initargs=(threads,)
+        here = InProcess()
+        yield _Crew(path, 1, lambda task: here.submit(run_task, task, path), lambda: 1)
+
+
+def resource_of(spec: SolverSpec) -> str:
+    """What a worker must have to run a solver: what the study says, else the registry."""
+    if spec.resource or spec.sampler is not None:
+        return spec.resource
+    return registered()[spec.name].resource
+
+
+@dataclass
+class _Out:
+    task: Task
+    again: bool
+    since: float = field(default_factory=time.perf_counter)
+
+
+def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
+    """Hands out tasks, a bounded number ahead, and yields records as they come.
+
+    A cell whose worker died is run again, once and with nothing beside it: the worker may have died
+    of something else. If it dies again, or was killed for being late, that is the cell's row.
+    """
+    out: dict[Future[Record], _Out] = {}
+    suspects: deque[Task] = deque()
+    while True:
+        alone = any(one.again for one in out.values())
+        while not alone and not stop.asked:
+            if suspects:
+                if not out:
+                    task = suspects.popleft()
+                    out[crew.submit(task)] = _Out(task, again=True)
+                break
+            if len(out) >= crew.room() or (fresh := next(tasks, None)) is None:
+                break
+            out[crew.submit(fresh)] = _Out(fresh, again=False)
+        if not out:
+            return
+        finished, _ = wait(out, return_when=FIRST_COMPLETED)
+        for future in finished:
+            one = out.pop(future)
+            try:
+                yield future.result()
+            except WorkerDied as death:
+                if one.again or death.late:
+                    yield _obituary(one, death)
+                else:
+                    suspects.append(one.task)
+
+
+def _obituary(one: _Out, death: WorkerDied) -> Record:
+    """The row of a cell whose worker died."""
+    task = one.task
+    limit = kill_limit(task.cell.budget)
+    seconds = death.seconds
+    # A cluster does not say when the clock started; the cell ran alone.
+    late = death.late or (
+        death.guarded and limit is not None and time.perf_counter() - one.since >= limit
     )
+    row = blank_row(task.cell, task.spec, task.give_initial)
+    if late:
+        row |= {"status": "timeout", "wall": seconds}
+        row["reason"] = (
+            f"no answer after {limit or seconds:.3g} s, killed; the limit is "
+            f"{task.cell.budget.time_limit} s"
+        )
+    else:
+        row |= {"status": "error", "wall": seconds, "reason": f"{death}, twice"}
+    return Record(row, [])
 
 
 @contextmanager

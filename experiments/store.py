@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,12 +199,23 @@ class Store:
         """Content hash -> number of variables."""
         return dict(self._rows("SELECT id, n FROM instances"))
 
-    def build_seconds(self) -> dict[str, float]:
-        """Content hash -> seconds the block took to build."""
-        return dict(self._rows("SELECT id, build FROM instances"))
+    def build_of(self, instance: str) -> float:
+        """Seconds the block took to build; 0: unknown."""
+        return float(self._rows("SELECT build FROM instances WHERE id = ?", (instance,))[0][0])
 
     def problem(self, instance: str) -> CardinalityProblem:
         """The problem with that content hash.
+
+        Raises:
+            StoreError: the store does not have it.
+        """
+        problem = problem_of(self.container(instance))
+        if problem.content_hash != instance:
+            raise StoreError(f"store {self.path}: instance {instance[:12]} holds another problem")
+        return problem
+
+    def container(self, instance: str) -> bytes:
+        """The container file of the problem with that content hash.
 
         Raises:
             StoreError: the store does not have it.
@@ -216,13 +227,13 @@ class Store:
             raise StoreError(
                 f"store {self.path}: instance {instance[:12]} is damaged: no container"
             )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"problem{formats.CONTAINER}"
-            path.write_bytes(rows[0][0])
-            problem = formats.load(path)
-        if problem.content_hash != instance:
-            raise StoreError(f"store {self.path}: instance {instance[:12]} holds another problem")
-        return problem
+        return rows[0][0]
+
+    def finished_of(self, keys: Sequence[str]) -> set[str]:
+        """Those of some thousand keys whose cells are in the store and not pending."""
+        marks = ", ".join("?" * len(keys))
+        query = f"SELECT key FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
+        return {key for (key,) in self._rows(query, tuple(keys))}
 
     def finished(self) -> set[str]:
         """Keys of the cells that are in the store, whatever their status, and not pending."""
@@ -340,6 +351,14 @@ class Store:
             if frame[name].isna().all():
                 frame[name] = frame[name].astype("object" if name in _TEXTS else "float64")
         return frame
+
+
+def problem_of(container: bytes) -> CardinalityProblem:
+    """The problem in the bytes of a container file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"problem{formats.CONTAINER}"
+        path.write_bytes(container)
+        return formats.load(path)
 
 
 def load(path: str | Path) -> pd.DataFrame:

@@ -20,6 +20,7 @@ A study file is TOML; paths in it are relative to the file::
     options = {penalty = 0.01}           # for `solvers.make`
     parameters = {}                      # for `sample_problem`
     max_variables = 1024                 # optional; larger instances are skipped and say so
+    resource = "GPU"                     # optional; what a worker must have: docs/cluster.md
 
     [smoke]                              # optional; what `--smoke` puts in place of the above
     seeds = 1
@@ -39,6 +40,7 @@ from typing import Any
 
 import dimod
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.errors import StudyError
 from experiments.sources import BlockSource, LoopSource, PruningSource, parse_source
@@ -55,7 +57,8 @@ FIGURES = ("anytime", "ecdf", "profile", "tts", "penalty", "ladder", "depth", "c
            "tradeoff")  # fmt: skip
 STUDIES = Path(__file__).parent / "studies"
 """The studies of this package."""
-_SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size")
+_SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size",
+                "resource")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class SolverSpec:
         parameters: keyword arguments of `sample_problem`.
         max_variables: the study's own size limit on top of the solver's.
         seeds_by_size: overrides the study's for this solver.
+        resource: what a cluster's worker must have to run it ("GPU"); empty: the registry says.
         sampler: any dimod sampler that is not in the registry; `options` are then those of
             `PenaltyComposite`. With more than one worker it must survive pickling.
     """
@@ -80,6 +84,7 @@ class SolverSpec:
     max_variables: int | None = None
     seeds_by_size: Mapping[int, int] | None = None
     sampler: dimod.Sampler | None = None
+    resource: str = ""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -277,8 +282,8 @@ class Study:
         )
         return study.rehearsed() if rehearse else study
 
-    def cells(self, sizes: Mapping[str, int]) -> list[Cell]:
-        """Every cell, in the order to run them.
+    def cells(self, sizes: Mapping[str, int]) -> Iterator[Cell]:
+        """Every cell, in the order to run them, made one at a time.
 
         Seed by seed, and shuffled within each seed: a machine that slows down during the study
         hurts all solvers alike, and a study that is stopped early has every solver on every
@@ -288,22 +293,35 @@ class Study:
             sizes: content hash -> number of variables, of every instance.
         """
         rng = np.random.default_rng(self.seed)
-        order: list[Cell] = []
+        instances, specs, ladder = sorted(sizes.items()), self.specs, self.ladder
+        budgets = [budget_json(budget) for budget in ladder]
+        identities = [spec.identity for spec in specs]
         for position, seed in enumerate(self.seeds):
-            batch = list(self._batch(sizes, position, seed))
-            order.extend(batch[i] for i in rng.permutation(len(batch)))
-        return order
+            pairs = self._pairs(instances, specs, position)
+            # Eight bytes a cell of this seed, instead of the cells themselves.
+            for at in rng.permutation(len(pairs) * len(ladder)):
+                pair, rung = divmod(int(at), len(ladder))
+                place, number = divmod(int(pairs[pair]), len(specs))
+                instance, n = instances[place]
+                key = _digest([instance, identities[number], budgets[rung], seed,
+                               self.give_initial, self.seed])  # fmt: skip
+                cell_seed = int(_digest([self.seed, key]), 16) % 2**31
+                yield Cell(instance, n, number, ladder[rung], seed, key, cell_seed)
 
-    def _batch(self, sizes: Mapping[str, int], position: int, seed: int) -> Iterator[Cell]:
-        for instance, n in sorted(sizes.items()):
-            for number, spec in enumerate(self.specs):
-                if position >= self._seeds_at(n, spec):
-                    continue
-                for budget in self.ladder:
-                    key = _digest([instance, spec.identity, budget_json(budget), seed,
-                                   self.give_initial, self.seed])  # fmt: skip
-                    cell_seed = int(_digest([self.seed, key]), 16) % 2**31
-                    yield Cell(instance, n, number, budget, seed, key, cell_seed)
+    def count(self, sizes: Mapping[str, int]) -> int:
+        """Number of `cells`."""
+        instances, specs = sorted(sizes.items()), self.specs
+        pairs = sum(len(self._pairs(instances, specs, at)) for at in range(len(self.seeds)))
+        return pairs * len(self.ladder)
+
+    def _pairs(
+        self, instances: Sequence[tuple[str, int]], specs: Sequence[SolverSpec], position: int
+    ) -> NDArray[np.int64]:
+        """Instance times number of solvers plus solver, of all that run under this seed."""
+        sizes = np.array([n for _, n in instances], dtype=np.int64)
+        least = {n: [self._seeds_at(n, spec) for spec in specs] for n in set(sizes.tolist())}
+        runs = np.array([least[n] for n in sizes.tolist()]).reshape(len(sizes), len(specs))
+        return np.flatnonzero(runs > position)
 
     def _seeds_at(self, n: int, spec: SolverSpec) -> int:
         rules = self.seeds_by_size if spec.seeds_by_size is None else spec.seeds_by_size
@@ -372,6 +390,7 @@ def _solver(table: Any) -> SolverSpec:
         parameters=expect(table.get("parameters", {}), dict, "solvers.parameters", "a table"),
         max_variables=None if limit is None else _whole(limit, "solvers.max_variables"),
         seeds_by_size=None if rules is None else _by_size(rules),
+        resource=expect(table.get("resource", ""), str, "solvers.resource", "text"),
     )
 
 

@@ -1,7 +1,9 @@
 """Runs one cell: warm-up, clock, call, score. The only place where a solver is called.
 
-The same code runs in the driver and in worker processes. A worker reads its problems from the
-store, so that what crosses the process boundary stays small however large the problems are.
+The same code runs in the driver and in worker processes, here or on other machines. What crosses
+the boundary is the cell and a source of its problem: the path of the store on this machine, the
+bytes of its container on others (see `experiments.cluster`). Each process keeps the problems it
+used lately.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import signal
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +25,7 @@ import numpy as np
 from experiments.host import load_average
 from experiments.ledger import Ledger
 from experiments.scoring import Incumbents, ScoringError, score
-from experiments.store import Store
+from experiments.store import Store, problem_of
 from experiments.study import Cell, SolverSpec, budget_json
 from solvers.base import Budget, CardinalitySampler
 from solvers.problem import CardinalityProblem
@@ -30,25 +33,33 @@ from solvers.registry import make
 
 PROBLEMS_KEPT = 32
 WARM_UP = Budget(time_limit=0.05, reads=1)
+# Seconds a warm-up may take, compilation included, before a guarded process gives it up.
+WARM_UP_LIMIT = 180.0
+# Seconds that a guarded process gets beyond `overrun_limit`, so that a late answer is still heard.
+GRACE = 1.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with all that a worker needs besides the store.
+    """A cell with all that a worker needs besides the problem.
 
     Attributes:
-        store: path of the store to read the problem from; the worker never writes it.
         cell: what to run.
         spec: with what.
         give_initial: whether the solver may have the incumbent.
         build: seconds the block took to build, for the ledger.
+        memory: GiB that the solver's call may add to its process; None: no limit.
     """
 
-    store: Path
     cell: Cell
     spec: SolverSpec
     give_initial: bool
     build: float
+    memory: float | None = None
+
+
+Source = Path | bytes
+"""The store on this machine, or a problem's container."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +78,14 @@ class Workbench:
         self._samplers: dict[str, CardinalitySampler] = {}
         self._warm: set[tuple[Any, ...]] = set()
 
-    def problem(self, store: Path, instance: str) -> CardinalityProblem:
-        """The problem from the store, or from memory if it was used lately."""
+    def problem(self, source: Source, instance: str) -> CardinalityProblem:
+        """The problem from its source, or from memory if it was used lately."""
         if instance not in self._problems:
-            with Store(store) as opened:
-                self._problems[instance] = opened.problem(instance)
+            if isinstance(source, bytes):
+                self._problems[instance] = problem_of(source)
+            else:
+                with Store(source) as opened:
+                    self._problems[instance] = opened.problem(instance)
             if len(self._problems) > PROBLEMS_KEPT:
                 self._problems.popitem(last=False)
         self._problems.move_to_end(instance)
@@ -106,28 +120,28 @@ class Workbench:
         for rank in (1,) if by_size else (1, n):
             tiny = _tiny(n, k, rank, dense=problem.factor is None)
             # A failure here is not lost: the timed call fails the same way and becomes a row.
-            with contextlib.suppress(Exception):
+            with guarded(WARM_UP_LIMIT), contextlib.suppress(Exception):
                 sampler.sample_problem(
                     tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **spec.parameters
                 )
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, source: Source) -> None:
         """Submits the cell of a paid solver without waiting, so that its tasks queue together.
 
         A cell that cannot be submitted fails the same way when it is run, and becomes a row.
         """
         sampler = self.sampler(task.spec)
         if sampler.paid:
-            blind = self.problem(task.store, task.cell.instance).blinded()
+            blind = self.problem(source, task.cell.instance).blinded()
             with contextlib.suppress(Exception):
                 sampler.submit_problem(
                     blind, budget=task.cell.budget, seed=task.cell.seed, **task.spec.parameters
                 )
 
-    def run(self, task: Task) -> Record:
+    def run(self, task: Task, source: Source) -> Record:
         """One row, whatever the solver does."""
         cell, spec = task.cell, task.spec
-        problem = self.problem(task.store, cell.instance)
+        problem = self.problem(source, cell.instance)
         sampler = self.sampler(spec)
         row = blank_row(cell, spec, task.give_initial)
         row |= {"lane": sampler.lane, "started": _now(), "load": load_average()}
@@ -138,25 +152,27 @@ class Workbench:
         initial = problem.initial if task.give_initial and sampler.takes_initial else None
         blind = problem.blinded()
         failure, samples = "", None
-        cpu = time.process_time()
-        start = time.perf_counter()
-        try:
-            samples = sampler.sample_problem(
-                blind,
-                budget=cell.budget,
-                seed=cell.seed,
-                initial=initial,
-                on_incumbent=lambda state: seen.add(time.perf_counter() - start, state),
-                **spec.parameters,
-            )
-            # Sample sets may be lazy; what is not computed yet belongs on the clock.
-            if hasattr(samples, "resolve"):
-                samples.resolve()
-        except Exception as error:  # a solver that fails is a row
-            failure = _one_line(error)
-            row |= _of_failure(error)
-        wall = time.perf_counter() - start
-        row |= {"wall": wall, "cpu": time.process_time() - cpu}
+        with guarded(kill_limit(cell.budget)), limited(task.memory):
+            cpu = time.process_time()
+            start = time.perf_counter()
+            try:
+                samples = sampler.sample_problem(
+                    blind,
+                    budget=cell.budget,
+                    seed=cell.seed,
+                    initial=initial,
+                    on_incumbent=lambda state: seen.add(time.perf_counter() - start, state),
+                    **spec.parameters,
+                )
+                # Sample sets may be lazy; what is not computed yet belongs on the clock.
+                if hasattr(samples, "resolve"):
+                    samples.resolve()
+            except Exception as error:  # a solver that fails is a row
+                failure = _one_line(error)
+                row |= _of_failure(error)
+            wall = time.perf_counter() - start
+            cpu = time.process_time() - cpu
+        row |= {"wall": wall, "cpu": cpu}
         row["received_incumbent"] = initial is not None
         if failure:
             return Record(row | {"status": "error", "reason": failure}, [])
@@ -216,6 +232,48 @@ def overrun_limit(time_limit: float) -> float:
     A late run keeps its energies, but it does not rank.
     """
     return 2 * time_limit + 1.0
+
+
+def kill_limit(budget: Budget) -> float | None:
+    """Seconds after which a guarded process is killed; None without a time limit."""
+    return None if budget.time_limit is None else overrun_limit(budget.time_limit) + GRACE
+
+
+@contextlib.contextmanager
+def guarded(seconds: float | None) -> Iterator[None]:
+    """Lets the guard of this process, if it has one, end it when the body takes longer."""
+    if seconds is None:
+        yield
+        return
+    _GUARD[0](seconds)
+    try:
+        yield
+    finally:
+        _GUARD[0](None)
+
+
+@contextlib.contextmanager
+def limited(memory: float | None) -> Iterator[None]:
+    """Refuses the body more than `memory` GiB beyond what the process has: a MemoryError there.
+
+    Counted are private writable pages, used or not (Linux, ``RLIMIT_DATA``).
+    """
+    if memory is None:
+        yield
+        return
+    import resource
+
+    old, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    # Sixth field: data and stack, in pages.
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    most = pages * resource.getpagesize() + int(memory * 2**30)
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (old, hard))
 
 
 def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any]:
@@ -306,6 +364,19 @@ def _now() -> str:
 _BENCH: list[Workbench] = []
 
 
+def _unguarded(seconds: float | None) -> None:
+    """The driver's own process: nobody may kill it, so a solver that hangs there hangs."""
+
+
+# What is told when a solver's clock starts (seconds it may take) and when it ends (None).
+_GUARD: list[Callable[[float | None], None]] = [_unguarded]
+
+
+def guard_with(guard: Callable[[float | None], None]) -> None:
+    """Sets the guard of this process."""
+    _GUARD[:] = [guard]
+
+
 def clear_bench() -> None:
     """Forgets problems, solvers and what is warm in this process."""
     _BENCH[:] = [Workbench()]
@@ -318,15 +389,15 @@ def start_worker(threads: int) -> None:
     clear_bench()
 
 
-def submit_task(task: Task) -> None:
+def submit_task(task: Task, source: Source) -> None:
     """See `Workbench.submit`; for the driver's own process."""
     if not _BENCH:
         _BENCH.append(Workbench())
-    _BENCH[0].submit(task)
+    _BENCH[0].submit(task, source)
 
 
-def run_task(task: Task) -> Record:
+def run_task(task: Task, source: Source) -> Record:
     """Entry point of a worker process."""
     if not _BENCH:
         _BENCH.append(Workbench())
-    return _BENCH[0].run(task)
+    return _BENCH[0].run(task, source)

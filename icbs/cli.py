@@ -700,6 +700,15 @@ def bench(
         bool, typer.Option(help="Hand every solver that can use it the incumbent.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler, such as tcp://HOST:8786: its workers run.")
+    ] = None,
+    isolate: Annotated[
+        bool, typer.Option(help="A process of its own for the solvers even with one worker.")
+    ] = False,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="GiB that a solver may take for one cell (Linux).")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Add to a store that already has runs.")] = False,
     smoke: Annotated[
         bool, typer.Option(help="The study's small size, [smoke] in its file.")
@@ -712,6 +721,9 @@ def bench(
 
     Either a study file, or --instances and --solvers. A stopped study goes on with --resume: cells
     that are in the store are not run again, tasks that were paid for are collected.
+
+    A solver that hangs or crashes costs one row with --isolate, several --workers or a --scheduler;
+    in this process it would stop the study.
 
     Example: icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1
 
@@ -739,7 +751,7 @@ def bench(
     output_folder(store.parent)
     if store.exists() and not resume:
         raise OutputError(f"--store {store} exists: pass --resume to add to it, or another file")
-    run(plan, store, workers=workers)
+    run(plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit)
     print(store)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ import torch
 from icbs.blocks import cut_block
 from icbs.capture import Forward, LayerCapture, capture
 from icbs.checkpoint import Checkpoint, LayerState, fingerprint
-from icbs.errors import DataError
+from icbs.errors import DataError, SettingError
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.layers import PrunedLayer, prune_layers
 from icbs.models import LoadedModel, layer_weight, prunable_layers
-from icbs.moves import Move, best_move
+from icbs.moves import Move, best_state
 from icbs.progress import stage
 from icbs.reconstruct import repair_weights
 from icbs.records import STAGES, LayerStep, StepRecord
@@ -63,6 +64,9 @@ class Pruner:
         budget: what the solver may spend on a block; None leaves it to the solver.
         heldout: samples that no step learns from; None means no gate.
         gate: undo, or take only a part of, a step that raises the held-out loss.
+        executor: solves a step's blocks side by side, with the same result on any number of
+            workers; a process pool, or `distributed.Client.get_executor`. Needs ``carry=False``:
+            else each block waits for the answers before it. None: in this process.
         on_block: called with every problem that is built, before it is solved.
         on_step: called with every record.
         progress: show what goes on.
@@ -86,6 +90,7 @@ class Pruner:
         budget: Budget | None = None,
         heldout: Samples | None = None,
         gate: bool = True,
+        executor: Executor | None = None,
         on_block: Callable[[CardinalityProblem], None] | None = None,
         on_step: Callable[[StepRecord], None] | None = None,
         progress: bool = True,
@@ -96,6 +101,12 @@ class Pruner:
         self.modules = prunable_layers(loaded.model, layers)
         self.solver = make(solver)
         self.budget = budget
+        if executor is not None and self.settings.carry:
+            raise SettingError(
+                "an executor cannot solve blocks side by side that wait for each other's answers: "
+                "set carry=False, or leave executor out"
+            )
+        self.executor = executor
         self.on_block = on_block
         self.on_step = on_step
         self.progress = progress
@@ -311,14 +322,14 @@ class Pruner:
         update: Callable[[float], None],
     ) -> tuple[torch.Tensor, list[Move]]:
         """Blocks of all chosen layers, the last layer first."""
-        moves: list[Move] = []
+        answers: list[Callable[[], Move]] = []
         earlier: dict[int, Any] = {}
         modules = {name: self.modules[name] for name in chosen}
 
         def solve(name: str, seen: LayerCapture) -> None:
             clock.lap("capture")
-            moves.append(self._solve(number, self.layers[name], seen, forward, earlier, clock))
-            update(len(moves))
+            answers.append(self._solve(number, self.layers[name], seen, forward, earlier, clock))
+            update(len(answers))
 
         if self.settings.fisher != "exact":
             losses, _ = capture(forward, modules, solve)
@@ -328,6 +339,8 @@ class Pruner:
             for name in reversed(chosen):
                 solve(name, captures.pop(name))
         clock.lap("capture")
+        moves = [answer() for answer in answers]
+        clock.lap("solve")
         return losses, moves
 
     def _solve(
@@ -338,7 +351,8 @@ class Pruner:
         forward: Forward,
         earlier: dict[int, Any],
         clock: _Clock,
-    ) -> Move:
+    ) -> Callable[[], Move]:
+        """Builds a block and has it solved; what comes back waits for the answer."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, number, list(self.layers).index(layer.name)])
         gradients = LayerGradients(seen)
@@ -362,11 +376,15 @@ class Pruner:
         )
         if self.on_block is not None:
             self.on_block(problem)
-        move = best_move(problem, layer, self.solver, self.budget, seed=int(rng.integers(2**31)))
+        call = (problem, self.solver, self.budget, int(rng.integers(2**31)))
+        if self.executor is not None:
+            future = self.executor.submit(best_state, *call)
+            return lambda: Move(problem, layer, future.result())
+        move = Move(problem, layer, best_state(*call))
         if settings.carry and problem.factor is not None:
             earlier[problem.rank] = earlier.get(problem.rank, 0.0) + move.rows()
         clock.lap("solve")
-        return move
+        return lambda: move
 
     def _mean(self, name: str, gradients: LayerGradients) -> torch.Tensor:
         """The gradient averaged over the steps, older ones weighing less."""

@@ -83,16 +83,18 @@ class Move:
         self.layer.tabu.add(positions)
 
 
-def best_move(
+def best_state(
     problem: CardinalityProblem,
-    layer: PrunedLayer,
     solver: CardinalitySampler,
     budget: Budget | None,
     seed: int,
-) -> Move:
-    """Solves the block.
+) -> NDArray[np.bool_]:
+    """Solves a block; the same wherever it runs.
 
     Every sample is scored anew; the incumbent stands unless a feasible one is better.
+
+    Returns:
+        The best state, shape (n,).
     """
     initial = problem.initial if solver.takes_initial else None
     samples = solver.sample_problem(problem, budget=budget, seed=seed, initial=initial)
@@ -107,4 +109,4 @@ def best_move(
         winner = int(np.argmin(energies))
         if energies[winner] < 0:
             best = states[winner]
-    return Move(problem, layer, best)
+    return best

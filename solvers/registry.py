@@ -38,6 +38,8 @@ class Entry:
         needs: modules the solver imports beyond the package's own.
         extra: the optional dependency group that brings them; empty for base dependencies.
         paid: whether a call costs money; such a solver has the option ``rehearse``.
+        resource: what a machine needs to run it beyond packages (a GPU, a licence, a token); on a
+            cluster the solver goes only to workers that say they have it.
     """
 
     target: str
@@ -46,6 +48,7 @@ class Entry:
     needs: tuple[str, ...] = ()
     extra: str = ""
     paid: bool = False
+    resource: str = ""
 
 
 SOLVERS: dict[str, Entry] = {
@@ -155,6 +158,7 @@ SOLVERS: dict[str, Entry] = {
         "QAOA, X mixer, on Amazon Braket (costs money: max_cost)",
         ("braket",),
         paid=True,
+        resource="braket",
     ),
     "qaoa-xy-braket": Entry(
         "solvers.qaoa.paid:BraketSubspaceQAOA",
@@ -162,6 +166,7 @@ SOLVERS: dict[str, Entry] = {
         "QAOA, Dicke state and XY mixer, on Amazon Braket (costs money: max_cost)",
         ("braket",),
         paid=True,
+        resource="braket",
     ),
     "qaoa-qiskit-optimizer": Entry(
         "solvers.qaoa.optimizer:QiskitOptimizerQAOA",

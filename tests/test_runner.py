@@ -281,7 +281,7 @@ def test_two_workers_and_one_that_dies(tmp_path):
     assert outcome.counts == {"done": 10, "error": 2}
     frame = load_runs(tmp_path / "a.sqlite")
     dead = frame[frame["status"] == "error"]
-    assert set(dead["reason"]) == {"the worker process died"}
+    assert set(dead["reason"]) == {"the worker process died (exit status 9), twice"}
     assert set(dead["n"]) == {12}
     quiet(plan(solvers=solvers[:2], instances=instances), tmp_path / "b.sqlite")
     alive = rows(tmp_path / "a.sqlite").query("solver != 'deadly'")

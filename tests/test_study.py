@@ -115,21 +115,21 @@ def test_scalar_for_a_list(key):
 
 def test_cells_are_complete_and_seeded():
     plan = study(budgets=[0.1, 1.0], seeds=[3, 5, 8], seeds_by_size={64: 2, 4096: 1})
-    cells = plan.cells(SIZES)
+    cells = list(plan.cells(SIZES))
     assert len(cells) == 2 * 2 * (3 + 2 + 1)
     assert len({cell.key for cell in cells}) == len(cells)
     assert len({cell.seed for cell in cells}) == len(cells)
     assert all(0 <= cell.seed < 2**31 for cell in cells)
     assert {c.seed_index for c in cells if c.n == 4096} == {3}
-    assert cells == plan.cells(dict(reversed(SIZES.items())))
+    assert cells == list(plan.cells(dict(reversed(SIZES.items()))))
 
 
 def test_order_is_interleaved_by_seed_and_follows_the_study_seed():
     plan = study(budgets=[0.1, 0.2, 0.5], seeds=[0, 1])
-    cells = plan.cells(SIZES)
+    cells = list(plan.cells(SIZES))
     assert [cell.seed_index for cell in cells] == [0] * 18 + [1] * 18
     assert len({cell.instance for cell in cells[:6]}) > 1
-    other = study(budgets=[0.1, 0.2, 0.5], seeds=[0, 1], seed=1).cells(SIZES)
+    other = list(study(budgets=[0.1, 0.2, 0.5], seeds=[0, 1], seed=1).cells(SIZES))
     assert [c.instance for c in other] != [c.instance for c in cells]
     assert not {c.seed for c in other} & {c.seed for c in cells}
 
@@ -149,7 +149,7 @@ def test_key_names_everything_that_matters():
 def test_keys_do_not_depend_on_the_process():
     code = (
         "from tests.test_study import SIZES, study;"
-        "print(study().cells(SIZES)[0].key, study().cells(SIZES)[0].seed)"
+        "print(next(study().cells(SIZES)).key, next(study().cells(SIZES)).seed)"
     )
     outputs = {
         subprocess.run(
@@ -158,7 +158,7 @@ def test_keys_do_not_depend_on_the_process():
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
-    first = study().cells(SIZES)[0]
+    first = next(study().cells(SIZES))
     assert outputs == {f"{first.key} {first.seed}\n"}
 
 

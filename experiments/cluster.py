@@ -1,0 +1,171 @@
+"""Cells on the workers of a Dask cluster; needs the extra ``dask``. See docs/cluster.md.
+
+The driver stays the only one who writes the store. A problem's container is a task of the cluster's
+own, one a content hash: it travels to a worker once, when a cell there first needs it, and is
+made again if the workers that had it are lost. Only a few cells a worker are out at a time.
+
+Whoever can reach the scheduler can run code on the workers: a cluster belongs on a private network,
+or behind Dask's TLS.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import distributed
+
+from experiments.errors import StudyError
+from experiments.pool import WorkerDied
+from experiments.store import Store
+from experiments.worker import Record, Source, Task, guard_with
+
+# Problems that the scheduler keeps at a time.
+_PROBLEMS_KEPT = 64
+# Seconds to wait for the scheduler.
+_PATIENCE = 20
+
+
+class Cluster:
+    """The workers of a Dask scheduler, as long as the ``with`` body runs.
+
+    Args:
+        address: of the scheduler, such as ``tcp://10.0.0.1:8786``.
+        store: where the problems are.
+
+    Raises:
+        StudyError: nobody answers there.
+    """
+
+    def __init__(self, address: str, store: Store) -> None:
+        try:
+            self._client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise StudyError(f"scheduler {address} cannot be reached: {error}") from error
+        self._address, self._store = address, store
+        self._problems: OrderedDict[str, distributed.Future] = OrderedDict()
+        self._numbers = itertools.count()
+        self._allowed = self._client.run_on_scheduler(_allow_failures, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._client.run_on_scheduler(_allow_failures, self._allowed)
+        finally:
+            # Cells that are out and not wanted any more are cancelled with their futures.
+            self._client.close()
+
+    def check(self, resources: Collection[str]) -> None:
+        """Refuses a cluster without workers, with shared ones, or without what a solver needs.
+
+        Raises:
+            StudyError: saying what to start.
+        """
+        try:
+            self._client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise StudyError(f"scheduler {self._address} has no workers: start some") from error
+        workers = self._client.scheduler_info()["workers"]
+        for name, worker in workers.items():
+            if worker["nthreads"] != 1:
+                raise StudyError(
+                    f"worker {name} has {worker['nthreads']} threads: start workers with "
+                    "--nthreads 1, since cells in one process disturb each other's clocks"
+                )
+        for resource in resources:
+            if not any(resource in worker["resources"] for worker in workers.values()):
+                raise StudyError(
+                    f"no worker has the resource {resource!r} that a solver needs: start one with "
+                    f"--resources {resource}=1 where it is there"
+                )
+
+    def slots(self) -> int:
+        """Workers now, at least 1: they may come and go."""
+        return max(1, len(self._client.scheduler_info()["workers"]))
+
+    def submit(
+        self, fn: Callable[[Task, Source], Record], task: Task, resource: str
+    ) -> Future[Record]:
+        """Hands a cell out; its worker's death is a `WorkerDied` of the future."""
+        answer: Future[Record] = Future()
+        answer.set_running_or_notify_cancel()
+        sent = self._client.submit(
+            _guarded,
+            fn,
+            task,
+            self._problem(task.cell.instance),
+            key=f"icbs-cell-{task.cell.key}-{os.getpid()}-{next(self._numbers)}",
+            resources={resource: 1} if resource else None,
+            pure=False,
+        )
+        sent.add_done_callback(lambda done: _hand_over(done, answer))
+        return answer
+
+    def _problem(self, instance: str) -> distributed.Future:
+        known = self._problems.get(instance)
+        # A worker may have died while the problem was on its way to it.
+        if known is None or known.status in ("error", "lost", "cancelled"):
+            with warnings.catch_warnings():
+                # Dask advises against large arguments; this one is sent once.
+                warnings.simplefilter("ignore", UserWarning)
+                self._problems[instance] = self._client.submit(
+                    bytes,
+                    self._store.container(instance),
+                    key=f"icbs-problem-{instance}-{next(self._numbers)}",
+                    pure=False,
+                )
+            if len(self._problems) > _PROBLEMS_KEPT:
+                # Cells that are out keep theirs.
+                self._problems.popitem(last=False)
+        self._problems.move_to_end(instance)
+        return self._problems[instance]
+
+
+def _hand_over(done: distributed.Future, answer: Future[Record]) -> None:
+    try:
+        answer.set_result(done.result())
+    except distributed.KilledWorker as error:
+        died = WorkerDied("the worker process died", guarded=True)
+        died.__cause__ = error
+        answer.set_exception(died)
+    except BaseException as error:  # whoever waits for the cell must hear of it
+        answer.set_exception(error)
+
+
+def _allow_failures(allowed: int, dask_scheduler: Any = None) -> int:
+    """Runs in the scheduler: how often a cell may outlive its worker before we are told."""
+    before: int = dask_scheduler.allowed_failures
+    dask_scheduler.allowed_failures = allowed
+    return before
+
+
+def _guarded(fn: Callable[[Task, Source], Record], task: Task, container: bytes) -> Record:
+    """Runs in a worker: a cell under a watchdog that needs neither the driver nor the GIL."""
+    guard_with(_watch)
+    return fn(task, container)
+
+
+_NOWHERE = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+
+
+def _watch(seconds: float | None) -> None:
+    """Ends this process, and with it the solver, unless told that the clock has stopped."""
+    if seconds is None:
+        faulthandler.cancel_dump_traceback_later()
+    else:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_NOWHERE)
