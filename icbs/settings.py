@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from icbs.errors import DensityError, LayerError, SettingError
-from icbs.masks import Group, checked_density
+from icbs.masks import Group, checked_density, parse_pattern
 
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]
 Curvature = Literal["sequence", "position", "exact"]
@@ -30,6 +30,9 @@ class Settings:
 
     Attributes:
         density: fraction of weights to keep in every chosen layer, above 0 and below 1.
+        pattern: ``N:M``: of every M consecutive inputs of an output exactly N are kept, after every
+            step. The density must be N/M; a block is made of pairs, a kept and a pruned weight of
+            one group, that change sides together. None keeps no pattern.
         block_size: variables of a layer's block, ``n``; below 1, as a share of the layer's weights.
             A layer with fewer free weights gets a smaller block.
         k: pruned weights in a block; None takes ``round((1 - density) * n)``.
@@ -61,6 +64,7 @@ class Settings:
     """
 
     density: float = 0.5
+    pattern: str | None = None
     block_size: float = 0.02
     k: int | None = None
     fisher: Curvature = "sequence"
@@ -115,6 +119,28 @@ class Settings:
             raise DensityError(
                 f"k is {self.k}, expected the number of pruned weights in a block of a fixed size, "
                 f"0..{size if size >= 1 else 'block_size'}"
+            )
+        if self.pattern is not None:
+            self._check_pattern(self.pattern)
+
+    def _check_pattern(self, pattern: str) -> None:
+        n, m = parse_pattern(pattern)
+        # Densities are written with a few digits, and a third has no exact one.
+        if abs(self.density - n / m) > 1e-3:
+            raise DensityError(
+                f"density is {self.density}, pattern {pattern} keeps {n / m:.4g}: set that density"
+            )
+        object.__setattr__(self, "density", n / m)
+        for name, needed in (("k", None), ("group", "output"), ("select_group", "layer")):
+            if getattr(self, name) != needed:
+                raise SettingError(
+                    f"{name} is {getattr(self, name)!r}, which pattern {pattern} leaves no choice "
+                    "of: a block takes one kept and one pruned weight of a group; leave it out"
+                )
+        if self.block_size >= 1 and self.block_size % 2:
+            raise LayerError(
+                f"block_size is {self.block_size}, expected an even number with pattern {pattern}: "
+                "a block is made of pairs"
             )
 
     def block_variables(self, weights: int) -> int:
