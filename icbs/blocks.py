@@ -297,7 +297,7 @@ def cut_block(
             **(meta or {}),
             "layer": layer.name,
             "shape": list(layer.weight.shape),
-            "density": settings.density,
+            "density": layer.density,
             "seed": settings.seed,
             "fisher": settings.fisher,
             "gamma": settings.gamma,
@@ -339,7 +339,7 @@ def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> tor
     n = settings.block_variables(layer.size)
     if layer.m is not None:
         return _select_pairs(layer, change, movable, n // 2, layer.m)
-    k = settings.pruned_in(n)
+    k = settings.pruned_in(n, layer.density)
     if settings.k is None and n <= layer.size:
         k, n = min(k, pruned), min(k, pruned) + min(n - k, kept)
     while True:

@@ -96,6 +96,7 @@ def test_blocks_are_pairs_of_one_group_each():
         assert len(set(groups)) == 20
 
 
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), pairs=st.integers(1, 6))
 def test_pairs_are_the_best_by_brute_force(seed, pairs):
     rng = np.random.default_rng(seed)
@@ -123,7 +124,7 @@ def test_pairs_are_the_best_by_brute_force(seed, pairs):
     }
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999))
 def test_half_a_pair_is_put_back(seed):
     rng = np.random.default_rng(seed)
@@ -144,13 +145,13 @@ def test_half_a_pair_is_put_back(seed):
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path):
-    options = {"layers": "*.1.*", "tabu": 0.3, "heldout": tiny_samples(4, seed=9)}
+    options = {"layers": "*.1.self_attn.*", "tabu": 0.3, "heldout": tiny_samples(4, seed=9)}
     path = tmp_path / "run.safetensors"
     whole = pruner(**options)
-    whole.run(4)
+    whole.run(3)
     pruner(**options).run(2, checkpoint=path)
     resumed = pruner(**options)
-    resumed.run(4, checkpoint=path)
+    resumed.run(3, checkpoint=path)
     same(whole, resumed)
     assert_pattern(resumed, 2, 4)
 
@@ -163,6 +164,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
         ({"density": 0.4}, DensityError, r"density is 0\.4, pattern 2:4 keeps 0\.5"),
         ({"k": 20}, SettingError, "k is 20, which pattern 2:4"),
         ({"select_group": "input"}, SettingError, "select_group is 'input'"),
+        ({"allocation": "size"}, SettingError, "allocation is 'size'"),
         ({"group": "layer"}, SettingError, "group is 'layer'"),
         ({"block_size": 41}, LayerError, "block_size is 41, expected an even number"),
     ],
