@@ -164,6 +164,53 @@ def select_block(
     return torch.cat(parts)
 
 
+def select_pairs(
+    change: torch.Tensor,
+    pruned: torch.Tensor,
+    free: torch.Tensor,
+    pairs: int,
+    m: int,
+    *,
+    layer: str = "",
+) -> torch.Tensor:
+    """A pruned and a kept weight, its best of each, from each of the most promising groups of m.
+
+    Args:
+        change: predicted change of the loss if a weight alone changed sides, smallest first, shape
+            (size,).
+        pruned: True where the weight is 0 now, shape (size,).
+        free: True where a block may go, shape (size,).
+        pairs: how many groups.
+        m: consecutive positions that are a group; divides the size.
+        layer: name for the messages.
+
+    Returns:
+        Flat positions, shape (2 * pairs,): the pruned weights, then the kept ones, group by group.
+
+    Raises:
+        LayerError: too few groups with a free weight on either side.
+    """
+    usable = int(paired(pruned, free, m).sum())
+    if not 1 <= pairs <= usable:
+        raise LayerError(
+            f"layer {layer!r} has {usable} groups of {m} with a free weight on either side, a "
+            f"block needs {max(1, pairs)}: lower the block size, the fixed fractions or tabu"
+        )
+    best, promise = [], torch.zeros(len(change) // m, device=change.device)
+    for side in (pruned, ~pruned):
+        least = change.masked_fill(~(side & free), torch.inf).view(-1, m).min(dim=1)
+        promise = promise + least.values
+        best.append(least.indices)
+    groups = promise.topk(pairs, largest=False).indices
+    return torch.cat([groups * m + at[groups] for at in best])
+
+
+def paired(pruned: torch.Tensor, free: torch.Tensor, m: int) -> torch.Tensor:
+    """Groups of m with a free weight on either side, bool, shape (size / m,)."""
+    sides = [(side & free).view(-1, m).any(dim=1) for side in (pruned, ~pruned)]
+    return sides[0] & sides[1]
+
+
 def _dealt(change: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
     """Order in which each group gives its best, then each its second best, and so on."""
     order = change.argsort(stable=True)
@@ -250,7 +297,7 @@ def cut_block(
             **(meta or {}),
             "layer": layer.name,
             "shape": list(layer.weight.shape),
-            "density": settings.density,
+            "density": layer.density,
             "seed": settings.seed,
             "fisher": settings.fisher,
             "gamma": settings.gamma,
@@ -290,7 +337,9 @@ def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> tor
     movable = ~layer.fixed
     pruned, kept = int((movable & layer.pruned).sum()), int((movable & ~layer.pruned).sum())
     n = settings.block_variables(layer.size)
-    k = settings.pruned_in(n)
+    if layer.m is not None:
+        return _select_pairs(layer, change, movable, n // 2, layer.m)
+    k = settings.pruned_in(n, layer.density)
     if settings.k is None and n <= layer.size:
         k, n = min(k, pruned), min(k, pruned) + min(n - k, kept)
     while True:
@@ -302,3 +351,14 @@ def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> tor
         if enough or n > layer.size or not layer.tabu.release():
             group = layer.groups(settings.select_group)
             return select_block(change, layer.pruned, free, n, k, group=group, layer=layer.name)
+
+
+def _select_pairs(
+    layer: PrunedLayer, change: torch.Tensor, movable: torch.Tensor, pairs: int, m: int
+) -> torch.Tensor:
+    pairs = min(max(1, pairs), int(paired(layer.pruned, movable, m).sum()))
+    while True:
+        free = movable & ~layer.tabu.active
+        enough = int(paired(layer.pruned, free, m).sum()) >= pairs
+        if enough or not layer.tabu.release():
+            return select_pairs(change, layer.pruned, free, pairs, m, layer=layer.name)

@@ -3,7 +3,8 @@
 A safetensors file: masks as bits, tabu blocks, mean gradients; the rest is JSON in its header. No
 pickle anywhere.
 
-Schema history: 1, first; 2, a layer's step says how many swaps its solver offered.
+Schema history: 1, first; 2, a layer's step says how many swaps its solver offered; 3, settings
+have a pattern and an allocation.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from icbs.layers import PrunedLayer
 from icbs.records import StepRecord
 from icbs.samples import Samples
 
-SCHEMA = 2
+SCHEMA = 3
 _KIND = "icbs-pruning-run"
 
 

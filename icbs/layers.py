@@ -9,9 +9,17 @@ from torch import nn
 
 from icbs import scores
 from icbs.capture import Forward, LayerCapture, capture, input_norms
-from icbs.errors import ModelError
+from icbs.errors import DensityError, ModelError
 from icbs.gradients import LayerGradients
-from icbs.masks import Group, Tabu, fixed_weights, mask_at_density
+from icbs.masks import (
+    Group,
+    Tabu,
+    fixed_weights,
+    layer_densities,
+    mask_at_density,
+    mask_n_m,
+    parse_pattern,
+)
 from icbs.models import layer_weight
 from icbs.samples import Samples
 from icbs.settings import Saliency, Settings
@@ -27,10 +35,12 @@ class PrunedLayer:
         name: where it is in the model.
         weight: the live weight, shape (out, in), a view where the model stores it as (in, out).
         dense: the trained weight, shape (out * in,).
+        density: fraction of its weights that are kept.
         pruned: True where the weight is 0 now, shape (out * in,).
         fixed: True where no block may go, shape (out * in,).
         touched: True where a weight was in a block, shape (out * in,).
         tabu: weights of recent blocks.
+        m: inputs in a group of the N:M pattern, consecutive flat positions; None without one.
         norms: norm of each input over the calibration data, shape (in,); None unless Wanda's
             saliency is used.
     """
@@ -41,6 +51,7 @@ class PrunedLayer:
         layer: nn.Module,
         saliency: torch.Tensor,
         settings: Settings,
+        density: float,
         norms: torch.Tensor | None = None,
     ) -> None:
         self.name = name
@@ -50,7 +61,13 @@ class PrunedLayer:
             raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
         self.dense = dense
         self.norms = norms
-        kept = mask_at_density(saliency, settings.density, settings.group)
+        self.density = density
+        self.m: int | None = None
+        if settings.pattern is None:
+            kept = mask_at_density(saliency, density, settings.group)
+        else:
+            n, self.m = parse_pattern(settings.pattern)
+            kept = mask_n_m(saliency, n, self.m)
         fixed = fixed_weights(saliency, kept, settings.fixed_kept, settings.fixed_pruned)
         self.pruned = ~kept.reshape(-1)
         self.fixed = fixed.reshape(-1)
@@ -99,6 +116,9 @@ class PrunedLayer:
         self.pruned[revived] = False
         self.pruned[pruned] = True
         assert int(self.pruned.sum()) == self.count, f"density of {self.name} drifted"
+        if self.m is not None:
+            sides = [(side // self.m).sort().values for side in (revived, pruned)]
+            assert torch.equal(*sides), f"{self.name} left its pattern"
         with torch.no_grad():
             width = self.weight.shape[1]
             self.weight[revived // width, revived % width] = self.dense[revived]
@@ -123,13 +143,28 @@ def prune_layers(
 
     Raises:
         ModelError: weights or a loss that are not finite.
+        DensityError: the pattern does not fit a layer, or a layer would be emptied or filled.
     """
+    if settings.pattern is not None:
+        # Before anything is pruned.
+        _, m = parse_pattern(settings.pattern)
+        for name, layer in layers.items():
+            width = layer_weight(layer).shape[1]
+            if width % m:
+                raise DensityError(
+                    f"pattern {settings.pattern} does not fit layer {name!r} of {width} inputs: "
+                    "leave the layer out or choose an M that divides its inputs"
+                )
+    densities = dict.fromkeys(layers, settings.density)
+    if settings.allocation == "size":
+        sizes = {name: layer_weight(layer).numel() for name, layer in layers.items()}
+        densities = layer_densities(sizes, settings.density, spread=settings.spread)
     norms: dict[str, torch.Tensor] = {}
     if "wanda" in (settings.init, settings.select):
         norms = input_norms(model, layers, samples[: _BATCHES * settings.batch_size])
     saliency = _saliency(model, layers, samples, settings, norms)
     return {
-        name: PrunedLayer(name, layer, saliency(name), settings, norms.get(name))
+        name: PrunedLayer(name, layer, saliency(name), settings, densities[name], norms.get(name))
         for name, layer in layers.items()
     }
 

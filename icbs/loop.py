@@ -376,7 +376,7 @@ class Pruner:
         )
         if self.on_block is not None:
             self.on_block(problem)
-        call = (problem, self.solver, self.budget, int(rng.integers(2**31)))
+        call = (problem, self.solver, self.budget, int(rng.integers(2**31)), layer.m)
         if self.executor is not None:
             future = self.executor.submit(best_state, *call)
             return lambda: Move(problem, layer, future.result())

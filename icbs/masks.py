@@ -30,6 +30,18 @@ def checked_density(density: float) -> float:
     return float(density)
 
 
+def parse_pattern(pattern: str) -> tuple[int, int]:
+    """N and M of a pattern such as ``2:4``.
+
+    Raises:
+        DensityError: anything else, or not 0 < n < m.
+    """
+    n, colon, m = pattern.partition(":")
+    if not (colon and n.isdecimal() and m.isdecimal() and 0 < int(n) < int(m)):
+        raise DensityError(f"pattern is {pattern!r}, expected N:M with 0 < N < M, such as 2:4")
+    return int(n), int(m)
+
+
 def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer") -> torch.Tensor:
     """Keeps the weights with the largest scores.
 

@@ -15,7 +15,8 @@ class Move:
     """The swaps that lead from a block's incumbent to a better state.
 
     Swaps are ordered by what the incumbent's gradient promises, so that a share of them is the
-    better part.
+    better part. In a layer with an N:M pattern the two weights of a swap are of the same group, so
+    that any share of a move keeps the pattern.
 
     Attributes:
         layer: where it applies.
@@ -33,8 +34,16 @@ class Move:
         fields = problem.fields(problem.initial)
         revived = np.flatnonzero(problem.initial & ~state)
         pruned = np.flatnonzero(~problem.initial & state)
-        self._revived = revived[np.argsort(-fields[revived], kind="stable")]
-        self._pruned = pruned[np.argsort(fields[pruned], kind="stable")]
+        if layer.m is None:
+            self._revived = revived[np.argsort(-fields[revived], kind="stable")]
+            self._pruned = pruned[np.argsort(fields[pruned], kind="stable")]
+        else:
+            # One of each from a group, so in the order of their groups they are pairs.
+            groups = problem.indices // layer.m
+            revived = revived[np.argsort(groups[revived], kind="stable")]
+            pruned = pruned[np.argsort(groups[pruned], kind="stable")]
+            order = np.argsort(fields[pruned] - fields[revived], kind="stable")
+            self._revived, self._pruned = revived[order], pruned[order]
         self._applied: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def swaps(self, share: float) -> int:
@@ -83,15 +92,47 @@ class Move:
         self.layer.tabu.add(positions)
 
 
+def keep_pattern(
+    problem: CardinalityProblem, states: NDArray[np.bool_], m: int
+) -> NDArray[np.bool_]:
+    """The states with every pair put back of which only one weight changed sides.
+
+    Args:
+        problem: of a block that `icbs.blocks.select_pairs` chose: two variables a group, one
+            pruned and one kept.
+        states: any, shape (s, n).
+        m: weights in a group.
+    """
+    assert problem.initial is not None
+    assert problem.indices is not None
+    changed = states != problem.initial
+    # The two variables of a group, side by side.
+    pairs = np.argsort(problem.indices // m, kind="stable").reshape(-1, 2)
+    both = changed[:, pairs].all(axis=2)
+    kept = np.zeros_like(changed)
+    kept[:, pairs[:, 0]] = kept[:, pairs[:, 1]] = both
+    result: NDArray[np.bool_] = problem.initial ^ kept
+    return result
+
+
 def best_state(
     problem: CardinalityProblem,
     solver: CardinalitySampler,
     budget: Budget | None,
     seed: int,
+    m: int | None = None,
 ) -> NDArray[np.bool_]:
     """Solves a block; the same wherever it runs.
 
     Every sample is scored anew; the incumbent stands unless a feasible one is better.
+
+    Args:
+        problem: of the block.
+        solver: any.
+        budget: what it may spend.
+        seed: of the solver.
+        m: weights in a group of the layer's N:M pattern, to which samples are first brought back
+            (see `keep_pattern`); None: no pattern.
 
     Returns:
         The best state, shape (n,).
@@ -101,6 +142,8 @@ def best_state(
     # By variable, because a sampler may order its columns as it likes.
     order = np.argsort(np.asarray(samples.variables))
     states = np.asarray(samples.record.sample)[:, order].astype(np.bool_)
+    if m is not None:
+        states = keep_pattern(problem, states, m)
     states = states[problem.is_feasible(states)]
     best = problem.initial
     assert best is not None

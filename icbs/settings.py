@@ -8,13 +8,15 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from icbs.errors import DensityError, LayerError, SettingError
-from icbs.masks import Group, checked_density
+from icbs.masks import Group, checked_density, parse_pattern
 
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]
 Curvature = Literal["sequence", "position", "exact"]
 Schedule = Literal["uniform", "size", "gain"]
+Allocation = Literal["uniform", "size"]
 
 _CHOICES = {
+    "allocation": Allocation,
     "fisher": Curvature,
     "init": Saliency,
     "group": Group,
@@ -29,7 +31,14 @@ class Settings:
     """Settings of `icbs.loop.Pruner`.
 
     Attributes:
-        density: fraction of weights to keep in every chosen layer, above 0 and below 1.
+        density: fraction of weights to keep in every chosen layer, or, by `allocation`, in all of
+            them together, above 0 and below 1.
+        allocation: ``uniform``, the same density in every layer, or ``size``, small layers keep
+            more (see `icbs.masks.layer_densities`); all layers together keep as many weights.
+        spread: largest deviation of a layer's density; of no effect on ``uniform``.
+        pattern: ``N:M``: of every M consecutive inputs of an output exactly N are kept, after every
+            step. The density must be N/M; a block is made of pairs, a kept and a pruned weight of
+            one group, that change sides together. None keeps no pattern.
         block_size: variables of a layer's block, ``n``; below 1, as a share of the layer's weights.
             A layer with fewer free weights gets a smaller block.
         k: pruned weights in a block; None takes ``round((1 - density) * n)``.
@@ -61,6 +70,9 @@ class Settings:
     """
 
     density: float = 0.5
+    allocation: Allocation = "uniform"
+    spread: float = 0.1
+    pattern: str | None = None
     block_size: float = 0.02
     k: int | None = None
     fisher: Curvature = "sequence"
@@ -116,6 +128,38 @@ class Settings:
                 f"k is {self.k}, expected the number of pruned weights in a block of a fixed size, "
                 f"0..{size if size >= 1 else 'block_size'}"
             )
+        if not 0 <= self.spread < 1:
+            raise DensityError(f"spread is {self.spread}, expected from 0 to below 1")
+        if self.allocation != "uniform" and self.spread >= min(self.density, 1 - self.density):
+            raise DensityError(
+                f"spread is {self.spread}, expected below {min(self.density, 1 - self.density):g} "
+                f"at density {self.density}, so that no layer is emptied or filled"
+            )
+        if self.pattern is not None:
+            self._check_pattern(self.pattern)
+
+    def _check_pattern(self, pattern: str) -> None:
+        n, m = parse_pattern(pattern)
+        # Densities are written with a few digits, and a third has no exact one.
+        if abs(self.density - n / m) > 1e-3:
+            raise DensityError(
+                f"density is {self.density}, pattern {pattern} keeps {n / m:.4g}: set that density"
+            )
+        object.__setattr__(self, "density", n / m)
+        for name, needed in (
+            ("k", None), ("group", "output"), ("select_group", "layer"), ("allocation", "uniform"),
+        ):  # fmt: skip
+            if getattr(self, name) != needed:
+                raise SettingError(
+                    f"{name} is {getattr(self, name)!r}, which pattern {pattern} leaves no choice "
+                    "of: every group keeps as many, and a block takes one kept and one pruned "
+                    "weight of a group; leave it out"
+                )
+        if self.block_size >= 1 and self.block_size % 2:
+            raise LayerError(
+                f"block_size is {self.block_size}, expected an even number with pattern {pattern}: "
+                "a block is made of pairs"
+            )
 
     def block_variables(self, weights: int) -> int:
         """Variables of a block in a layer of so many weights, if all of them are free."""
@@ -125,11 +169,11 @@ class Settings:
             else int(self.block_size)
         )
 
-    def pruned_in(self, n: int) -> int:
-        """Pruned weights in a block of n variables."""
+    def pruned_in(self, n: int, density: float) -> int:
+        """Pruned weights in a block of n variables of a layer of that density."""
         if self.k is not None and n == self.block_size:
             return self.k
-        return round((1 - self.density) * n)
+        return round((1 - density) * n)
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
