@@ -183,7 +183,8 @@ def steps_table(steps: Sequence[StepRecord]) -> pd.DataFrame:
     """One row a step: loss changes predicted and measured, swaps, what the gate said, seconds."""
     columns = (
         *("step", "loss_before", "loss_after", "heldout_before", "heldout_after", "share"),
-        *("ridge", "density", "touched", "predicted", "measured", "swaps", "accepted"),
+        *("ridge", "density", "touched", "predicted", "measured", "swaps", "offered"),
+        "accepted",
     )
     rows = [
         {name: getattr(record, name) for name in columns}
@@ -242,12 +243,14 @@ def curve(steps: Sequence[StepRecord], begun: float, summary: Mapping[str, Any])
         undone = [i + 1 for i, record in enumerate(steps) if not record.accepted]
         axis.plot(times[: len(losses)], losses, "o-", color="#0072B2")
         axis.plot(times[undone], losses[undone], "x", color="#D55E00", zorder=3)
+        share = summary["swaps_accepted_share"]
         axis.set(xlabel="seconds of pruning, evaluation not counted", xlim=(0, None))
         axis.set_ylabel("held-out calibration loss, nats per target")
         palette.caption(
             figure,
             f"{summary['model']}, {summary['layers']} layers at density {summary['density']:.3g}, "
             f"{summary['solver']}; crosses: undone by the gate; "
-            f"{summary['touched']:.1%} of the weights were ever in a block",
+            f"{summary['touched']:.1%} of the weights were ever in a block"
+            + ("" if share is None else f"; {share:.1%} of the swaps offered were accepted"),
         )
     return figure
