@@ -192,7 +192,8 @@ def steps_table(steps: Sequence[StepRecord]) -> pd.DataFrame:
     """One row a step: loss changes predicted and measured, swaps, what the gate said, seconds."""
     columns = (
         *("step", "loss_before", "loss_after", "heldout_before", "heldout_after", "share"),
-        *("ridge", "density", "touched", "predicted", "measured", "swaps", "accepted"),
+        *("ridge", "density", "touched", "predicted", "measured", "swaps", "offered"),
+        "accepted",
     )
     rows = [
         {name: getattr(record, name) for name in columns}
@@ -263,12 +264,14 @@ def curve(
             seen = [i for i, record in enumerate(tuned) if record.heldout is not None]
             values = [*losses[-1:], *(tuned[i].heldout for i in seen)]
             axis.plot([start, *at[seen]][-len(values) :], values, "s--", color="#009E73")
+        share = summary["swaps_accepted_share"]
         axis.set(xlabel="seconds of pruning, evaluation not counted", xlim=(0, None))
         axis.set_ylabel("held-out loss, nats per target")
         palette.caption(
             figure,
             f"{summary['model']}, {summary['layers']} layers at density {summary['density']:.3g}, "
             f"{summary['solver']}; crosses: undone by the gate; squares: tuning; "
-            f"{summary['touched']:.1%} of the weights were ever in a block",
+            f"{summary['touched']:.1%} of the weights were ever in a block"
+            + ("" if share is None else f"; {share:.1%} of the swaps offered were accepted"),
         )
     return figure

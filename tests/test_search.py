@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.host import usable_cpus
-from experiments.runner import _pool
+from experiments.pool import WorkerPool
 from solvers import Budget, CardinalityProblem, make
 from solvers.annealing import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, Walk, hottest, window
 from solvers.base import ReadPool, Request
@@ -451,9 +451,9 @@ def test_random_numbers_are_uniform():
 def test_worker_processes_share_the_cpus(monkeypatch):
     """Each gets its part, also where the driver was told to use fewer than there are."""
     monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
-    with _pool(3) as pool:
+    with WorkerPool(3) as pool:
         assert pool.submit(checked_threads, None).result() == 2
-    with _pool(9) as pool:
+    with WorkerPool(9) as pool:
         assert pool.submit(checked_threads, None).result() == 1
 
 
