@@ -49,6 +49,8 @@ SOLVERS = {
     "reference-sa": Style("#AA7744", "x"),
     "relaxation": Style("#009E73", "D"),
     "exact": Style("#117733", (5, 1, 0)),
+    "milp": Style("#4477AA", (7, 1, 0)),
+    "miqp": Style("#AA4466", (7, 0, 0)),
     "enumerate": Style("#666666", "*"),
     "neal": Style("#D55E00", "^"),
     "ocean-tabu": Style("#E69F00", "v"),
@@ -64,6 +66,8 @@ SOLVERS = {
     "qaoa-braket": Style("#CC6677", (4, 0, 45)),
     "qaoa-xy-braket": Style("#882E72", (6, 0, 0)),
     "qaoa-qiskit-optimizer": Style("#661100", "H"),
+    "qpu": Style("#44AA99", (8, 1, 0)),
+    "leap-hybrid-cqm": Style("#DDCC77", (9, 1, 0)),
 }
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
