@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import faulthandler
 import itertools
+import math
 import os
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +35,8 @@ from experiments.worker import Record, Source, Task, guard_with
 _PROBLEMS_KEPT = 64
 # Seconds to wait for the scheduler.
 _PATIENCE = 20
+# Seconds for which the number of workers is believed.
+_SLOTS_HOLD = 2.0
 
 
 class Cluster:
@@ -53,6 +58,7 @@ class Cluster:
         self._address, self._store = address, store
         self._problems: OrderedDict[str, distributed.Future] = OrderedDict()
         self._numbers = itertools.count()
+        self._slots, self._asked = 1, -math.inf
         self._allowed = self._client.run_on_scheduler(_allow_failures, 0)
 
     def __enter__(self) -> Self:
@@ -65,7 +71,9 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._client.run_on_scheduler(_allow_failures, self._allowed)
+            # A scheduler that is gone needs nothing put back.
+            with suppress(OSError, CancelledError):
+                self._client.run_on_scheduler(_allow_failures, self._allowed)
         finally:
             # Cells that are out and not wanted any more are cancelled with their futures.
             self._client.close()
@@ -80,23 +88,26 @@ class Cluster:
             self._client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError as error:
             raise StudyError(f"scheduler {self._address} has no workers: start some") from error
-        workers = self._client.scheduler_info()["workers"]
-        for name, worker in workers.items():
-            if worker["nthreads"] != 1:
+        workers = self._client.run_on_scheduler(_workers)
+        for name, (threads, _) in workers.items():
+            if threads != 1:
                 raise StudyError(
-                    f"worker {name} has {worker['nthreads']} threads: start workers with "
-                    "--nthreads 1, since cells in one process disturb each other's clocks"
+                    f"worker {name} has {threads} threads: start workers with --nthreads 1, "
+                    "since cells in one process disturb each other's clocks"
                 )
         for resource in resources:
-            if not any(resource in worker["resources"] for worker in workers.values()):
+            if not any(resource in there for _, there in workers.values()):
                 raise StudyError(
                     f"no worker has the resource {resource!r} that a solver needs: start one with "
                     f"--resources {resource}=1 where it is there"
                 )
 
     def slots(self) -> int:
-        """Workers now, at least 1: they may come and go."""
-        return max(1, len(self._client.scheduler_info()["workers"]))
+        """Workers now, at least 1: they may come and go, so it is asked again after a while."""
+        if time.monotonic() - self._asked > _SLOTS_HOLD:
+            self._slots = max(1, len(self._client.run_on_scheduler(_workers)))
+            self._asked = time.monotonic()
+        return self._slots
 
     def submit(
         self, fn: Callable[[Task, Source], Record], task: Task, resource: str
@@ -143,6 +154,10 @@ def _hand_over(done: distributed.Future, answer: Future[Record]) -> None:
         died = WorkerDied("the worker process died", guarded=True)
         died.__cause__ = error
         answer.set_exception(died)
+    except CancelledError as error:
+        gone = StudyError("the scheduler is gone; run the same study again to resume")
+        gone.__cause__ = error
+        answer.set_exception(gone)
     except BaseException as error:  # whoever waits for the cell must hear of it
         answer.set_exception(error)
 
@@ -152,6 +167,14 @@ def _allow_failures(allowed: int, dask_scheduler: Any = None) -> int:
     before: int = dask_scheduler.allowed_failures
     dask_scheduler.allowed_failures = allowed
     return before
+
+
+def _workers(dask_scheduler: Any = None) -> dict[str, tuple[int, list[str]]]:
+    """Runs in the scheduler: address -> threads and resources of every worker."""
+    return {
+        address: (worker.nthreads, list(worker.resources))
+        for address, worker in dask_scheduler.workers.items()
+    }
 
 
 def _guarded(fn: Callable[[Task, Source], Record], task: Task, container: bytes) -> Record:

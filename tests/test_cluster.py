@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from experiments import SolverSpec, Study, load_runs, run
+from experiments import SolverSpec, Store, Study, load_runs, run
 from experiments.errors import StudyError
 from icbs import Pruner
 from icbs.errors import SettingError
@@ -64,6 +64,7 @@ def test_misbehaving_solvers(cluster, tmp_path):
         assert words.split()[0] in frame.loc[cls.name, "reason"]
 
 
+@pytest.mark.slow
 def test_resources(cluster, tmp_path):
     address = cluster.scheduler_address
     licensed = [SolverSpec("greedy", resource="licence")]
@@ -98,6 +99,7 @@ class Pausing(Drawn):
         return super()._solve(problem, request)
 
 
+@pytest.mark.slow
 def test_a_worker_is_lost_on_the_way(cluster, tmp_path):
     study = plan(solvers=[spec(Pausing)], seeds=range(10))
     with distributed.Client(cluster, set_as_default=False) as client:
@@ -113,6 +115,21 @@ def test_a_worker_is_lost_on_the_way(cluster, tmp_path):
     assert rows(tmp_path / "a.sqlite").to_csv() == rows(tmp_path / "b.sqlite").to_csv()
 
 
+@pytest.mark.slow
+def test_the_scheduler_goes_away(tmp_path):
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as short:
+        study = plan(solvers=[spec(Pausing)], seeds=range(200))
+        killer = threading.Timer(2.0, short.close)
+        killer.start()
+        with pytest.raises(StudyError, match="scheduler is gone"):
+            run(study, tmp_path / "a.sqlite", scheduler=short.scheduler_address, progress=False)
+        killer.join()
+    with Store(tmp_path / "a.sqlite") as store:
+        assert 0 < len(store.finished()) < 800
+
+
 SMALL = {"block_size": 40, "damping": 1.0, "batch_size": 3, "progress": False, "carry": False}
 
 
@@ -122,6 +139,7 @@ def masks(executor):
     return pruner.masks, [step.predicted for step in pruner.steps]
 
 
+@pytest.mark.slow
 def test_blocks_of_the_loop_on_the_cluster(cluster):
     here, predicted = masks(None)
     with distributed.Client(cluster, set_as_default=False) as client:

@@ -70,7 +70,10 @@ def notes(log, start=0):
 
 
 def kill_drivers(folder, kills, seed, workers=1, cells=1600):
-    """One store, one driver after the other, each killed within the first 0.6 s."""
+    """One store, one driver after the other, each killed within the first 0.6 s.
+
+    With worker processes, which have to start first, within 3 s.
+    """
     rng = random.Random(seed)
     path, log = folder / "driver.sqlite", folder / "driver.log"
     os.environ[LOG] = str(log)
@@ -82,7 +85,7 @@ def kill_drivers(folder, kills, seed, workers=1, cells=1600):
         if driver == 0:
             run(plan, path, workers=workers, progress=False)
             os._exit(0)
-        time.sleep(rng.uniform(0.0, 0.6))
+        time.sleep(rng.uniform(0.0, 0.6 if workers == 1 else 3.0))
         ended, _ = os.waitpid(driver, os.WNOHANG)
         if ended:
             raise SystemExit(f"the study ended after {moments.total()} kills: give it more cells")
@@ -171,7 +174,7 @@ def main():
         if given.pools:
             (folder / "pools").mkdir()
             results["driver of two workers"] = kill_drivers(
-                folder / "pools", given.pools, given.seed, 2, **size
+                folder / "pools", given.pools, given.seed, 2, **(size or {"cells": 4000})
             )
         if given.workers:
             results["worker"] = kill_workers(folder, given.workers, given.seed, **size)

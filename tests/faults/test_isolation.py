@@ -38,15 +38,15 @@ DEADLY = {
 ROOT = Path(__file__).parents[2]
 
 
-def check_faults(path, **where):
+def check_faults(path, sizes=(10, 12), **where):
     """Runs every misbehaving solver beside two good ones, and compares these with a quiet study."""
     good = [spec(First), spec(Drawn)]
-    blocks = [block(10), block(12)]
+    blocks = [block(n) for n in sizes]
     bad = [spec(cls) for cls in (*DEADLY, *FAULTS)]
     both = Study("faults", blocks, [good[0], *bad, good[1]], [0.01], seeds=[0])
     outcome = run(both, path, progress=False, **where)
     frame = load_runs(path)
-    assert len(frame) == 2 * (len(bad) + 2) == sum(outcome.counts.values())
+    assert len(frame) == len(blocks) * (len(bad) + 2) == sum(outcome.counts.values())
     for cls, (status, words) in DEADLY.items():
         found = frame[frame["solver"] == cls.name]
         assert set(found["status"]) == {status}
@@ -69,7 +69,7 @@ def check_faults(path, **where):
 
 
 def test_every_misbehaving_solver_is_one_honest_row(tmp_path):
-    check_faults(tmp_path / "s.sqlite", workers=2, memory=0.5)
+    check_faults(tmp_path / "s.sqlite", sizes=(10,), workers=2, memory=0.5)
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def long_study(name):
     return Study("s", [block(12)], [spec(solver)], [100.0], seeds=range(300))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_interrupt_once_writes_what_runs_and_says_how_to_resume(tmp_path, workers):
     path, said, status, _, _ = interrupted(tmp_path, "telling", workers, 1)
     assert status == 0
@@ -181,6 +181,7 @@ def test_interrupt_once_writes_what_runs_and_says_how_to_resume(tmp_path, worker
     assert len(started) == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_interrupt_twice_stops_at_once(tmp_path, workers):
     path, said, status, seconds, processes = interrupted(tmp_path, "lasting", workers, 2)
@@ -194,6 +195,7 @@ def test_interrupt_twice_stops_at_once(tmp_path, workers):
         assert store._rows("PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 def test_workers_die_with_a_killed_driver(tmp_path):
     code = (
         "import sys; from experiments import run; from tests.faults import test_isolation as t\n"

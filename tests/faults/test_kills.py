@@ -19,13 +19,13 @@ def trial(tmp_path, *options):
 
 
 def test_some_kills(tmp_path):
-    found = trial(tmp_path, "--drivers", "5", "--workers", "3", "--cells", "160")
-    assert found["driver"]["kills"] == 5
-    assert found["worker"]["kills"] >= 2
+    found = trial(tmp_path, "--drivers", "4", "--workers", "2", "--cells", "100")
+    assert found["driver"]["kills"] == 4
+    assert found["worker"]["kills"] >= 1
 
 
 @pytest.mark.slow
 def test_many_kills(tmp_path):
     found = trial(tmp_path, "--drivers", "100", "--pools", "20", "--workers", "50")
     assert found["driver"]["moments"]["during a cell"] > 20
-    assert found["worker"]["kills"] == 50
+    assert found["worker"]["kills"] == 40
