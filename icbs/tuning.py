@@ -10,8 +10,8 @@ the mean over targets, then over samples, with p the dense model's prediction an
 minimum is the dense model. With labels the model is fitted to the calibration's kind of text as
 well: measured on SmolLM2 at density 0.5 (Wanda's mask, 20 steps, 32 windows of each text), labels
 alone gave a perplexity of 23.5 on the calibration's kind and 37.9 on another (rate 8e-4), the dense
-model's predictions alone 28.5 and 31.3 (rate 6e-4). Steps are Adam's (Kingma and Ba 2015, arXiv 1412.6980) with a short
-linear warm-up and a linear decay to 0.
+model's predictions alone 28.5 and 31.3 (rate 6e-4). Steps are Adam's
+(Kingma and Ba 2015, arXiv 1412.6980) with a short linear warm-up and a linear decay to 0.
 """
 
 from __future__ import annotations
