@@ -62,16 +62,14 @@ class _Worker:
 class WorkerPool(Executor):
     """An executor of processes with a watchdog.
 
-    The start method is the one set by `multiprocessing.set_start_method`; if none is, a fork server
-    where there is one, else spawn. (Not fork: the driver has threads, of BLAS and the progress bar,
-    that a forked child would inherit mid-flight.)
-
     Args:
         workers: processes.
+        method: how `multiprocessing` starts them; None: a fork server where there is one, else
+            spawn. (Not fork, its own default: the driver has threads, of BLAS and the progress bar,
+            that a forked child would inherit mid-flight.)
     """
 
-    def __init__(self, workers: int) -> None:
-        method = multiprocessing.get_start_method(allow_none=True)
+    def __init__(self, workers: int, method: str | None = None) -> None:
         if method is None:
             known = multiprocessing.get_all_start_methods()
             method = "forkserver" if "forkserver" in known else "spawn"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from experiments import SolverSpec, Store, Study, load_runs, run
-from experiments.errors import StudyError
+from experiments.errors import StoreError, StudyError
 from icbs import Pruner
 from icbs.errors import SettingError
 from tests.faults.kills import rows
@@ -115,19 +115,33 @@ def test_a_worker_is_lost_on_the_way(cluster, tmp_path):
     assert rows(tmp_path / "a.sqlite").to_csv() == rows(tmp_path / "b.sqlite").to_csv()
 
 
+def written(path):
+    try:
+        with Store(path) as store:
+            return len(store.finished())
+    except StoreError:  # the driver is just making it
+        return 0
+
+
 @pytest.mark.slow
 def test_the_scheduler_goes_away(tmp_path):
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address=None
     ) as short:
         study = plan(solvers=[spec(Pausing)], seeds=range(200))
-        killer = threading.Timer(2.0, short.close)
+        path = tmp_path / "a.sqlite"
+
+        def close_when_it_runs():
+            while not written(path):
+                time.sleep(0.1)
+            short.close()
+
+        killer = threading.Thread(target=close_when_it_runs, daemon=True)
         killer.start()
         with pytest.raises(StudyError, match="scheduler is gone"):
-            run(study, tmp_path / "a.sqlite", scheduler=short.scheduler_address, progress=False)
+            run(study, path, scheduler=short.scheduler_address, progress=False)
         killer.join()
-    with Store(tmp_path / "a.sqlite") as store:
-        assert 0 < len(store.finished()) < 800
+    assert 0 < written(path) < 800
 
 
 SMALL = {"block_size": 40, "damping": 1.0, "batch_size": 3, "progress": False, "carry": False}

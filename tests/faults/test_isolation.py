@@ -76,11 +76,11 @@ def test_every_misbehaving_solver_is_one_honest_row(tmp_path):
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_whatever_the_start_method(tmp_path, method):
     code = (
-        "import multiprocessing, sys; from pathlib import Path\n"
+        "import sys; from pathlib import Path; from experiments.pool import WorkerPool\n"
         "from tests.faults.test_isolation import check_faults\n"
         "if __name__ == '__main__':\n"
-        f"    multiprocessing.set_start_method({method!r})\n"
-        "    check_faults(Path(sys.argv[1]), isolate=True, memory=0.5)\n"
+        f"    with WorkerPool(1, {method!r}) as pool:\n"
+        "        check_faults(Path(sys.argv[1]), executor=pool, memory=0.5)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
@@ -90,6 +90,11 @@ def test_whatever_the_start_method(tmp_path, method):
         text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_one_worker_of_its_own(tmp_path):
+    check_faults(tmp_path / "s.sqlite", isolate=True, memory=0.5)
 
 
 def test_memory_limit_in_this_process(tmp_path):

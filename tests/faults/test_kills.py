@@ -19,7 +19,7 @@ def trial(tmp_path, *options):
 
 
 def test_some_kills(tmp_path):
-    found = trial(tmp_path, "--drivers", "4", "--workers", "2", "--cells", "100")
+    found = trial(tmp_path, "--drivers", "4", "--workers", "2", "--cells", "60")
     assert found["driver"]["kills"] == 4
     assert found["worker"]["kills"] >= 1
 
