@@ -78,10 +78,12 @@ class Ledger:
             for stage in ("convert", "preprocess", "training", "queue", "execute", "repair")
         }
         after = _seconds(timing.get("postprocess"))
-        total = math.fsum(claimed.values()) + after
-        if total > wall:
+        # In units of the largest, because absurd claims may add up to more than a float holds.
+        unit = max(wall, after, *claimed.values()) or 1.0
+        total = math.fsum(seconds / unit for seconds in (*claimed.values(), after))
+        if total > wall / unit:
             factor = wall / total
-            claimed = {stage: seconds * factor for stage, seconds in claimed.items()}
+            claimed = {stage: seconds / unit * factor for stage, seconds in claimed.items()}
         decode = max(0.0, wall - math.fsum(claimed.values()))
         return cls(build=build, score=score, decode=decode, **claimed)
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from experiments.ledger import STAGES, Ledger
@@ -15,8 +15,14 @@ claims = st.dictionaries(
 )
 
 
+# The largest float, twice: their sum is none.
+HUGE = {"convert": 1.7976931348623157e308, "preprocess": 1.7976931348623157e308}
+
+
 @settings(deadline=None)
 @given(st.floats(0, 1e5), claims)
+@example(0.0, HUGE)
+@example(1.0, HUGE)
 def test_sums_to_the_wall(wall, timing):
     ledger = Ledger.split(wall, timing, build=1.0, score=2.0)
     assert math.isclose(ledger.solver_wall, wall, rel_tol=1e-9, abs_tol=1e-9)
