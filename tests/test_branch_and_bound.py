@@ -73,7 +73,10 @@ def test_time_limit_leaves_incumbent_and_bound():
 
 @pytest.mark.slow
 def test_agrees_with_scip():
-    """20 problems of 64 to 256 variables: SCIP minimises ``sum z^2 / 2 + c.x``, ``z = A x``."""
+    """20 problems of 64 to 256 variables: SCIP minimises ``sum z^2 / 2 + c.x``, ``z = A x``.
+
+    Curvature from weak to strong: on the strong ones the root leaves 60 to 120 variables open.
+    """
     scip = pytest.importorskip("pyscipopt")
     for seed in range(20):
         n = (64, 128, 192, 256)[seed % 4]
@@ -81,7 +84,7 @@ def test_agrees_with_scip():
         problem = CardinalityProblem(
             linear=rng.normal(size=n),
             cardinality=n // 2,
-            factor=rng.normal(size=(8, n)) * np.sqrt((0.01, 0.1, 1.0)[seed % 3] / n),
+            factor=rng.normal(size=(8, n)) * np.sqrt((1.0, 10.0, 100.0)[seed % 3] / n),
         )
         samples = make("exact").sample_problem(problem, seed=0)
         assert samples.info["proved_optimal"], seed

@@ -4,6 +4,7 @@
     python -m experiments.benchmarks.native threads blocks/*-n1024-position*
     python -m experiments.benchmarks.native compile
     python -m experiments.benchmarks.native crossover
+    python -m experiments.benchmarks.native limits 'blocks/*-n4096-*'
 
 ``published``: the proving solver (`relaxation`) and `reference-sa` in turn on each block, seconds
 inside the solver and of the whole call. ``threads``: 64 annealing reads on one thread and on two.
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from glob import glob
 from statistics import median
 from typing import Any, TypeVar
@@ -171,10 +173,35 @@ def crossover(sizes: list[int], ranks: list[int]) -> None:
             )
 
 
+def limits(patterns: list[str], repeats: int) -> None:
+    """The longest wall time of the repeats over the limit, for each solver and block."""
+    for block in blocks(patterns):
+        for curvature in (1, 1000):
+            assert block.factor is not None
+            problem = replace(block, factor=block.factor * np.sqrt(curvature)).blinded()
+            print(f"{described(block)} x{curvature}, longest of {repeats}, of the limit")
+            for name in SEARCHES:
+                make(name).sample_problem(problem, budget=Budget(time_limit=0.1), seed=0)
+                shares = [
+                    max(
+                        timed(
+                            make(name).sample_problem,
+                            problem,
+                            budget=Budget(time_limit=limit),
+                            seed=seed,
+                        )[0]
+                        for seed in range(repeats)
+                    )
+                    / limit
+                    for limit in (0.1, 1.0)
+                ]
+                print(f"  {name:13s} {shares[0]:6.1%} of 0.1 s, {shares[1]:6.1%} of 1 s")
+
+
 def main() -> None:
     """Runs and prints."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("what", choices=("published", "threads", "compile", "crossover"))
+    parser.add_argument("what", choices=("published", "threads", "compile", "crossover", "limits"))
     parser.add_argument("blocks", nargs="*", help="globs of container files")
     parser.add_argument("--restarts", type=int, default=20, help="of reference-sa")
     parser.add_argument("--repeats", type=int, default=3)
@@ -186,6 +213,8 @@ def main() -> None:
         published(arguments.blocks, arguments.restarts, arguments.repeats)
     elif arguments.what == "threads":
         threads(arguments.blocks, arguments.repeats)
+    elif arguments.what == "limits":
+        limits(arguments.blocks, arguments.repeats)
     elif arguments.what == "compile":
         compilation()
     else:

@@ -8,7 +8,8 @@ alike. A solver runs for the whole time limit; the times are those at which its 
 A gap is ``(E - E_ref) / (E_start - E_ref)``. The reference is the proved optimum; where nobody
 proved one in the time of `--proof`, it is the best energy anybody found, with annealing given that
 time too, and the certified bound's distance to it is shown beside. The start is the mean over all
-feasible masks, or the incumbent if that is better. Every row of the CSV says which.
+feasible masks, or the incumbent if that is better but not the reference itself. Every row of the
+CSV says which. Instances that are in the CSV already are not run again.
 
     python -m experiments.benchmarks.solvers --out results/solvers 'blocks/*-n1024-*.safetensors'
     python -m experiments.benchmarks.solvers --out results/solvers     # draws map.csv again
@@ -43,6 +44,7 @@ TARGETS = {
     "time_01pct": (0.001, "0.1 % of the reference"),
     "time_best": (0.0, "the reference"),
 }
+KEYS = ("family", "layer", "curvature", "n", "rank")
 RESOLUTION = 1e-9
 """Relative to start and reference: energies closer than this are equal."""
 
@@ -67,25 +69,22 @@ def mean_energy(problem: CardinalityProblem) -> float:
 
 
 def instances(paths: list[str]) -> Iterator[tuple[dict[str, Any], CardinalityProblem, float]]:
-    """What it is, the problem with its variables permuted, and the energy of the start."""
-    rng = np.random.default_rng(0)
+    """What it is, the problem with its variables permuted, and the energy of its incumbent."""
     for path in paths:
         block = load(path)
         for curvature in CURVATURES:
-            assert block.factor is not None
-            problem = replace(block, factor=block.factor * np.sqrt(curvature)).permuted(rng)
+            assert block.factor is not None and block.initial is not None
+            problem = replace(block, factor=block.factor * np.sqrt(curvature))
             about = {"family": block.meta["fisher"], "layer": block.meta["layer"],
-                     "curvature": curvature}  # fmt: skip
-            start = mean_energy(problem)
-            if problem.initial is not None:
-                start = min(start, float(problem.energy(problem.initial)))
-            yield about, problem.blinded(), start
+                     "curvature": curvature, "n": block.n, "rank": block.rank}  # fmt: skip
+            incumbent = float(problem.energy(block.initial))
+            yield about, problem.permuted(np.random.default_rng(curvature)).blinded(), incumbent
     for rank in RANKS:
         for linear in (1.0, 0.0):
-            problem = random_family(rank, linear).permuted(rng)
+            problem = random_family(rank, linear).permuted(np.random.default_rng(rank))
             family = "random" if linear else "random, no linear term"
-            about = {"family": family, "layer": "", "curvature": 1}
-            yield about, problem, mean_energy(problem)
+            about = {"family": family, "layer": "", "curvature": 1, "n": problem.n, "rank": rank}
+            yield about, problem, np.inf
 
 
 def attempt(
@@ -119,18 +118,26 @@ def attempt(
 
 
 def compare(
-    problem: CardinalityProblem, start: float, limit: float, proof: float, seeds: int
+    problem: CardinalityProblem, incumbent: float, limit: float, proof: float, seeds: int
 ) -> pd.DataFrame:
     """All solvers on one instance, in turn; gaps and times against the reference they leave."""
-    runs = [attempt(name, problem, limit, s) for s in range(seeds) for name in SOLVERS]
+    able = [
+        name
+        for name in SOLVERS
+        if problem.n <= (make(name).properties["max_variables"] or problem.n)
+    ]
+    runs = [attempt(name, problem, limit, s) for s in range(seeds) for name in able]
     if not any(row["proved"] for row, _ in runs):
         for name in ("annealing", "exact"):
             longer, curve = attempt(name, problem, proof, seed=seeds)
             runs.append((longer | {"solver": f"reference: {name}"}, curve))
     frame = pd.DataFrame([row for row, _ in runs])
-    reference = frame["energy"].min()
+    reference, mean = frame["energy"].min(), mean_energy(problem)
+    told = reference + RESOLUTION * (mean - reference) < incumbent < mean
+    start = incumbent if told else mean
     span = start - reference
     frame["start"], frame["reference"] = start, reference
+    frame["start_is"] = "incumbent" if told else "mean mask"
     frame["tag"] = "exact" if frame["proved"].any() else "best-known"
     # How far below the reference the optimum might lie.
     frame["open"] = max(0.0, reference - frame["lower_bound"].max()) / span
@@ -170,15 +177,18 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
         panels[0].set_yticks(range(len(groups)), [_label(key[1:], part) for key, part in groups])
         figure.colorbar(image, ax=list(panels), label="seconds", shrink=0.5, pad=0.01)
         limit, seeds = frame["limit"].max(), frame["seed"].nunique()
+        alone = (frame[frame["layer"] != ""]["start_is"] == "mean mask").mean()
+        layers = frame.loc[frame["layer"] != "", "layer"].nunique()
         palette.caption(
             figure,
-            f"SmolLM2-135M blocks (4-bit release, dequantised), H multiplied by the number after "
-            f"x, and random families; variables permuted, incumbent given to nobody; time limit "
-            f"{limit:g} s, {seeds} seeds, all solvers in the native lane, wall time, compilation "
-            f"outside; load average {frame['load'].median():.1f} in the median on "
-            f"{int(frame['cpus'].max())} CPUs. Reference: the proved optimum, or where a share "
-            f"follows the name the best energy known, the optimum at most that far below it. "
-            f"Shares are of the way from the mean mask (or the incumbent if better).",
+            f"SmolLM2-135M blocks of {layers} layers (4-bit release, dequantised), H multiplied by "
+            f"the number after x, and random families; variables permuted, incumbent given to "
+            f"nobody; time limit {limit:g} s, {seeds} seed(s), all solvers in the native lane, "
+            f"wall time, compilation outside; load average {frame['load'].median():.1f} in the "
+            f"median on {int(frame['cpus'].max())} CPUs. Reference: the proved optimum, or where a "
+            f"share follows the name the best energy known, the optimum at most that far below it. "
+            f"Shares are of the way from the incumbent, or from the mean mask where the incumbent "
+            f"is worse or is the reference itself ({alone:.0%} of the blocks' runs).",
         )
         palette.save(figure, folder, "map")
 
@@ -207,7 +217,7 @@ def _panel(axes: Axes, groups: list[tuple[Any, pd.DataFrame]], column: str) -> A
                 text, dark = _seconds(seconds), seconds > 0.05
             else:
                 gap = part.loc[part["solver"] == name, "gap"].median()
-                text, dark = _percent(gap), False
+                text, dark = "too big" if np.isnan(gap) else _percent(gap), False
             colour = "white" if dark else "black"
             axes.text(place, row, text, ha="center", va="center", fontsize=5.5, color=colour)
     axes.set_xticks(range(len(SOLVERS)), SOLVERS, rotation=40, ha="right")
@@ -226,6 +236,27 @@ def _seconds(value: float) -> str:
     return f"{1e3 * value:.0f} ms" if value >= 0.0095 else f"{1e3 * value:.1g} ms"
 
 
+def read(table: Path) -> pd.DataFrame:
+    """The CSV as it was written."""
+    return pd.read_csv(table, keep_default_na=False, na_values=["nan"])
+
+
+def run(paths: list[str], table: Path, limit: float, proof: float, seeds: int) -> None:
+    """Runs the instances that `table` does not have, and appends to it after each."""
+    frame = read(table) if table.exists() else pd.DataFrame(columns=list(KEYS))
+    known = set(frame[list(KEYS)].itertuples(index=False, name=None))
+    warm_up()
+    total = len(paths) * len(CURVATURES) + 2 * len(RANKS)
+    with cell_progress("hardness map", total) as advance:
+        for about, problem, incumbent in instances(paths):
+            if tuple(about[key] for key in KEYS) not in known:
+                part = compare(problem, incumbent, limit, proof, seeds)
+                part = part.assign(**about, cpus=host.usable_cpus())
+                frame = pd.concat([frame, part]) if len(frame) else part
+                frame.to_csv(table, index=False, float_format="%.8g")
+            advance()
+
+
 def main() -> None:
     """Runs what is asked for, writes ``map.csv`` as it goes, draws ``map``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -239,17 +270,8 @@ def main() -> None:
     table = arguments.out / "map.csv"
     paths = sorted(path for pattern in arguments.blocks for path in glob(pattern))  # noqa: PTH207
     if paths:
-        warm_up()
-        frames = []
-        total = len(paths) * len(CURVATURES) + 2 * len(RANKS)
-        with cell_progress("hardness map", total) as advance:
-            for about, problem, start in instances(paths):
-                part = compare(problem, start, arguments.limit, arguments.proof, arguments.seeds)
-                known = about | {"n": problem.n, "rank": problem.rank, "cpus": host.usable_cpus()}
-                frames.append(part.assign(**known))
-                pd.concat(frames).to_csv(table, index=False, float_format="%.8g")
-                advance()
-    draw(pd.read_csv(table, keep_default_na=False, na_values=["nan"]), arguments.out)
+        run(paths, table, arguments.limit, arguments.proof, arguments.seeds)
+    draw(read(table), arguments.out)
 
 
 if __name__ == "__main__":
