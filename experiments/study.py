@@ -111,7 +111,7 @@ class Cell:
         budget: what the solver may spend.
         seed_index: the study's seed, as written in the study.
         key: stable identity; equal keys in two studies mean the same run.
-        seed: what the solver gets, 0 <= seed < 2**31 (Ocean's limit).
+        study_seed: `Study.seed`.
     """
 
     instance: str
@@ -120,7 +120,12 @@ class Cell:
     budget: Budget
     seed_index: int
     key: str
-    seed: int
+    study_seed: int
+
+    @property
+    def seed(self) -> int:
+        """What the solver gets, 0 <= seed < 2**31 (Ocean's limit)."""
+        return int(_digest(json.dumps([self.study_seed, self.key])), 16) % 2**31
 
 
 @dataclass(frozen=True)
@@ -294,8 +299,11 @@ class Study:
         """
         rng = np.random.default_rng(self.seed)
         instances, specs, ladder = sorted(sizes.items()), self.specs, self.ladder
-        budgets = [budget_json(budget) for budget in ladder]
-        identities = [spec.identity for spec in specs]
+        # A key is the hash of the JSON list of these; a cell's own is put together from the parts.
+        names = [json.dumps(name) for name, _ in instances]
+        identities = [json.dumps(spec.identity) for spec in specs]
+        budgets = [json.dumps(budget_json(budget)) for budget in ladder]
+        common = f"{json.dumps(self.give_initial)}, {json.dumps(self.seed)}]"
         for position, seed in enumerate(self.seeds):
             pairs = self._pairs(instances, specs, position)
             # Eight bytes a cell of this seed, instead of the cells themselves.
@@ -303,10 +311,10 @@ class Study:
                 pair, rung = divmod(int(at), len(ladder))
                 place, number = divmod(int(pairs[pair]), len(specs))
                 instance, n = instances[place]
-                key = _digest([instance, identities[number], budgets[rung], seed,
-                               self.give_initial, self.seed])  # fmt: skip
-                cell_seed = int(_digest([self.seed, key]), 16) % 2**31
-                yield Cell(instance, n, number, ladder[rung], seed, key, cell_seed)
+                key = _digest(
+                    f"[{names[place]}, {identities[number]}, {budgets[rung]}, {seed:d}, {common}"
+                )
+                yield Cell(instance, n, number, ladder[rung], seed, key, self.seed)
 
     def count(self, sizes: Mapping[str, int]) -> int:
         """Number of `cells`."""
@@ -358,8 +366,8 @@ def budget_json(budget: Budget) -> str:
     return json.dumps({k: v for k, v in limits.items() if v is not None}, sort_keys=True)
 
 
-def _digest(parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _budget(value: Any) -> Budget:

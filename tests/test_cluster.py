@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 @pytest.fixture(scope="module")
 def cluster():
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, resources={"licence": 1}
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", resources={"licence": 1}
     ) as made:
         yield made
 
@@ -84,7 +84,7 @@ def test_nobody_there(tmp_path, monkeypatch):
 def test_workers_with_threads_are_refused(tmp_path):
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as shared,
         pytest.raises(StudyError, match="2 threads"),
     ):
@@ -126,7 +126,7 @@ def written(path):
 @pytest.mark.slow
 def test_the_scheduler_goes_away(tmp_path):
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address=None
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
     ) as short:
         study = plan(solvers=[spec(Pausing)], seeds=range(200))
         path = tmp_path / "a.sqlite"

@@ -74,8 +74,8 @@ def speedup(out: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (
-            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as one,
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as two,
+            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as one,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as two,
         ):
             clusters = {1: one.scheduler_address, 2: two.scheduler_address}
             for round_, order in enumerate(((1, 2), (2, 1))):
@@ -110,8 +110,8 @@ def overhead(out: Path, cells: int = 600, rounds: int = 3) -> None:
     found = []
     with (
         tempfile.TemporaryDirectory() as name,
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as one,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as two,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as one,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as two,
     ):
         places: dict[str, dict[str, Any]] = {
             "in process": {},
