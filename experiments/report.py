@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from experiments import anytime, figures, palette, plots, plots_blocks, plots_studies, report_tables
 from experiments.errors import ReportError
 from experiments.figures import Planned
-from experiments.ranking import duration, headline
+from experiments.ranking import Headline, duration, headline
 from experiments.references import SCORED
 from experiments.store import Store
 
@@ -59,12 +60,12 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
             (out / name).unlink(missing_ok=True)
         runs_file = RUNS if len(runs) <= ROWS_SHOWN else f"{RUNS}.gz"
         level = {"method": "gzip", "compresslevel": 3} if runs_file != RUNS else None
-        runs.to_csv(out / runs_file, index=False, compression=level)
+        _written(runs).to_csv(out / runs_file, index=False, compression=level)
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
-    with palette.drawn_for(style):
-        figures_drawn = _figures(runs, instances, steps, extra, out / "figures")
     said = headline(runs)
+    with palette.drawn_for(style):
+        figures_drawn = _figures(runs, instances, steps, extra, out / "figures", said)
     context = {
         "title": Path(store_path).stem,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -100,6 +101,16 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     except OSError as error:
         raise ReportError(f"{page} cannot be written: {error.strerror}") from error
     return page
+
+
+def _written(runs: pd.DataFrame) -> pd.DataFrame:
+    """Numbers that repeat, as those of an instance do, turned into text once and not row by row."""
+    texts = {}
+    for name in runs.select_dtypes("float64"):
+        places, values = pd.factorize(runs[name])
+        if len(values) * 10 <= len(runs):
+            texts[name] = np.append(values.astype(str).astype(object), "")[places]
+    return runs.assign(**texts)
 
 
 def _facts(runs: pd.DataFrame, instances: pd.DataFrame) -> list[tuple[str, str]]:
@@ -234,11 +245,12 @@ def _figures(
     steps: pd.DataFrame | None,
     extra: list[Planned],
     folder: Path,
+    said: Headline,
 ) -> list[dict[str, str]]:
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
     plan: list[Planned] = []
     if len(scored):
-        top = "; ".join(headline(runs).sentences)
+        top = "; ".join(said.sentences)
         plan += [
             ("gap-against-wall", "Gap against wall time",
              "Median gap to the reference against median wall time, one panel per number of "

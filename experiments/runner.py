@@ -43,6 +43,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 # Cells handed out per worker: enough to keep it busy, few enough to stay out of memory.
 AHEAD = 2
+# Cells handed out to a cluster however small it is: some are on their way.
+_ON_THE_WAY = 4
 # Keys looked up in the store at a time: what is planned ahead of what runs.
 _LOOK_UP = 500
 
@@ -179,7 +181,7 @@ class _Plan:
         self.resumed = 0
         self.on_resumed: Callable[[], None] = lambda: None
         self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
-        self._handed_out = 0
+        self._builds: dict[str, float] = {}
         self._cells = self._missing()
 
     def _missing(self) -> Iterator[Cell]:
@@ -195,13 +197,14 @@ class _Plan:
 
     def _task(self, cell: Cell) -> Task:
         specs, study = self._study.specs, self._study
-        build = self._store.build_of(cell.instance)
+        if cell.instance not in self._builds:
+            self._builds[cell.instance] = self._store.build_of(cell.instance)
+        build = self._builds[cell.instance]
         return Task(cell, specs[cell.solver], study.give_initial, build, self._memory)
 
     def tasks(self) -> Iterator[Task]:
         """What is to be run."""
         for cell in self._cells:
-            self._handed_out += 1
             yield self._task(cell)
 
     def submit(self, crew: _Crew) -> None:
@@ -275,7 +278,7 @@ def _crew(
             yield _Crew(
                 path, cluster.slots(),
                 lambda task: cluster.submit(run_task, task, resource_of(task.spec)),
-                lambda: AHEAD * cluster.slots(),
+                lambda: max(_ON_THE_WAY, AHEAD * cluster.slots()),
             )  # fmt: skip
     elif executor is not None:
         yield _Crew(path, workers, lambda task: executor.submit(run_task, task, path),

@@ -300,6 +300,10 @@ class Store:
 
     def runs(self) -> pd.DataFrame:
         """One row a run with its instance's columns, reference and gap (`references.annotate`)."""
+        return annotate(self.joined())
+
+    def joined(self) -> pd.DataFrame:
+        """One row a run with its instance's columns."""
         frame = self._frame("runs", "rowid", without="state")
         for budget in frame["budget"].unique():
             self._json(budget, "a budget")
@@ -309,10 +313,9 @@ class Store:
         for flag in _FLAGS:
             frame[flag] = frame[flag].astype("boolean")
         instances = self.instances().drop(columns=["build", "meta"])
-        joined = frame.merge(
+        return frame.merge(
             instances.rename(columns={"id": "instance", "name": "instance_name"}), on="instance"
         )
-        return annotate(joined)
 
     def _json(self, text: Any, what: str) -> dict[str, Any]:
         try:
