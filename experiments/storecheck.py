@@ -113,7 +113,11 @@ def _curves(store: Store, runs: pd.DataFrame) -> Iterator[str]:
 
 
 def _keys(store: Store) -> Iterator[str]:
-    seeds = {entry["id"]: entry.get("seed") for entry in store.invocations()}
+    seeds = {
+        entry["id"]: json.dumps(entry["seed"])
+        for entry in store.invocations()
+        if entry.get("seed") is not None
+    }
     rows = store._rows(
         "SELECT key, invocation, instance, solver, solver_name, options, budget, seed_index, "
         "give_initial, seed FROM runs"
@@ -128,9 +132,9 @@ def _keys(store: Store) -> Iterator[str]:
         what = (name, label, options)
         if what not in identities:
             identities[what] = _identity(*what)
-        parts = [instance, identities[what], budget, index, bool(given), study_seed]
-        own = [written(study_seed), json.dumps(key)]
-        if key != _digest(map(written, parts)) or seed != int(_digest(own), 16) % 2**31:
+        parts = map(written, (instance, identities[what], budget, index, bool(given)))
+        own = (study_seed, json.dumps(key))
+        if key != _digest((*parts, study_seed)) or seed != int(_digest(own), 16) % 2**31:
             yield f"cell {key}: its key or seed is not that of what the row says"
 
 
