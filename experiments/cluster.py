@@ -10,6 +10,7 @@ or behind Dask's TLS.
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import itertools
 import math
@@ -124,7 +125,8 @@ class Cluster:
             resources={resource: 1} if resource else None,
             pure=False,
         )
-        sent.add_done_callback(lambda done: _hand_over(done, answer))
+        # In the client's own loop: a thread's turn a cell less than with add_done_callback.
+        self._client.loop.add_callback(_hand_over, sent, answer)
         return answer
 
     def _problem(self, instance: str) -> distributed.Future:
@@ -147,14 +149,14 @@ class Cluster:
         return self._problems[instance]
 
 
-def _hand_over(done: distributed.Future, answer: Future[Record]) -> None:
+async def _hand_over(sent: distributed.Future, answer: Future[Record]) -> None:
     try:
-        answer.set_result(done.result())
+        answer.set_result(await sent)
     except distributed.KilledWorker as error:
         died = WorkerDied("the worker process died", guarded=True)
         died.__cause__ = error
         answer.set_exception(died)
-    except CancelledError as error:
+    except (CancelledError, asyncio.CancelledError) as error:
         gone = StudyError("the scheduler is gone; run the same study again to resume")
         gone.__cause__ = error
         answer.set_exception(gone)
