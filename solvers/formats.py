@@ -32,9 +32,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from solvers.base import problem_from_bqm
+from solvers.dimodfiles import read_bqm, read_lp
 from solvers.errors import FormatError, ProblemError
 from solvers.problem import CardinalityProblem, Floats
 from solvers.qplib import read_qplib
+from solvers.textfile import check_size, read_text
 
 # 1: first version.
 SCHEMA = 1
@@ -47,8 +49,6 @@ TENSORS = {
     "initial": ("BOOL", 1),
     "indices": ("I64", 1),
 }
-# A dense model of more variables than this would take over 3 GB.
-MAX_DENSE_VARIABLES = 20_000
 
 
 def save(problem: CardinalityProblem, path: str | Path) -> Path:
@@ -101,7 +101,7 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     readers = {
-        ".bqm": _read_bqm, ".lp": _read_lp, ".ubqp": _read_ubqp, ".qubo": _read_qubo,
+        ".bqm": read_bqm, ".lp": read_lp, ".ubqp": _read_ubqp, ".qubo": _read_qubo,
         ".qplib": _read_qplib,
     }  # fmt: skip
     try:
@@ -113,8 +113,16 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
         bqm, found = readers[path.suffix](path)
         if found is None and cardinality is None:
             raise FormatError(f"{path.name} does not say how many ones: pass cardinality")
+        check_size(path.name, bqm.num_variables)
         problem = problem_from_bqm(bqm, cardinality if cardinality is not None else found)
-    except (ProblemError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        ProblemError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path.name} is damaged: {error}") from error
@@ -139,7 +147,7 @@ def export(problem: CardinalityProblem, path: str | Path, penalty: float | None 
     writers = {".bqm": _write_bqm, ".lp": _write_lp, ".ubqp": _write_ubqp, ".qubo": _write_qubo}
     if path.suffix not in writers:
         raise FormatError(f"{path.name}: unknown suffix; expected one of {', '.join(EXPORTS)}")
-    _check_size(path, problem.n)
+    check_size(path.name, problem.n)
     if penalty is not None and path.suffix == ".lp":
         raise FormatError("an LP file holds the constraint itself: leave penalty out")
     writers[path.suffix](problem, path, penalty)
@@ -151,14 +159,6 @@ def file_name(problem: CardinalityProblem, suffix: str = CONTAINER) -> str:
     meta = problem.meta
     step = f"-step{meta['step']}" if meta.get("step") else ""
     return f"{meta['layer']}-n{problem.n}-{meta['fisher']}{step}{suffix}"
-
-
-def _check_size(path: Path, n: int) -> None:
-    if n > MAX_DENSE_VARIABLES:
-        raise FormatError(
-            f"{path.name}: {n} variables; dense formats stop at {MAX_DENSE_VARIABLES}, "
-            f"use {CONTAINER}"
-        )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -187,12 +187,15 @@ def _read_container(path: Path) -> CardinalityProblem:
         raise FormatError(f"{path.name} is truncated or no container: {error}") from error
     if "linear" not in tensors:
         raise FormatError(f"{path.name} has no tensor 'linear'")
+    meta = json.loads(texts["meta"])
+    if not isinstance(meta, dict):
+        raise FormatError(f"{path.name}: its metadata is no JSON object")
     problem = CardinalityProblem(
         **tensors,
         cardinality=header["cardinality"],
         offset=header["offset"],
         scale=header["scale"],
-        meta=json.loads(texts["meta"]),
+        meta=meta,
     )
     if problem.content_hash != header["content_hash"]:
         raise FormatError(f"{path.name} was edited or damaged: its content hash does not match")
@@ -232,58 +235,10 @@ def _write_bqm(problem: CardinalityProblem, path: Path, penalty: float | None) -
         _write(path, file.read())
 
 
-def _read_bqm(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    try:
-        with path.open("rb") as file:
-            bqm = dimod.BinaryQuadraticModel.from_file(file)
-    except Exception as error:  # dimod raises whatever its parser trips over
-        raise FormatError(f"{path.name} is not a dimod BQM file: {error}") from error
-    return _in_order(bqm), None
-
-
-def _in_order(bqm: dimod.BinaryQuadraticModel) -> dimod.BinaryQuadraticModel:
-    """Variables 0..n-1 in numeric order, if that is what they are called."""
-    labels = list(bqm.variables)
-    if sorted(labels, key=str) == sorted(range(len(labels)), key=str):
-        ordered = dimod.BinaryQuadraticModel(bqm.vartype)
-        ordered.add_linear_from((v, 0.0) for v in range(len(labels)))
-        ordered.update(bqm)
-        return ordered
-    return bqm
-
-
 def _write_lp(problem: CardinalityProblem, path: Path, penalty: float | None) -> None:
     cqm = problem.to_cqm()
     cqm.relabel_variables({i: f"x{i}" for i in range(problem.n)})
     _write(path, dimod.lp.dumps(cqm).encode())
-
-
-def _read_lp(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    try:
-        cqm = dimod.lp.loads(path.read_text(encoding="utf-8"))
-    except Exception as error:  # dimod's compiled parser raises several kinds
-        raise FormatError(f"{path.name} is not an LP file dimod can read: {error}") from error
-    if not cqm.variables:
-        raise FormatError(f"{path.name} is not an LP file: it has no variables")
-    kinds = {cqm.vartype(v) for v in cqm.variables}
-    if kinds - {dimod.BINARY}:
-        raise FormatError(f"{path.name} has variables that are not binary")
-    ones = None
-    for label, constraint in cqm.constraints.items():
-        lhs = constraint.lhs
-        counts = lhs.is_linear() and all(lhs.linear.get(v, 0) == 1 for v in cqm.variables)
-        if ones is not None or not counts or constraint.sense is not dimod.sym.Sense.Eq:
-            raise FormatError(f"{path.name}: constraint {label!r} is not the one sum x = k")
-        ones = round(float(constraint.rhs - lhs.offset))
-    bqm = dimod.BinaryQuadraticModel(dimod.BINARY)
-    bqm.add_linear_from((v, 0.0) for v in cqm.variables)
-    for v, bias in cqm.objective.linear.items():
-        bqm.add_linear(v, bias)
-    bqm.add_quadratic_from((u, v, bias) for u, v, bias in cqm.objective.iter_quadratic())
-    bqm.offset = float(cqm.objective.offset)
-    if all(str(v)[:1] == "x" and str(v)[1:].isdigit() for v in bqm.variables):
-        bqm.relabel_variables({v: int(str(v)[1:]) for v in bqm.variables})
-    return _in_order(bqm), ones
 
 
 def _upper(problem: CardinalityProblem, penalty: float | None) -> tuple[Floats, float]:
@@ -347,18 +302,14 @@ def _read_qubo(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
 
 
 def _read_qplib(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    found = read_qplib(path, MAX_DENSE_VARIABLES)
+    found = read_qplib(path)
     return _model(found.Q, found.offset), found.ones
 
 
 def _text(path: Path, comment: str) -> tuple[list[str], dict[str, str]]:
     """Lines without comments, and the comments of the form ``word value``."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path.name} is not text: byte {error.start} is not UTF-8") from error
     lines, notes = [], {}
-    for line in text.splitlines():
+    for line in read_text(path).splitlines():
         if line.startswith(comment):
             words = line[len(comment) :].split()
             if len(words) == 2:
@@ -370,9 +321,7 @@ def _text(path: Path, comment: str) -> tuple[list[str], dict[str, str]]:
 
 def _matrix(path: Path, lines: list[str], n: int, count: int, first: int) -> Floats:
     """The upper triangle, shape (n, n), of lines ``i j value``."""
-    if n < 0:
-        raise FormatError(f"{path.name} declares {n} variables")
-    _check_size(path, n)
+    check_size(path.name, n, len(lines))
     if len(lines) != count:
         raise FormatError(f"{path.name} declares {count} entries and has {len(lines)}")
     Q = np.zeros((n, n))

@@ -77,7 +77,7 @@ class CardinalityProblem:
                 raise ProblemError("quadratic is not symmetric; pass (Q + Q.T) / 2")
             put(self, "quadratic", quadratic)
         k = self.cardinality
-        if isinstance(k, bool) or int(k) != k or not 0 <= k <= n:
+        if isinstance(k, bool) or not 0 <= k <= n or int(k) != k:
             raise ProblemError(f"cardinality is {k!r}, expected a whole number in 0..{n}")
         put(self, "cardinality", int(k))
         for name in ("offset", "scale"):

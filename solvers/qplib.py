@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.errors import FormatError
+from solvers.textfile import check_size, read_text
 
 Floats = NDArray[np.float64]
 
@@ -41,8 +42,10 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        lines = (line.split("#")[0].split("!")[0].split() for line in _text(path).splitlines())
-        self._lines: Iterator[list[str]] = (words for words in lines if words)
+        lines = (line.split("#")[0].split("!")[0].split() for line in read_text(path).splitlines())
+        held = [words for words in lines if words]
+        self.count = len(held)
+        self._lines: Iterator[list[str]] = iter(held)
 
     def words(self, count: int) -> list[str]:
         words = next(self._lines, [])
@@ -50,12 +53,18 @@ class _Lines:
             raise FormatError(f"{self._name} ends early, or a line has too few values")
         return words[:count]
 
+    def whole(self) -> int:
+        count = int(self.words(1)[0])
+        if count < 0:
+            raise FormatError(f"{self._name} declares {count} where a count belongs")
+        return count
+
     def number(self) -> float:
         return float(self.words(1)[0])
 
     def entries(self, indices: int) -> list[tuple[list[int], float]]:
         """A count, then that many lines of 1-based indices and a value; 0-based here."""
-        count = int(self.words(1)[0])
+        count = self.whole()
         found = []
         for _ in range(count):
             *places, value = self.words(indices + 1)
@@ -70,12 +79,11 @@ class _Lines:
         return values
 
 
-def read_qplib(path: Path, max_variables: int) -> Objective:
+def read_qplib(path: Path) -> Objective:
     """The objective of a file, and its cardinality if it has that constraint.
 
     Args:
         path: the file.
-        max_variables: larger problems are refused before anything is allocated.
 
     Raises:
         FormatError: variables that are not binary, another constraint than ``sum x = k``, a file
@@ -89,10 +97,13 @@ def read_qplib(path: Path, max_variables: int) -> Objective:
             f"{path.name} is a QPLIB problem of type {kind}: only binary variables without "
             "constraints, or with sum x = k alone, can be read (QBN, QBL, LBL)"
         )
-    n = int(lines.words(1)[0])
-    if not 0 <= n <= max_variables:
-        raise FormatError(f"{path.name} has {n} variables; dense formats stop at {max_variables}")
-    constraints = int(lines.words(1)[0]) if kind[2] == "L" else 0
+    n = lines.whole()
+    check_size(path.name, n, lines.count)
+    constraints = lines.whole() if kind[2] == "L" else 0
+    if constraints > 1:
+        raise FormatError(
+            f"{path.name} has {constraints} constraints that are not the one sum x = k"
+        )
     Q = np.zeros((n, n))
     for (i, j), value in [] if kind[0] == "L" else lines.entries(2):
         # Each pair stands once, for both halves of the symmetric matrix.
@@ -113,10 +124,8 @@ def _cardinality(lines: _Lines, n: int, constraints: int, path: Path) -> int | N
     lower, upper = lines.vector(constraints), lines.vector(constraints)
     if constraints == 0:
         return None
-    if constraints != 1 or not (weights == 1).all() or lower[0] != upper[0]:
-        raise FormatError(
-            f"{path.name} has {constraints} constraints that are not the one sum x = k"
-        )
+    if not (weights == 1).all() or lower[0] != upper[0]:
+        raise FormatError(f"{path.name} has a constraint that is not the one sum x = k")
     return round(float(lower[0]))
 
 
@@ -124,10 +133,3 @@ def _inside(place: int, size: int, name: str) -> int:
     if not 0 <= place < size:
         raise FormatError(f"{name}: index {place + 1} is outside 1..{size}")
     return place
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path.name} is not text: byte {error.start} is not UTF-8") from error

@@ -1,0 +1,1 @@
+"""Mutated input for every reader: see `tests.fuzz.run`."""
