@@ -54,6 +54,8 @@ class Store:
     def __init__(self, path: str | Path, *, create: bool = False) -> None:
         self.path = Path(path)
         self._writes = create
+        if self.path.exists() and not self.path.is_file():
+            raise StoreError(f"store {self.path} is no file; name a file, new or of a study")
         fresh = not self.path.exists() or self.path.stat().st_size == 0
         if fresh and not create:
             raise StoreError(f"store {self.path} does not exist or is empty; run a study into it")

@@ -55,6 +55,7 @@ _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_s
          "figures")  # fmt: skip
 FIGURES = ("anytime", "ecdf", "profile", "tts", "penalty", "ladder", "depth", "cost", "density",
            "tradeoff")  # fmt: skip
+MAX_SEEDS = 1_000_000
 STUDIES = Path(__file__).parent / "studies"
 """The studies of this package."""
 _SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size",
@@ -226,11 +227,13 @@ class Study:
             StudyError: a file that cannot be read, an unknown key, or a value of the wrong kind.
         """
         path = Path(path)
+        if path.exists() and not path.is_file():
+            raise StudyError(f"study {path} cannot be read: it is no file")
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise StudyError(f"study {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # of TOML, of UTF-8, or a number of too many digits
             raise StudyError(f"study {path} is not valid TOML: {error}") from error
         except RecursionError as error:
             raise StudyError(f"study {path} nests tables or arrays too deeply") from error
@@ -267,7 +270,9 @@ class Study:
         if isinstance(seeds, list):
             seeds = [_whole(s, "seeds") for s in seeds]
         else:
-            seeds = range(_whole(seeds, "seeds"))
+            if _whole(seeds, "seeds") > MAX_SEEDS:
+                raise StudyError(f"seeds is {seeds}; a study has at most {MAX_SEEDS}")
+            seeds = range(seeds)
         ones = table.get("cardinality")
         rehearse = expect(table.get("rehearse", False), bool, "rehearse", "a switch")
         study = cls(

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ from safetensors.torch import save_file
 
 from icbs.errors import CheckpointError, OutputError
 from icbs.layers import PrunedLayer
-from icbs.records import StepRecord
+from icbs.records import StepRecord, number, whole
 from icbs.samples import Samples
 
 SCHEMA = 3
 _KIND = "icbs-pruning-run"
+# What reading a damaged file ends in.
+UNREADABLE = (
+    SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,31 +122,35 @@ class Checkpoint:
             CheckpointError: it is damaged, something else, or of another schema.
         """
         try:
-            with safe_open(path, framework="pt") as file:
+            with opened(path) as file:
                 metadata = file.metadata() or {}
                 if metadata.get("kind") != _KIND:
                     raise CheckpointError(f"{path} is no checkpoint of a pruning run")
-                header = json.loads(metadata["state"])
+                header = json_object(metadata["state"])
                 if header.get("schema") != SCHEMA:
                     raise CheckpointError(
                         f"{path} has schema {header.get('schema')!r}, this version reads {SCHEMA}: "
                         "go on with the version that wrote it, or start anew in another folder"
                     )
-                shapes = header["identity"]["layers"]
+                shapes = {
+                    name: weight_shape(name, shape)
+                    for name, shape in header["identity"]["layers"].items()
+                }
                 layers = {name: _state(file, name, shape) for name, shape in shapes.items()}
                 means = {
-                    name: (file.get_tensor(f"{name}/mean"), int(count))
+                    name: (_mean(file, name, shapes[name]), whole(f"batches of {name}", count))
                     for name, count in header["batches"].items()
                 }
+            loss = header["heldout_loss"]
             return cls(
                 identity=header["identity"],
                 steps=tuple(StepRecord.from_json(step) for step in header["steps"]),
-                ridge=float(header["ridge"]),
-                heldout_loss=header["heldout_loss"],
+                ridge=number("ridge", header["ridge"]),
+                heldout_loss=None if loss is None else number("heldout_loss", loss),
                 layers=layers,
                 means=means,
             )
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             raise CheckpointError(
                 f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not "
                 "written by this program; remove it to start anew"
@@ -162,6 +172,46 @@ class Checkpoint:
                 f"{path} is of another run: {'; '.join(differing)}. Go on with the same, or start "
                 "anew in another folder"
             )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open for reading.
+
+    Raises:
+        OSError: no file, but a pipe, a device or nothing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    with safe_open(path, framework="pt") as file:
+        yield file
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object that a header holds.
+
+    Raises:
+        ValueError: no JSON, or another value.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("its header is no JSON object")  # noqa: TRY004 - it is the text's value
+    return value
+
+
+def weight_shape(name: str, shape: Any) -> tuple[int, int]:
+    """Rows and columns that a file declares for a layer.
+
+    Raises:
+        ValueError: anything but two whole numbers from 1.
+    """
+    if not isinstance(shape, list) or len(shape) != 2:
+        raise ValueError(f"the shape of {name[:80]!r} is no pair")
+    out, into = (whole(f"the shape of {name[:80]!r}", length) for length in shape)
+    if out < 1 or into < 1:
+        raise ValueError(f"the shape of {name[:80]!r} is {out} x {into}")
+    return out, into
 
 
 def fingerprint(samples: Samples) -> str:
@@ -207,20 +257,34 @@ def unpack_mask(bits: torch.Tensor, size: int) -> torch.Tensor:
     Raises:
         ValueError: not that many.
     """
-    if bits.dtype != torch.uint8 or len(bits) != (size + 7) // 8:
-        raise ValueError(f"a mask of {size} weights has {len(bits)} bytes")
+    if bits.dtype != torch.uint8 or bits.shape != ((size + 7) // 8,):
+        raise ValueError(f"a mask of {size} weights has the shape {tuple(bits.shape)} of bytes")
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).astype(np.bool_))
 
 
-def _state(file: Any, name: str, shape: list[int]) -> LayerState:
-    size = int(np.prod(shape))
+def _state(file: Any, name: str, shape: tuple[int, int]) -> LayerState:
+    size = shape[0] * shape[1]
     tabu: tuple[torch.Tensor, ...] = ()
     if f"{name}/tabu" in set(file.keys()):
-        sizes = file.get_tensor(f"{name}/tabu_sizes").tolist()
-        tabu = tuple(file.get_tensor(f"{name}/tabu").split(sizes))
+        positions, sizes = (file.get_tensor(f"{name}/{key}") for key in ("tabu", "tabu_sizes"))
+        for values, most in ((positions, size - 1), (sizes, size)):
+            if values.dtype != torch.int64 or values.ndim != 1:
+                raise ValueError(f"the tabu list of {name!r} is no list of whole numbers")
+            if ((values < 0) | (values > most)).any():
+                raise ValueError(f"the tabu list of {name!r} leads outside the layer")
+        if int(sizes.sum()) != len(positions):
+            raise ValueError(f"the tabu blocks of {name!r} do not add up")
+        tabu = tuple(positions.split(sizes.tolist()))
     pruned = unpack_mask(file.get_tensor(f"{name}/pruned"), size)
     touched = unpack_mask(file.get_tensor(f"{name}/touched"), size)
     return LayerState(pruned, touched, tabu)
+
+
+def _mean(file: Any, name: str, shape: tuple[int, int]) -> torch.Tensor:
+    mean: torch.Tensor = file.get_tensor(f"{name}/mean")
+    if mean.shape != shape or not mean.dtype.is_floating_point:
+        raise ValueError(f"the mean gradient of {name!r} is {mean.dtype} {tuple(mean.shape)}")
+    return mean
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

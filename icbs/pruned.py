@@ -7,11 +7,18 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from icbs.checkpoint import pack_mask, unpack_mask, write_tensors
+from icbs.checkpoint import (
+    UNREADABLE,
+    json_object,
+    opened,
+    pack_mask,
+    unpack_mask,
+    weight_shape,
+    write_tensors,
+)
 from icbs.errors import CheckpointError, OutputError
 from icbs.models import LoadedModel, quiet_transformers
 
@@ -44,16 +51,16 @@ def load_masks(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: it is damaged or something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             metadata = file.metadata() or {}
             if metadata.get("kind") != _KIND:
                 raise CheckpointError(f"{path} holds no masks")
-            shapes = json.loads(metadata["shapes"])
-            return {
-                name: unpack_mask(file.get_tensor(name), int(np.prod(shape))).view(shape)
-                for name, shape in shapes.items()
-            }
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            masks = {}
+            for name, declared in json_object(metadata["shapes"]).items():
+                out, into = weight_shape(name, declared)
+                masks[name] = unpack_mask(file.get_tensor(name), out * into).view(out, into)
+            return masks
+    except UNREADABLE as error:
         raise CheckpointError(f"{path} cannot be read as masks ({error}): it is damaged") from error
 
 

@@ -10,6 +10,32 @@ from typing import Any
 STAGES = ("capture", "select", "build", "solve", "apply", "measure")
 
 
+def number(name: str, value: Any) -> float:
+    """A value of a file that must be a number.
+
+    Raises:
+        TypeError: it is none.
+        OverflowError: it is too large for a float.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {str(value)[:80]!r}, expected a number")
+    return float(value)
+
+
+def whole(name: str, value: Any) -> int:
+    """A value of a file that must be a whole number from 0.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is below 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {str(value)[:80]!r}, expected a whole number")
+    if value < 0:
+        raise ValueError(f"{name} is {value}, expected a whole number from 0")
+    return value
+
+
 @dataclass(frozen=True)
 class LayerStep:
     """What one step did in one layer.
@@ -29,6 +55,22 @@ class LayerStep:
     predicted: float
     swaps: int
     offered: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> LayerStep:
+        """The record that JSON values hold.
+
+        Raises:
+            TypeError: a value of another kind, or keys of another record.
+            ValueError: a count below 0.
+        """
+        record = cls(**values)
+        for name in ("n", "k", "swaps", "offered"):
+            whole(name, getattr(record, name))
+        number("predicted", record.predicted)
+        if not isinstance(record.layer, str):
+            raise TypeError(f"layer is {record.layer!r}, expected a name")
+        return record
 
 
 @dataclass(frozen=True)
@@ -94,9 +136,22 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StepRecord:
-        """The record that `to_json` was called on."""
-        layers = tuple(LayerStep(**layer) for layer in values["layers"])
-        return cls(**{**values, "layers": layers})
+        """The record that `to_json` was called on.
+
+        Raises:
+            TypeError: a value of another kind, or keys of another record.
+            ValueError: a count below 0.
+        """
+        layers = tuple(LayerStep.from_json(layer) for layer in values["layers"])
+        seconds = {str(name): number(name, value) for name, value in values["seconds"].items()}
+        record = cls(**{**values, "layers": layers, "seconds": seconds})
+        whole("step", record.step)
+        for name in ("loss_after", "heldout_before", "heldout_after"):
+            if (value := getattr(record, name)) is not None:
+                number(name, value)
+        for name in ("loss_before", "share", "ridge", "density", "touched"):
+            number(name, getattr(record, name))
+        return record
 
     def __str__(self) -> str:
         loss = self.loss_before if self.heldout_after is None else self.heldout_after
