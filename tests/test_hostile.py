@@ -1,0 +1,124 @@
+"""Hostile files: each hole the fuzzer found, and a small seeded run of it."""
+
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from experiments import Study
+from experiments.errors import StudyError
+from icbs.checkpoint import Checkpoint
+from icbs.errors import CheckpointError
+from icbs.pruned import load_masks
+from solvers import CardinalityProblem, export, load
+from solvers.errors import FormatError
+from tests.fuzz.judge import GOOD, Judge, limited_memory
+from tests.fuzz.targets import target
+from tests.fuzz.worker import generator
+
+QUICK = ("container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks")
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    return Judge(tmp_path_factory.mktemp("fuzz").resolve())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_mutated_files_load_right_or_are_refused(name, judge):
+    chosen = target(name)
+    with judge.settled():
+        seeds = chosen.seeds()
+        for sample in seeds:
+            assert judge.load(chosen, sample).outcome == "loaded"
+        with limited_memory():
+            for number in range(40):
+                sample, _ = chosen.sample(generator(name, 1, number), seeds)
+                verdict = judge.load(chosen, sample)
+                assert verdict.outcome in GOOD, (number, verdict)
+
+
+def bqm_bytes(tmp_path):
+    problem = CardinalityProblem(linear=np.ones(4), cardinality=1, factor=np.ones((2, 4)))
+    return export(problem, tmp_path / "a.bqm").read_bytes()
+
+
+def test_bqm_row_of_a_variable_that_is_not_there(tmp_path):
+    data = bytearray(bqm_bytes(tmp_path))
+    (length,) = struct.unpack_from("<I", data, 10)
+    header = json.loads(data[14 : 14 + length])
+    linear = np.dtype([("start", header["ntype"]), ("bias", header["dtype"])])
+    at = 14 + length + 8 + 4 * linear.itemsize
+    np.frombuffer(data, header["itype"], 1, at)[0] = 2**31 - 1
+    (tmp_path / "b.bqm").write_bytes(data)
+    with pytest.raises(FormatError, match="a row names"):
+        load(tmp_path / "b.bqm", cardinality=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.lp", "Minimize\n obj: + 0.7\0 x0\nEnd\n", "NUL"),
+        ("a.ubqp", "19999 1\n1 1 1.0\n# cardinality 1\n", "declares 19999 variables in 1 lines"),
+        ("a.qubo", "c cardinality 1\np qubo 0 19999 1 0\n0 0 1.0\n", "declares 19999 variables"),
+        ("a.qplib", "x\nQBL\nminimize\n4\n4294967296\n0\n", "constraints that are not the one"),
+        ("a.qplib", "x\nQBN\nminimize\n19999\n0\n", "declares 19999 variables"),
+        ("a.qplib", "x\nQBN\nminimize\n4\n-1\n", "declares -1"),
+    ],
+)
+def test_problem_texts(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FormatError, match=words):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "[]",
+        "1",
+        "[" * 100_000 + "]" * 100_000,
+        json.dumps({"schema": 3, "identity": {"layers": {"a": [-3, -5]}}}),
+        json.dumps({"schema": 3, "identity": {"layers": {"a": [2**40, 2**40]}}}),
+        json.dumps({"schema": 3, "identity": {"layers": []}}),
+    ],
+)
+def test_checkpoints(tmp_path, state):
+    path = tmp_path / "run"
+    tensors = {"a/pruned": torch.zeros(2, dtype=torch.uint8)}
+    save_file(tensors, path, {"kind": "icbs-pruning-run", "state": state})
+    with pytest.raises(CheckpointError, match=r"cannot be read|schema"):
+        Checkpoint.load(path)
+
+
+@pytest.mark.parametrize("shapes", ["[]", '{"a": [2, "x"]}', '{"a": [-3, -5]}', "[" * 100_000])
+def test_masks(tmp_path, shapes):
+    path = tmp_path / "masks"
+    save_file({"a": torch.zeros(2, dtype=torch.uint8)}, path,
+              {"kind": "icbs-masks", "shapes": shapes})  # fmt: skip
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_masks(path)
+
+
+@pytest.mark.parametrize("line", ["seeds = 1000000000000", "seed = " + "9" * 5000])
+def test_studies(tmp_path, line):
+    path = tmp_path / "s.toml"
+    path.write_text(f'{line}\ninstances = ["a"]\nsolvers = ["neal"]\n')
+    with pytest.raises(StudyError):
+        Study.from_toml(path)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for read, error in (
+        (Checkpoint.load, CheckpointError),
+        (load_masks, CheckpointError),
+        (Study.from_toml, StudyError),
+    ):
+        with pytest.raises(error):
+            read(path)
