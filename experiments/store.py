@@ -30,6 +30,7 @@ from experiments.references import annotate
 from experiments.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
 from experiments.storeshape import check_shape, check_types, layout
 from solvers import formats
+from solvers.errors import SolverError
 from solvers.problem import CardinalityProblem
 
 _TABLE = "application/json; table"
@@ -209,9 +210,14 @@ class Store:
         """The problem with that content hash.
 
         Raises:
-            StoreError: the store does not have it.
+            StoreError: the store does not have it, or it is damaged.
         """
-        problem = problem_of(self.container(instance))
+        try:
+            problem = problem_of(self.container(instance))
+        except SolverError as error:
+            raise StoreError(
+                f"store {self.path}: instance {instance[:12]} is damaged: {error}"
+            ) from error
         if problem.content_hash != instance:
             raise StoreError(f"store {self.path}: instance {instance[:12]} holds another problem")
         return problem

@@ -282,7 +282,7 @@ def _state(file: Any, name: str, shape: tuple[int, int]) -> LayerState:
 
 def _mean(file: Any, name: str, shape: tuple[int, int]) -> torch.Tensor:
     mean: torch.Tensor = file.get_tensor(f"{name}/mean")
-    if mean.shape != shape or not mean.dtype.is_floating_point:
+    if mean.shape != (shape[0] * shape[1],) or not mean.dtype.is_floating_point:
         raise ValueError(f"the mean gradient of {name!r} is {mean.dtype} {tuple(mean.shape)}")
     return mean
 

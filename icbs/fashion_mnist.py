@@ -16,7 +16,7 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ Split = Literal["train", "test"]
 Bytes = NDArray[np.uint8]
 
 _STEM = {"train": "train", "test": "t10k"}
+# Beyond the training split: 60,000 rows, 31 MB.
+_MOST_ROWS, _MOST_BYTES = 100_000, 1 << 27
 _HUB_FILE = "fashion_mnist/{}-00000-of-00001.parquet"
 
 
@@ -99,6 +101,8 @@ def read_idx(path: Path) -> Bytes:
     Raises:
         DataError: not IDX, another type than unsigned bytes, or another size than it declares.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is no file: {REMEDY}")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4)
@@ -151,9 +155,11 @@ def read_parquet(path: Path) -> tuple[Bytes, Bytes]:
     """Images and labels from the hub's file: PNG bytes in ``image.bytes``, classes in ``label``.
 
     Raises:
-        DataError: other columns, or the packages pyarrow and pillow are missing.
+        DataError: damaged, other columns, images that are not 28 x 28 PNG, classes outside 0..9, or
+            the packages pyarrow and pillow are missing.
     """
     try:
+        import pyarrow
         from PIL import Image
         from pyarrow import parquet
     except ImportError as error:
@@ -161,11 +167,38 @@ def read_parquet(path: Path) -> tuple[Bytes, Bytes]:
             f"the hub's Fashion-MNIST needs the packages pyarrow and pillow ({error.name} is "
             f"missing): `pip install pyarrow pillow`, or {REMEDY}"
         ) from error
-    table = parquet.read_table(path)
-    if not {"image", "label"} <= set(table.column_names):
-        raise DataError(f"{path} has columns {table.column_names}, expected image and label")
-    images = []
-    for entry in table["image"].to_pylist():
-        with Image.open(BytesIO(entry["bytes"]), formats=["PNG"]) as image:
-            images.append(np.asarray(image.convert("L")))
-    return np.stack(images), table["label"].to_numpy().astype(np.uint8)
+    if not path.is_file():
+        raise DataError(f"{path} is no file: {REMEDY}")
+    try:
+        with parquet.ParquetFile(path) as file:
+            names, declared = file.schema_arrow.names, file.metadata.num_rows
+            _check_table(names, declared, file.metadata, path)
+            table = file.read(columns=["image", "label"], use_threads=False)
+        images = [_pixels(entry["bytes"], Image) for entry in table["image"].to_pylist()]
+        labels = [int(label) for label in table["label"].to_pylist()]
+    except (
+        pyarrow.ArrowException, OSError, TypeError, KeyError, ValueError, SyntaxError, OverflowError
+    ) as error:  # fmt: skip
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DataError(f"{path} cannot be read ({reason}): {REMEDY}") from error
+    if not all(0 <= label < len(CLASSES) for label in labels):
+        raise DataError(f"{path} has labels {min(labels)} to {max(labels)}, expected 0 to 9")
+    return np.stack(images), np.array(labels, dtype=np.uint8)
+
+
+def _check_table(names: list[str], rows: int, metadata: Any, path: Path) -> None:
+    if not {"image", "label"} <= set(names):
+        raise DataError(f"{path} has columns {names}, expected image and label")
+    unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if not 0 < rows <= _MOST_ROWS or unpacked > _MOST_BYTES:
+        raise DataError(
+            f"{path} declares {rows} rows of {unpacked} bytes, expected at most {_MOST_ROWS} of "
+            f"{_MOST_BYTES}: {REMEDY}"
+        )
+
+
+def _pixels(png: bytes, pillow: Any) -> Bytes:
+    with pillow.open(BytesIO(png), formats=["PNG"]) as image:
+        if image.size != (28, 28):  # before anything is decoded
+            raise ValueError(f"an image is {image.size[0]} x {image.size[1]}, expected 28 x 28")
+        return np.asarray(image.convert("L"))

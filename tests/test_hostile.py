@@ -12,15 +12,21 @@ from safetensors.torch import save_file
 from experiments import Study
 from experiments.errors import StudyError
 from icbs.checkpoint import Checkpoint
-from icbs.errors import CheckpointError
+from icbs.errors import CheckpointError, ModelError
+from icbs.models import load_model
 from icbs.pruned import load_masks
 from solvers import CardinalityProblem, export, load
 from solvers.errors import FormatError
 from tests.fuzz.judge import GOOD, Judge, limited_memory
+from tests.fuzz.models import ATTACKS, CODE
 from tests.fuzz.targets import target
 from tests.fuzz.worker import generator
 
-QUICK = ("container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks")
+QUICK = (
+    "container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks", "idx", "parquet",
+    "gguf",
+)  # fmt: skip
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("model", "store")]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def judge(tmp_path_factory):
     return Judge(tmp_path_factory.mktemp("fuzz").resolve())
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
 def test_mutated_files_load_right_or_are_refused(name, judge):
     chosen = target(name)
     with judge.settled():
@@ -36,7 +42,7 @@ def test_mutated_files_load_right_or_are_refused(name, judge):
         for sample in seeds:
             assert judge.load(chosen, sample).outcome == "loaded"
         with limited_memory():
-            for number in range(40):
+            for number in range(15):
                 sample, _ = chosen.sample(generator(name, 1, number), seeds)
                 verdict = judge.load(chosen, sample)
                 assert verdict.outcome in GOOD, (number, verdict)
@@ -122,3 +128,53 @@ def test_pipes_are_not_waited_for(tmp_path):
     ):
         with pytest.raises(error):
             read(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    for name, data in target("model").seeds()[0].items():
+        (path / name).write_bytes(data)
+    return path
+
+
+def configure(folder, **entries):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def test_code_of_a_model_is_not_run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "modeling_x.py").write_bytes(CODE)
+    configure(folder, auto_map=ATTACKS["auto_map"])
+    assert load_model(str(folder)).task == "causal-lm"
+    configure(folder, model_type="unknown-x")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(folder))
+    assert not (folder / "executed").exists()
+
+
+@pytest.mark.parametrize("shard", ["../canary.safetensors", "/etc/passwd", "..", ""])
+def test_weights_outside_the_folder(folder, shard):
+    (folder / "model.safetensors").rename(folder.parent / "canary.safetensors")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="of its own folder"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "num_labels"])
+def test_sizes_that_the_weights_do_not_have(folder, key):
+    configure(folder, **{key: ATTACKS[key]})
+    with pytest.raises(ModelError, match="declares|cannot be loaded"):
+        load_model(str(folder))
+
+
+def test_code_of_the_hub_and_pipes_in_a_model_folder(folder):
+    configure(folder, attn_implementation="evil/kernel")
+    with pytest.raises(ModelError, match="code of the hub"):
+        load_model(str(folder))
+    os.mkfifo(folder / "pipe.json")
+    with pytest.raises(ModelError, match="no regular file"):
+        load_model(str(folder))

@@ -34,7 +34,7 @@ def _checkpoint(steps, tabu):
         ridge=1.0,
         heldout_loss=None if steps else 2.5,
         layers=layers,
-        means={"a.up": (torch.ones(3, 5), 2)} if tabu else {},
+        means={"a.up": (torch.ones(15, dtype=torch.bfloat16), 2)} if tabu else {},
     )
 
 
@@ -53,7 +53,8 @@ def _load_checkpoint(path, out):
             assert block.dtype == torch.int64, "positions that are no whole numbers"
             assert ((block >= 0) & (block < size)).all(), "positions outside the layer"
     for name, (mean, count) in state.means.items():
-        assert list(mean.shape) == state.identity["layers"][name], "a gradient of another shape"
+        out, into = state.identity["layers"][name]
+        assert mean.shape == (out * into,), "a gradient of another shape"
         assert mean.dtype.is_floating_point and count >= 0, "a gradient that is none"
     for record in state.steps:
         assert str(record) and record.swaps >= 0, "a record that cannot be told"
