@@ -60,7 +60,7 @@ class Budget:
             raise ParameterError(f"time_limit is {self.time_limit}, expected seconds above 0")
         for name in ("reads", "sweeps"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not 1 <= value or value % 1):
+            if value is not None and (isinstance(value, bool) or not value >= 1 or value % 1):
                 raise ParameterError(f"{name} is {value!r}, expected a whole number from 1")
 
 

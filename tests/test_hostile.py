@@ -23,8 +23,8 @@ from tests.fuzz.targets import target
 from tests.fuzz.worker import generator
 
 QUICK = (
-    "container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks", "idx", "parquet",
-    "gguf",
+    "container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks", "idx",
+    "parquet", "gguf",
 )  # fmt: skip
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("model", "store")]
 
@@ -167,7 +167,7 @@ def test_weights_outside_the_folder(folder, shard):
 @pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "num_labels"])
 def test_sizes_that_the_weights_do_not_have(folder, key):
     configure(folder, **{key: ATTACKS[key]})
-    with pytest.raises(ModelError, match="declares|cannot be loaded"):
+    with pytest.raises(ModelError, match=r"declares|cannot be loaded"):
         load_model(str(folder))
 
 

@@ -53,8 +53,8 @@ def _load_checkpoint(path, out):
             assert block.dtype == torch.int64, "positions that are no whole numbers"
             assert ((block >= 0) & (block < size)).all(), "positions outside the layer"
     for name, (mean, count) in state.means.items():
-        out, into = state.identity["layers"][name]
-        assert mean.shape == (out * into,), "a gradient of another shape"
+        rows, columns = state.identity["layers"][name]
+        assert mean.shape == (rows * columns,), "a gradient of another shape"
         assert mean.dtype.is_floating_point and count >= 0, "a gradient that is none"
     for record in state.steps:
         assert str(record) and record.swaps >= 0, "a record that cannot be told"
