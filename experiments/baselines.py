@@ -121,9 +121,14 @@ def _measured(
     layers = prunable_layers(loaded.model, options.get("layers", "*"))
     dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
     plan = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
+    plan = [
+        (method, density)
+        for method, density in plan
+        if not ((known["method"] == method) & (known["density"] == density)).any()
+    ]
+    if any(method == LOOP for method, _ in plan):
+        _warm_up(loaded, data, densities[0], options)
     for method, density in plan:
-        if ((known["method"] == method) & (known["density"] == density)).any():
-            continue
         judge = Judge(loaded, data.evaluation, progress)
         start = time.perf_counter()
         try:
@@ -140,6 +145,20 @@ def _measured(
                 layer_weight(layer).data.copy_(dense[name])
         rows = pd.DataFrame(judge.rows).rename(columns={"state": "method"})
         yield rows.assign(density=density)
+
+
+def _warm_up(loaded: LoadedModel, data: Data, density: float, options: Mapping[str, Any]) -> None:
+    """One untimed step, so that no later one pays for imports, compilation and thread pools."""
+    pruner = Pruner(
+        loaded,
+        data.calibration,
+        heldout=data.heldout,
+        density=density,
+        progress=False,
+        **options,
+    )
+    pruner.step()
+    pruner.restore()
 
 
 def _loop(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import plots_pruning, plots_quantum, plots_targets, targets
+from experiments import plots_pruning, plots_quantum, plots_studies, plots_targets, targets
 from experiments.ranking import duration, percent
 from experiments.references import SCORED
 from experiments.store import Store
@@ -92,6 +92,46 @@ def _solved(runs: pd.DataFrame) -> str:
 
 def _kind(fisher: str) -> str:
     return f" ({fisher} Fisher)" if fisher else ""
+
+
+def penalty_words(runs: pd.DataFrame) -> str:
+    """Feasible share at the ends of the axis, the best penalty, and what repair alone reaches."""
+    scored, swept = plots_studies.penalties(runs)
+    said = []
+    for (name, n), part in swept.groupby(["solver_name", "n"]):
+        by = part.groupby("penalty")
+        feasible, gaps = by["raw_feasible"].mean(), by["gap"].median()
+        said.append(
+            f"{name}, n = {n}: feasible before repair {100 * feasible.iloc[0]:.0f} % at penalty "
+            f"{feasible.index[0]:.2g} and {100 * feasible.iloc[-1]:.0f} % at "
+            f"{feasible.index[-1]:.2g}; best gap after repair {percent(gaps.min())} at "
+            f"{gaps.idxmin():.2g}, worst {percent(gaps.max())} at {gaps.idxmax():.2g}"
+        )
+    controls = scored[scored["solver_name"].isin(["random", "greedy"])]
+    for (name, n), part in controls.groupby(["solver_name", "n"]):
+        what = "random strings with repair" if name == "random" else "greedy without a sampler"
+        said.append(f"{what}, n = {n}: {percent(part['gap'].median())}")
+    return f"{'. '.join(said)}."
+
+
+def ladder_words(runs: pd.DataFrame) -> str:
+    """Up to which n each solver's median gap is 0, and which references are no proof."""
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
+    said = []
+    for fisher, part in scored.assign(fisher=scored["fisher"].fillna("")).groupby("fisher"):
+        reach = {}
+        for name, own in part.groupby("solver"):
+            gaps = own.groupby("n")["gap"].median()
+            solved = gaps.index[(gaps == 0).cumprod() == 1]
+            reach[str(name)] = int(max(solved, default=0))
+        ordered = sorted(reach.items(), key=lambda item: -item[1])
+        open_at = sorted(part.loc[part["tag"] != "exact", "n"].unique())
+        proof = f"not proved at n = {', '.join(map(str, open_at))}" if open_at else "all proved"
+        said.append(
+            f"Median gap 0 up to n{_kind(str(fisher))}: "
+            f"{', '.join(f'{name} {n}' for name, n in ordered)}; references {proof}"
+        )
+    return f"{'. '.join(said)}."
 
 
 def _of_circuits(runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:

@@ -7,6 +7,7 @@ marker says the same again for a grey print.
 from __future__ import annotations
 
 import hashlib
+import math
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.errors import ReportError
 
@@ -208,6 +211,21 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Few plain numbers on a logarithmic axis, whether it spans half a decade or five.
+
+    Args:
+        axis: ``axes.xaxis`` or ``axes.yaxis``.
+        low: smallest value shown, above 0.
+        high: largest value shown.
+    """
+    decades = math.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 3 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def solver_handles(labels: list[str], lanes: dict[str, str]) -> list[Line2D]:

@@ -32,7 +32,7 @@ def _quality_axis(axis: Axes, part: pd.DataFrame) -> None:
     dense = float(part.loc[part["method"] == "dense", column].iloc[0])
     axis.axhline(dense, color="#333333", lw=0.8, ls=":")
     if column == "accuracy":
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g} %"))
         axis.set_ylabel("test accuracy")
         return
     axis.set_yscale("log")
@@ -100,8 +100,7 @@ def tradeoff(table: pd.DataFrame) -> Figure:
                     axis.plot(one["seconds"], one[column], color=look.colour, marker=look.marker,
                               linestyle="-" if method == LOOP else "none")  # fmt: skip
                 axis.set_xscale("log")
-                axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-                axis.xaxis.set_minor_locator(NullLocator())
+                palette.log_ticks(axis.xaxis, here["seconds"].min(), here["seconds"].max())
                 _quality_axis(axis, pd.concat([part[part["method"] == "dense"], here]))
                 axis.set_title(f"{model}, density {at:g}", loc="left")
             for axis in row[1:]:

@@ -156,7 +156,7 @@ def cost(runs: pd.DataFrame) -> Figure:
             row[1].set_ylim(bottom=-0.02)
         for axis in axes[-1]:
             axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            palette.log_ticks(axis.xaxis, paid["quote"].min(), paid["quote"].max())
             axis.set_xlabel("price of the task, USD at most")
         handles = [Line2D([], [], color=looks[name].colour, marker=looks[name].marker, label=name)
                    for name in names]  # fmt: skip

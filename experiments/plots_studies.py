@@ -77,16 +77,25 @@ def _anytime_panel(
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def penalty_frontier(runs: pd.DataFrame) -> Figure:
-    """Feasible share before repair and gap after it, against the penalty; repair alone beside.
+def penalties(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All runs that count, and of them those whose penalty was varied.
 
-    A run's penalty is read from what its solver reported, in units of the mean |linear bias|.
+    Returns:
+        Both with columns penalty (mean |linear bias| = 1) and raw_violation (share of n).
     """
     scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
     scored["penalty"] = scored["info"].map(lambda text: _said(text, "penalty"))
     violated = scored["info"].map(lambda text: _said(text, "raw_violation"))
     scored["raw_violation"] = violated / scored["n"]
-    swept = scored[(scored["lane"] == "penalised") & (scored["solver_name"] != "random")]
+    return scored, scored[(scored["lane"] == "penalised") & (scored["solver_name"] != "random")]
+
+
+def penalty_frontier(runs: pd.DataFrame) -> Figure:
+    """Feasible share before repair and gap after it, against the penalty; repair alone beside.
+
+    A run's penalty is read from what its solver reported, in units of the mean |linear bias|.
+    """
+    scored, swept = penalties(runs)
     controls = {"random strings + repair": scored[scored["solver_name"] == "random"],
                 "greedy, no sampler": scored[scored["solver_name"] == "greedy"]}  # fmt: skip
     sizes = sorted(scored["n"].unique())

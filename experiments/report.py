@@ -191,14 +191,14 @@ def _extra(store: Store, runs: pd.DataFrame, invocations: list[dict[str, Any]]) 
         plan.append((
             "penalty", "The penalty",
             "Feasible share and violation before repair and median gap after it against the "
-            "penalty, for every sampler and size; the same numbers are in the table of groups.",
+            f"penalty, for every sampler and size. {figures.penalty_words(runs)}",
             lambda: plots_studies.penalty_frontier(runs),
         ))  # fmt: skip
     if "ladder" in wanted:
         plan.append((
             "ladder", "One block, nested parts of growing size",
-            "Median gap and wall time against the number of variables, a line a solver; the same "
-            "numbers are in the table of groups on this page.",
+            "Median gap and wall time against the number of variables, a line a solver. "
+            f"{figures.ladder_words(runs)}",
             lambda: plots_studies.ladder(runs),
         ))  # fmt: skip
     if loop is not None and loop["gap"].isna().any():
