@@ -110,7 +110,7 @@ def _gap_axes(axes: Any, used: int) -> None:
             continue
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_ylim(FLOOR * BAND, 3)
+        axis.set_ylim(FLOOR * BAND, 10)
         axis.axhspan(FLOOR * BAND, FLOOR, color="#F0F0F0", zorder=0)
         axis.set_yticks([FLOOR * BAND**0.5, 1e-5, 1e-3, 1e-1, 1], ["0", "10⁻⁵", "10⁻³", "0.1", "1"])
         axis.yaxis.set_minor_locator(NullLocator())
