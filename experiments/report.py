@@ -16,7 +16,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from experiments import anytime, figures, palette, plots, plots_blocks, plots_studies, report_tables
+from experiments import (
+    anytime,
+    figures,
+    palette,
+    plots,
+    plots_blocks,
+    plots_studies,
+    report_tables,
+    targets,
+)
 from experiments.errors import ReportError
 from experiments.figures import Planned
 from experiments.ranking import Headline, duration, headline
@@ -51,6 +60,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         runs, instances = store.runs(), store.instances()
         steps, quality = store.table("steps"), store.table("perplexity")
         invocations = store.invocations()
+        incumbents = store.incumbents()
         if runs.empty:
             raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
         extra = _extra(store, runs, invocations)
@@ -71,6 +81,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "headline": said,
         "ranking": report_tables.ranking(said.table),
+        "times": _times(runs, incumbents),
         "facts": _facts(runs, instances),
         "studies": [_study(entry) for entry in invocations],
         "host": _host(invocations),
@@ -111,6 +122,14 @@ def _written(runs: pd.DataFrame) -> pd.DataFrame:
         if len(values) * 10 <= len(runs):
             texts[name] = np.append(values.astype(str).astype(object), "")[places]
     return runs.assign(**texts)
+
+
+def _times(runs: pd.DataFrame, incumbents: pd.DataFrame) -> list[list[report_tables.Cell]]:
+    """Times to targets, of runs that had a time limit: without one nobody was asked to be quick."""
+    limited = runs[runs["time_limit"].notna() & ~runs["flat"].astype(bool)]
+    if not limited["status"].isin(SCORED).any():
+        return []
+    return report_tables.times(targets.summary(limited, incumbents))
 
 
 def _facts(runs: pd.DataFrame, instances: pd.DataFrame) -> list[tuple[str, str]]:

@@ -35,6 +35,39 @@ def ranking(table: pd.DataFrame) -> list[list[Cell]]:
     ]  # fmt: skip
 
 
+def times(table: pd.DataFrame) -> list[list[Cell]]:
+    """Time to solution and expected running times with their intervals, the largest n first.
+
+    Args:
+        table: of `targets.summary`.
+    """
+    sorted_rows = table.sort_values(["n", "fisher", "lane", "tts"],
+                                    ascending=[False, True, True, True])  # fmt: skip
+    return [
+        [
+            str(row["fisher"]), str(row["n"]), str(row["lane"]), str(row["solver"]),
+            f"{row['runs']:.0f}" + (f", {row['failed']:.0f} failed" if row["failed"] else ""),
+            (f"{100 * row['hit']:.0f} %", row["hit"]),
+            f"{100 * row['hit_low']:.0f} to {100 * row['hit_high']:.0f} %",
+            *_with_interval(row, "tts"), *_with_interval(row, "ert_0.01"),
+            *_with_interval(row, "ert_0"),
+        ]
+        for row in sorted_rows.to_dict("records")
+    ]  # fmt: skip
+
+
+def _with_interval(row: dict[Any, Any], name: str) -> list[Cell]:
+    """A time and its interval; what no run reached is censored, not long."""
+    middle, low, high = (float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return [(_time(middle), middle), (f"{_time(low)} to {_time(high)}", high)]
+
+
+def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–"
+    return "never" if math.isinf(seconds) else duration(seconds)
+
+
 def how_hard(instances: pd.DataFrame) -> str:
     """How hard the instances are, in words."""
     certified = int((instances["bound_gap"] <= 0).sum())

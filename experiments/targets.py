@@ -96,12 +96,9 @@ def solutions(runs: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS) -> pd.Da
     rows = []
     for key, part in scored.groupby(["fisher", "n", "solver", "lane"]):
         counts = [_counts(one) for _, one in part.groupby("instance")]
-        rng = np.random.default_rng(seed)
-        drawn = [_median(_resampled(counts, rng)) for _ in range(draws)]
-        # "nearest" does not interpolate, and so never computes inf - inf.
-        low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
         success = float(np.mean([c[:, 0].sum() / c[:, 1].sum() for c in counts]))
-        rows.append((*key, len(counts), len(part), success, _median(counts), low, high))
+        rows.append((*key, len(counts), len(part), success,
+                     *_median_over(counts, _time_to_solution, seed, draws)))  # fmt: skip
     names = ["fisher", "n", "solver", "lane", "instances", "runs", "success", "tts", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 
@@ -119,17 +116,42 @@ def _made(info: Any, reads: float) -> float:
     return float(said) if isinstance(said, int | float) and said >= reads else float(reads)
 
 
-def _resampled(counts: Sequence[Any], rng: np.random.Generator) -> list[Any]:
-    chosen = [counts[i] for i in rng.integers(len(counts), size=len(counts))]
-    return [one[rng.integers(len(one), size=len(one))] for one in chosen]
+def _time_to_solution(sums: Any) -> Any:
+    hits, kept, made, seconds = np.moveaxis(sums, -1, 0)
+    return np.vectorize(metrics.time_to_solution)(np.minimum(1.0, hits / kept), seconds / made)
 
 
-def _median(counts: Sequence[Any]) -> float:
-    found = []
-    for one in counts:
-        hits, kept, made, seconds = one.sum(axis=0)
-        found.append(metrics.time_to_solution(min(1.0, hits / kept), seconds / made))
-    return float(np.quantile(found, 0.5, method="higher"))
+def _expected(sums: Any) -> Any:
+    """`metrics.expected_running_time` of sums: seconds spent, runs that got there."""
+    spent, reached = np.moveaxis(sums, -1, 0)
+    return np.where(reached > 0, spent / np.maximum(reached, 1.0), np.inf)
+
+
+def _median_over(
+    counts: Sequence[Any], statistic: Callable[[Any], Any], seed: int, draws: int
+) -> tuple[float, float, float]:
+    """A statistic's median over instances, with its 95 % bootstrap interval.
+
+    Each draw takes as many instances as there are, and of each as many of its runs, with
+    replacement.
+
+    Args:
+        counts: of each instance what its runs count, shape (runs, columns).
+        statistic: from sums over runs, shape (..., columns), to numbers of shape (...).
+        seed: of the draws.
+        draws: how many.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(counts), size=(draws, len(counts)))
+    sums = np.empty((*chosen.shape, counts[0].shape[1]))
+    for place, one in enumerate(counts):
+        here = chosen == place
+        sums[here] = one[rng.integers(len(one), size=(here.sum(), len(one)))].sum(axis=1)
+    middle = _higher_median(statistic(np.array([one.sum(axis=0) for one in counts])))
+    drawn = np.quantile(statistic(sums), 0.5, axis=1, method="higher")
+    # "nearest" does not interpolate, and so never computes inf - inf.
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    return middle, float(low), float(high)
 
 
 def summary(runs: pd.DataFrame, incumbents: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -138,12 +160,13 @@ def summary(runs: pd.DataFrame, incumbents: pd.DataFrame, *, seed: int = 0) -> p
     Returns:
         Columns fisher, n, solver, lane, instances, runs, failed, gap (median, low, high), hit
         (share of runs at the reference, low, high), wall (median), success and tts (see
-        `solutions`), and ``ert_TARGET``, the median over instances for each of `TARGETS`.
+        `solutions`), and ``ert_TARGET`` (median over instances, low, high) for each of `TARGETS`.
     """
     part = anytime.longest(runs).assign(fisher=lambda f: f["fisher"].fillna(""))
     tries = part[part["status"] != "skipped"]
-    expected = running_times(times(runs, incumbents))
+    reached = times(runs, incumbents)
     keys = ["fisher", "n", "solver"]
+    searches = dict(iter(reached.groupby([*keys, "target"])))
     rows = []
     for key, one in tries.groupby(keys):
         scored = one[one["status"].isin(SCORED)]
@@ -154,14 +177,19 @@ def summary(runs: pd.DataFrame, incumbents: pd.DataFrame, *, seed: int = 0) -> p
         # No feasible answer is worse than any gap.
         row |= _interval("gap", scored["gap"].fillna(np.inf), _higher_median, seed)
         row |= _interval("hit", scored["hit"].astype(float), _mean, seed)
-        here = expected[(expected[keys] == list(key)).all(axis=1)]
-        for target, times_to in here.groupby("target")["ert"]:
-            row[f"ert_{target:g}"] = _higher_median(times_to.to_numpy())
+        for target in TARGETS:
+            group = searches[(*key, target)]
+            spent = group["spent"].fillna(0.0)
+            group = group.assign(spent=spent, won=np.isfinite(group["seconds"]).astype(float))
+            counts = [part[["spent", "won"]].to_numpy() for _, part in group.groupby("instance")]
+            found = _median_over(counts, _expected, seed, DRAWS)
+            row |= dict(zip((f"ert_{target:g}", f"ert_{target:g}_low", f"ert_{target:g}_high"),
+                            found, strict=True))  # fmt: skip
         rows.append(row)
     table = pd.DataFrame(rows)
-    found = solutions(runs, seed=seed)[[*keys, "success", "tts", "low", "high"]]
-    found = found.rename(columns={"low": "tts_low", "high": "tts_high"})
-    return table.merge(found, on=keys, how="left") if len(table) else table
+    solved = solutions(runs, seed=seed)[[*keys, "success", "tts", "low", "high"]]
+    solved = solved.rename(columns={"low": "tts_low", "high": "tts_high"})
+    return table.merge(solved, on=keys, how="left") if len(table) else table
 
 
 def _interval(

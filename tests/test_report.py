@@ -128,6 +128,15 @@ def test_ranks_have_intervals(page):
     assert re.search(r"1 to [12]</td>", text)
 
 
+def test_times_have_intervals_and_say_what_is_censored(page):
+    text = html.unescape(page.read_text("utf-8"))
+    rows = text.partition('id="times"')[2].partition("</table>")[0]
+    assert "TTS 99 %" in rows
+    assert re.search(r"[µm]?s to [\d.]+ [µm]?s</td>", rows)
+    assert "never" in rows
+    assert "censored" in text
+
+
 def test_rows_beyond_the_page_are_in_a_zipped_file(store, tmp_path, monkeypatch):
     write(store, tmp_path)
     monkeypatch.setattr("experiments.report.ROWS_SHOWN", 7)

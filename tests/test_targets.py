@@ -83,6 +83,15 @@ def test_time_to_solution_by_hand():
     assert kept["tts"] == pytest.approx(0.002 * math.log(0.01) / math.log(0.5))
 
 
+def test_resampling_is_over_instances_and_runs_within_them():
+    """Two instances of one run each: the median of a pair drawn from {1, 3} is 1 in a quarter."""
+    counts = [np.array([[1.0, 1.0]]), np.array([[3.0, 1.0]])]
+    assert targets._median_over(counts, targets._expected, 0, 1000) == (3.0, 1.0, 3.0)
+    runs = [np.array([[1.0, 1.0], [1.0, 0.0]])]
+    middle, low, high = targets._median_over(runs, targets._expected, 0, 1000)
+    assert (middle, low, high) == (2.0, 1.0, math.inf)
+
+
 def test_summary_and_figures(records):
     table = targets.summary(*records).set_index(["n", "solver"])
     solved = table.drop(index="raising", level="solver")
@@ -90,6 +99,14 @@ def test_summary_and_figures(records):
     assert (solved["gap"] <= solved["gap_high"]).all()
     assert (table.xs("raising", level="solver")["failed"] == 4).all()
     assert (table["ert_0"] >= table["ert_0.1"]).all()
+    for time in ("tts", "ert_0.01", "ert_0"):
+        own = table.dropna(subset=[time])
+        assert (own[f"{time}_low"] <= own[time]).all()
+        assert (own[time] <= own[f"{time}_high"]).all()
+    expected = targets.running_times(targets.times(*records))
+    here = expected.groupby(["n", "solver", "target"])["ert"].quantile(0.5, interpolation="higher")
+    for (n, solver, target), ert in here.items():
+        assert table.loc[(n, solver), f"ert_{target:g}"] == pytest.approx(ert)
     for figure in (plots_targets.ecdf(*records), plots_targets.profile(*records),
                    plots_targets.time_to_solution(records[0])):  # fmt: skip
         figure.draw_without_rendering()
