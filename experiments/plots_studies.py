@@ -122,6 +122,9 @@ def penalty_frontier(runs: pd.DataFrame) -> Figure:
                 axes[2].axhline(value, color=colour, linestyle=shades[size], linewidth=0.8,
                                 label=f"{name}, n = {size}")  # fmt: skip
         axes[2].set_yscale("log")
+        axes[2].set_yticks([_LEAST, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
+        for axis in axes:
+            axis.minorticks_off()
         groups = swept[["solver_name", "n"]].drop_duplicates().to_numpy().tolist()
         handles = []
         for name, n in groups:
@@ -133,7 +136,7 @@ def penalty_frontier(runs: pd.DataFrame) -> Figure:
         tags = scored.drop_duplicates("instance")["tag"].value_counts()
         palette.caption(
             figure,
-            f"Line styles tell n apart. A gap of {_LEAST:g} stands for 0. Reference: "
+            "Line styles tell n apart; means over instances and seeds. Reference: "
             f"{', '.join(f'{tag} on {count}' for tag, count in tags.items())} instances; flat "
             "ones, on which nothing can be gained, are left out. No lane but the penalised has a "
             "penalty; greedy never sees one. Incumbent given to nobody.",
