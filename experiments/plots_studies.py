@@ -265,13 +265,17 @@ def loss_by_gap(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             axis.set_xticks([floor, 0.001, 0.01, 0.1, 1], ["0", "0.1 %", "1 %", "10 %", "100 %"])
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xlabel("share of each block's gain left on the table")
-            for solver in palette.ordered(set(gaps.index)):
-                look = palette.style(solver)
-                axis.plot([max(float(gaps[solver]), floor)], [0.03], marker=look.marker,
+            low, high = axis.get_ylim()
+            axis.set_ylim(low - 0.3 * (high - low), high)
+            # One above the other: most of them are at 0.
+            for place, solver in enumerate(palette.ordered(set(gaps.index))):
+                look, height = palette.style(solver), 0.02 + 0.035 * place
+                axis.plot([max(float(gaps[solver]), floor)], [height], marker=look.marker,
                           color=look.colour, transform=axis.get_xaxis_transform(), clip_on=False,
                           linestyle="none", label=f"gap of {solver}")  # fmt: skip
         axes[0].set_ylabel("test loss at the end (nats per target)")
         axes[1].set_ylabel("test accuracy at the end")
+        axes[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g} %"))
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
         palette.caption(
