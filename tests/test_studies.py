@@ -8,7 +8,7 @@ import pytest
 
 from experiments import Store, Study, load_runs, run
 from experiments.closedloop import Leaving, worsened
-from experiments.cutting import nested
+from experiments.cutting import coupled, nested
 from experiments.errors import StudyError
 from experiments.report import write
 from experiments.study import STUDIES, study_path
@@ -102,12 +102,39 @@ def test_nested_parts_lie_inside_each_other():
     assert best == sorted(best, reverse=True)
 
 
+def test_coupled_parts_are_named_after_their_own_size():
+    """What `within` cuts: parts of the block, whose own numbers are not those of the whole."""
+    whole = block(40, k=17, curvature=2.0)
+    parts = coupled(whole, [8, 12])
+    assert [part.n for part in parts] == [8, 12]
+    for part in parts:
+        assert (part.meta["n"], part.meta["k"]) == (part.n, part.cardinality)
+        assert part.meta["layer"] == whole.meta["layer"]
+        assert part.content_hash != whole.content_hash
+
+
+def test_rehearsal_by_the_file():
+    options = {"device": "Garnet", "max_cost": 1.0}
+    paid = {"name": "qaoa-xy-braket", "options": options}
+    table = {"instances": ["a"], "solvers": ["greedy", paid]}
+    free, costly = Study.from_mapping(table | {"rehearse": True}).specs
+    assert "rehearse" not in free.options
+    assert costly.options == {**options, "rehearse": True}
+    assert "rehearse" not in Study.from_mapping(table).specs[1].options
+    with pytest.raises(StudyError, match="none of them costs money"):
+        Study.from_mapping({"instances": ["a"], "solvers": ["greedy"], "rehearse": True})
+
+
 def test_what_a_file_may_not_say(tmp_path):
     table = {"solvers": ["greedy"]}
     for extra, words in (
         ({"blocks": [{"model": "a", "size": [1]}]}, "unknown key 'size'"),
         ({"blocks": [{"model": "a"}]}, "blocks.sizes is missing"),
         ({"loop": {"model": "a", "steps": "two"}}, "loop.steps is 'two'"),
+        ({"instances": ["a"], "pruning": [{"model": "a"}]}, "pruning.densities is missing"),
+        ({"instances": ["a"], "pruning": {"model": "a"}}, "pruning is"),
+        ({"instances": ["a"], "rehearse": "yes"}, "rehearse is 'yes'"),
+        ({"blocks": [{"model": "a", "sizes": [8], "within": "all"}]}, "blocks.within is 'all'"),
         ({"instances": ["a"], "figures": ["pie"]}, "'pie' is unknown"),
     ):
         with pytest.raises(StudyError, match=words):
