@@ -235,7 +235,12 @@ class Pruner:
         return True
 
     def tune(
-        self, steps: int, *, rate: float = 8e-4, labels: float = 0.0
+        self,
+        steps: int | None = None,
+        *,
+        time_limit: float | None = None,
+        rate: float = 8e-4,
+        labels: float = 0.0,
     ) -> tuple[TuningStep, ...]:
         """Moves the kept weights towards the dense model's predictions (see `icbs.tuning`).
 
@@ -243,7 +248,8 @@ class Pruner:
         the held-out loss does not rise.
 
         Args:
-            steps: of Adam, a calibration batch each.
+            steps: of Adam, a calibration batch each; None leaves it to the time.
+            time_limit: seconds; see `icbs.tuning.tune_weights`.
             rate: its learning rate.
             labels: share of the labels in what the weights are tuned to.
 
@@ -257,12 +263,20 @@ class Pruner:
             self.masks,
             self._batches,
             steps=steps,
+            time_limit=time_limit,
             rate=rate,
             labels=labels,
             measure=self._measure_heldout if self._gate else lambda: None,
+            before=self._heldout_loss if self._gate else None,
             progress=self.progress,
         )
-        self._heldout_loss = self._measure_heldout()
+        if self._gate:
+            # The best state was put back, and its loss is known.
+            for loss in (record.heldout for record in records):
+                if loss is not None and loss <= (self._heldout_loss or 0.0):
+                    self._heldout_loss = loss
+        else:
+            self._heldout_loss = self._measure_heldout()
         return records
 
     def step(self) -> StepRecord:

@@ -61,10 +61,12 @@ def tune_weights(
     kept: Mapping[str, torch.Tensor],
     batches: Sequence[Samples],
     *,
-    steps: int,
+    steps: int | None = None,
+    time_limit: float | None = None,
     rate: float = 8e-4,
     labels: float = 0.0,
     measure: Callable[[], float | None] = lambda: None,
+    before: float | None = None,
     every: int = 8,
     progress: bool = True,
 ) -> tuple[TuningStep, ...]:
@@ -78,10 +80,13 @@ def tune_weights(
         dense: trained weights by name, shape (out, in) or flat.
         kept: True where a weight is kept, by name, shape (out, in).
         batches: calibration samples, one batch a step, over and over.
-        steps: how many.
+        steps: how many; None leaves it to the time.
+        time_limit: seconds; no step is begun that would likely end later, and the rate falls with
+            whichever of steps and seconds is used up sooner.
         rate: learning rate, the size of one step of a weight.
         labels: share of the labels in the target, from 0 to 1.
         measure: loss on held-out samples, or None: then the last state stays.
+        before: that loss at the start, where it is known.
         every: steps between two measurements; the last step is always measured.
         progress: show how far it is.
 
@@ -89,44 +94,75 @@ def tune_weights(
         One record a step.
 
     Raises:
-        SettingError: a number of steps or a rate that cannot be.
+        SettingError: a number of steps, a time or a rate that cannot be.
         DataError: samples that the model cannot take.
         ModelError: a divergence that is not finite.
         MemoryLimitError: a batch does not fit.
     """
-    if steps < 0 or not 0 < rate < math.inf or not 0 <= labels <= 1 or every < 1:
-        raise SettingError(
-            f"steps={steps}, rate={rate}, labels={labels}, every={every}: expected a whole number "
-            "from 0, a finite rate above 0, a share from 0 to 1 and a whole number from 1"
-        )
+    _check(steps, time_limit, rate, labels, every)
     weights = [layer.get_parameter("weight") for layer in layers.values()]
     stored = [dense[name].view_as(layer_weight(layer)) for name, layer in layers.items()]
     masks = [kept[name].to(stored[0].device) for name in layers]
     optimiser = torch.optim.Adam(weights, lr=rate, betas=_BETAS, eps=1e-10)
     records: list[TuningStep] = []
-    best, state = measure(), [weight.detach().clone() for weight in weights]
-    with stage(f"Tuning the kept weights, {steps} steps", steps, show=progress) as update:
-        for number in range(1, steps + 1):
-            start = time.perf_counter()
+    best = measure() if before is None else before
+    state = [weight.detach().clone() for weight in weights]
+    length = f"{time_limit:.0f} s" if steps is None else f"{steps} steps"
+    with stage(f"Tuning the kept weights, {length}", 1.0, show=progress) as update:
+        start, longest, used = time.perf_counter(), 0.0, 0.0 if steps != 0 else 1.0
+        while used < 1:
+            begun = time.perf_counter()
+            number = len(records) + 1
             batch = batches[(number - 1) % len(batches)].to(weights[0].device)
             divergence = _gradients(model, layers, stored, masks, batch, labels)
             for group in optimiser.param_groups:
-                group["lr"] = rate * min(1, number / _WARM_UP) * (1 - (number - 1) / steps)
+                group["lr"] = rate * min(1, number / _WARM_UP) * (1 - used)
             # A pruned weight has never had a gradient, so that Adam leaves it at exactly 0.
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            heldout = measure() if number % every == 0 or number == steps else None
+            spent = time.perf_counter() - start
+            longest = max(longest, time.perf_counter() - begun)
+            used = _used(number, steps, spent, longest, time_limit)
+            heldout = measure() if number % every == 0 or used >= 1 else None
             if heldout is not None and (best is None or heldout <= best):
                 best = heldout
                 torch._foreach_copy_(state, [weight.detach() for weight in weights])
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - begun
+            longest = max(longest, seconds)
             records.append(TuningStep(number, divergence, heldout, seconds))
-            update(number)
+            update(min(1.0, used))
     if best is not None:
         with torch.no_grad():
             for weight, values in zip(weights, state, strict=True):
                 weight.copy_(values)
     return tuple(records)
+
+
+def _check(
+    steps: int | None, time_limit: float | None, rate: float, labels: float, every: int
+) -> None:
+    if steps is None and time_limit is None:
+        raise SettingError("steps and time_limit are both None: give one of them")
+    if (steps is not None and steps < 0) or (time_limit is not None and not time_limit > 0):
+        raise SettingError(
+            f"steps={steps}, time_limit={time_limit}: expected a whole number from 0 and seconds "
+            "above 0"
+        )
+    if not 0 < rate < math.inf or not 0 <= labels <= 1 or every < 1:
+        raise SettingError(
+            f"rate={rate}, labels={labels}, every={every}: expected a finite rate above 0, a share "
+            "from 0 to 1 and a whole number from 1"
+        )
+
+
+def _used(
+    number: int, steps: int | None, spent: float, longest: float, time_limit: float | None
+) -> float:
+    """Share of the run that is over; 1 or more if no further step is to be made."""
+    shares = [0.0 if steps is None else number / steps]
+    if time_limit is not None:
+        shares.append(1.0 if spent + longest > time_limit else spent / time_limit)
+    return max(shares)
 
 
 def _gradients(

@@ -136,6 +136,44 @@ def test_gate_of_the_pruner_never_lets_the_loss_rise(rate):
         assert not layer_weight(layer)[~masks[name]].any()
 
 
+def test_time_limit_ends_it_and_the_rate_falls_to_nothing(monkeypatch):
+    """A clock that ticks ten seconds at every look: two looks before and after a step."""
+    model, layers, dense, kept = pruned(tiny_llama())
+    ticks = iter(range(0, 10**6, 10))
+    monkeypatch.setattr("icbs.tuning.time.perf_counter", lambda: float(next(ticks)))
+    rates = []
+    step = torch.optim.Adam.step
+
+    def noting(self, *arguments):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noting)
+    records = tune_weights(
+        model, layers, dense, kept, [tiny_samples()], time_limit=300.0, rate=1e-3, progress=False
+    )
+    spent = sum(record.seconds for record in records)
+    assert 150 < spent <= 300
+    assert rates[2] == max(rates)
+    assert sorted(rates[2:], reverse=True) == rates[2:]
+    assert rates[-1] < 3e-4
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_the_heldout_loss_is_measured_no_more_than_needed(monkeypatch, gate):
+    pruner = Pruner(
+        tiny_loaded(), tiny_samples(), heldout=tiny_samples(4, seed=9), solver="greedy",
+        block_size=40, batch_size=3, damping=1.0, gate=gate, progress=False,
+    )  # fmt: skip
+    pruner.run(1)
+    measure, seen = pruner._measure_heldout, []
+    monkeypatch.setattr(pruner, "_measure_heldout", lambda: seen.append(measure()) or seen[-1])
+    pruner.tune(9)
+    # after the eighth and the last step; without a gate once, at the end
+    assert len(seen) == (2 if gate else 1)
+    assert pruner._heldout_loss == pytest.approx(measure(), rel=1e-6)
+
+
 def test_same_twice():
     found = []
     for _ in range(2):
@@ -147,13 +185,16 @@ def test_same_twice():
 
 def test_bad_input():
     model, layers, dense, kept = pruned(tiny_llama())
-    for wrong in (
-        {"steps": -1},
-        {"steps": 1, "rate": 0.0},
-        {"steps": 1, "rate": float("inf")},
-        {"steps": 1, "labels": 1.5},
+    for wrong, message in (
+        ({}, "both None: give one"),
+        ({"steps": -1}, "steps=-1, time_limit=None: expected a whole number"),
+        ({"time_limit": 0.0}, "seconds above 0"),
+        ({"time_limit": float("nan")}, "seconds above 0"),
+        ({"steps": 1, "rate": 0.0}, "expected a finite rate"),
+        ({"steps": 1, "rate": float("inf")}, "expected a finite rate"),
+        ({"steps": 1, "labels": 1.5}, "labels=1.5"),
     ):
-        with pytest.raises(SettingError, match="expected a whole number"):
+        with pytest.raises(SettingError, match=message):
             tune_weights(model, layers, dense, kept, [tiny_samples()], **wrong)
     layer_weight(next(iter(layers.values()))).fill_(float("nan"))
     with pytest.raises(ModelError, match="divergence"):
