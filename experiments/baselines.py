@@ -1,22 +1,29 @@
 """Baselines and the loop on one model: same calibration data, same evaluation, one table.
 
 A row of ``baselines.csv`` is a method at a density on one data set; rows that are there are not run
-again, so a stopped comparison goes on where it was. Seconds are those of pruning alone.
+again, so a stopped comparison goes on where it was. Seconds are those of pruning alone. Before the
+first row every method prunes the last layer, off the clock, so that nobody pays for what a process
+does once: compiled kernels, thread pools, pages of memory.
+
+``touched`` is the share of the weights that an optimisation ever decided on, ``accepted`` the share
+of the swaps offered to the gate that it let through, empty where nothing was offered.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import nn
 
 from experiments import palette
 from experiments.figures import METHODS as TABLE
-from experiments.palette import LOOP, REPAIRED
+from experiments.palette import FIRST_TUNED, LOOP, REPAIRED, TUNED
 from experiments.pruning import Data, Judge
 from experiments.sources import PruningSource
 from experiments.store import Store
@@ -25,10 +32,45 @@ from icbs.data import load_samples
 from icbs.errors import SettingError
 from icbs.loop import Pruner
 from icbs.models import LoadedModel, layer_weight, load_model, prunable_layers
+from icbs.settings import Settings
+from icbs.surgeon import LARGEST
 
-METHODS = (*BASELINES, LOOP)
+METHODS = (*BASELINES, LOOP, FIRST_TUNED, TUNED)
+# Methods that optimise every weight's place in the mask at once.
+_WHOLE = ("cbs",)
+# Methods that spend a time limit, and what part of it on steps of the loop before the tuning.
+_STEPPING = {FIRST_TUNED: 0.0, TUNED: 0.4}
 # What decides whether two rows may stand in one table.
 _KEYS = ["method", "density", "data"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the methods are run.
+
+    Attributes:
+        steps: of the loop; it is measured after each of them.
+        time_limit: seconds of the loop with its first mask, and of each method with tuning, which
+            need one.
+        labels: share of the labels in what weights are tuned to.
+        options: of `icbs.loop.Pruner`.
+        progress: show what goes on.
+    """
+
+    steps: Sequence[int]
+    options: Mapping[str, Any]
+    time_limit: float | None = None
+    labels: float = 0.0
+    progress: bool = True
+
+    def layers(self, loaded: LoadedModel) -> dict[str, nn.Module]:
+        """Chosen layers by name."""
+        return prunable_layers(loaded.model, self.options.get("layers", "*"))
+
+    def pruner(self, loaded: LoadedModel, data: Data, density: float, **more: Any) -> Pruner:
+        """A run of the loop that has not begun."""
+        options = {"progress": self.progress, **self.options, "density": density, **more}
+        return Pruner(loaded, data.calibration, heldout=data.heldout, **options)
 
 
 def compare(
@@ -37,9 +79,10 @@ def compare(
     out: Path,
     *,
     densities: Sequence[float],
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = (),
     steps: int = 50,
-    time_limit: float | None = None,
+    time_limit: float = 300.0,
+    labels: float = 0.0,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
@@ -47,12 +90,13 @@ def compare(
 
     Args:
         loaded: the dense model; it is dense again at the end.
-        data: calibration, held-out (for the loop's gate) and evaluation samples.
+        data: calibration, held-out (for the gate) and evaluation samples.
         out: an existing folder for ``baselines.csv`` and the figure.
         densities: fractions of the weights to keep.
-        methods: some of `METHODS`.
-        steps: of the loop.
-        time_limit: seconds for the loop's steps.
+        methods: some of `METHODS`; all that can take the model if empty.
+        steps: of the loop, at the most.
+        time_limit: seconds that the loop may take, and that each method with tuning takes.
+        labels: share of the labels in what weights are tuned to.
         progress: show what goes on.
         **options: of `icbs.loop.Pruner`.
 
@@ -65,10 +109,10 @@ def compare(
     """
     path = out / "baselines.csv"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*_KEYS])
-    for rows in _measured(
-        loaded, data, table, densities=densities, methods=methods, steps=(steps,),
-        time_limit=time_limit, progress=progress, **options,
-    ):  # fmt: skip
+    plan = Plan((steps,), options, time_limit, labels, progress)
+    weights = sum(layer_weight(m).numel() for m in plan.layers(loaded).values())
+    fitting = [name for name in METHODS if name not in _WHOLE or weights <= LARGEST]
+    for rows in _measured(loaded, data, table, densities, methods or fitting, plan):
         table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
         table.to_csv(path, index=False, float_format="%.6g")
     palette.save(figure(table, loaded), out, "baselines")
@@ -83,7 +127,8 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
     known = store.table(TABLE)
     table = pd.DataFrame(columns=["model", *_KEYS]) if known is None else known
     own = table[table["model"] == source.model]
-    wanted = {(name, at) for name in source.methods or METHODS for at in source.densities}
+    methods = source.methods or [n for n in METHODS if n not in (*_WHOLE, *_STEPPING)]
+    wanted = {(name, at) for name in methods for at in source.densities}
     if wanted <= set(zip(own["method"], own["density"], strict=True)):
         return
     loaded = load_model(source.model)
@@ -92,11 +137,8 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
     name = "Fashion-MNIST" if loaded.task == "image-classification" else "wikipedia"
     data = Data(samples[: source.count], samples[source.count :], {name: test})
     layers = len(prunable_layers(loaded.model, source.layers))
-    for rows in _measured(
-        loaded, data, own, densities=source.densities,
-        methods=source.methods or METHODS, steps=source.steps, time_limit=None, progress=progress,
-        layers=source.layers, **source.settings,
-    ):  # fmt: skip
+    plan = Plan(source.steps, {"layers": source.layers, **source.settings}, progress=progress)
+    for rows in _measured(loaded, data, own, source.densities, methods, plan):
         rows = rows.assign(model=source.model, note=loaded.note, layers=layers)
         table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
         store.put_table(TABLE, table)
@@ -106,83 +148,77 @@ def _measured(
     loaded: LoadedModel,
     data: Data,
     known: pd.DataFrame,
-    *,
     densities: Sequence[float],
     methods: Sequence[str],
-    steps: Sequence[int],
-    time_limit: float | None,
-    progress: bool,
-    **options: Any,
+    plan: Plan,
 ) -> Iterator[pd.DataFrame]:
     """The rows of one method and density after the other, those that are known left out."""
     for name in methods:
         if name not in METHODS:
             raise SettingError(f"method is {name!r}, expected some of {', '.join(METHODS)}")
-    layers = prunable_layers(loaded.model, options.get("layers", "*"))
+        if name in _STEPPING and plan.time_limit is None:
+            raise SettingError(f"method {name!r} needs a time limit: give one, or leave it out")
+    layers = plan.layers(loaded)
     dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
-    plan = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
-    plan = [
-        (method, density)
-        for method, density in plan
-        if not ((known["method"] == method) & (known["density"] == density)).any()
-    ]
-    if any(method == LOOP for method, _ in plan):
-        _warm_up(loaded, data, densities[0], options)
-    for method, density in plan:
-        judge = Judge(loaded, data.evaluation, progress)
-        start = time.perf_counter()
-        try:
-            if method == LOOP:
-                _loop(loaded, data, density, judge, steps, time_limit, progress, options)
-            else:
-                if method != "dense":
-                    prune_once(
-                        method, loaded.model, layers, data.calibration, density, progress=progress
-                    )
-                judge.measure(method, time.perf_counter() - start)
-        finally:
-            for name, layer in layers.items():
-                layer_weight(layer).data.copy_(dense[name])
-        rows = pd.DataFrame(judge.rows).rename(columns={"state": "method"})
-        yield rows.assign(density=density)
+
+    def restore() -> None:
+        for name, layer in layers.items():
+            layer_weight(layer).data.copy_(dense[name])
+
+    done = set(zip(known["method"], known["density"], strict=True))
+    wanted = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
+    missing = [row for row in wanted if row not in done]
+    try:
+        _warm_up(loaded, data, densities[0], {name for name, _ in missing}, plan)
+        for method, density in missing:
+            restore()
+            judge = Judge(loaded, data.evaluation, plan.progress)
+            _run(method, loaded, data, density, judge, plan)
+            rows = pd.DataFrame(judge.rows).rename(columns={"state": "method"})
+            yield rows.assign(density=density)
+    finally:
+        restore()
 
 
-def _warm_up(loaded: LoadedModel, data: Data, density: float, options: Mapping[str, Any]) -> None:
-    """One untimed step, so that no later one pays for imports, compilation and thread pools."""
-    pruner = Pruner(
-        loaded,
-        data.calibration,
-        heldout=data.heldout,
-        density=density,
-        progress=False,
-        **options,
-    )
-    pruner.step()
-    pruner.restore()
-
-
-def _loop(
-    loaded: LoadedModel,
-    data: Data,
-    density: float,
-    judge: Judge,
-    steps: Sequence[int],
-    time_limit: float | None,
-    progress: bool,
-    options: Mapping[str, Any],
+def _warm_up(
+    loaded: LoadedModel, data: Data, density: float, methods: set[str], plan: Plan
 ) -> None:
+    """Every method once on the last layer and one batch, unmeasured; weights are left pruned."""
+    last = list(plan.layers(loaded))[-1]
+    size = plan.options.get("batch_size", Settings().batch_size)
+    few = replace(
+        data, calibration=data.calibration[:size], heldout=data.heldout[:size], evaluation={}
+    )
+    short = replace(
+        plan, steps=(1,), time_limit=1.0, options={**plan.options, "layers": last}, progress=False
+    )
+    for method in sorted(methods):
+        _run(method, loaded, few, density, Judge(loaded, {}, progress=False), short)
+
+
+def _run(
+    method: str, loaded: LoadedModel, data: Data, density: float, judge: Judge, plan: Plan
+) -> None:
+    """Prunes by one method and measures each of its states."""
+    start = time.perf_counter()
+    if method == LOOP:
+        _loop(loaded, data, density, judge, plan)
+    elif method in _STEPPING:
+        _tuned(method, loaded, data, density, judge, plan)
+    else:
+        if method != "dense":
+            layers, samples = plan.layers(loaded), data.calibration
+            prune_once(method, loaded.model, layers, samples, density, progress=plan.progress)
+        seconds = time.perf_counter() - start
+        judge.measure(method, seconds, {"touched": float(method in _WHOLE), "accepted": None})
+
+
+def _loop(loaded: LoadedModel, data: Data, density: float, judge: Judge, plan: Plan) -> None:
     """The loop after some numbers of steps and after repair, and what it says of itself."""
     seconds, start = 0.0, time.perf_counter()
-    pruner = Pruner(
-        loaded,
-        data.calibration,
-        heldout=data.heldout,
-        density=density,
-        progress=progress,
-        **options,
-    )
-    for total in sorted(steps):
-        left = None if time_limit is None else max(0.0, time_limit - seconds)
+    pruner = plan.pruner(loaded, data, density)
+    for total in sorted(plan.steps):
+        left = None if plan.time_limit is None else max(0.0, plan.time_limit - seconds)
         pruner.run(total, time_limit=left)
         seconds += time.perf_counter() - start
         judge.measure(LOOP, seconds, _said(pruner))
@@ -190,6 +226,21 @@ def _loop(
     repaired = pruner.repair()
     seconds += time.perf_counter() - start
     judge.measure(REPAIRED, seconds, {**_said(pruner), "repair_kept": repaired})
+
+
+def _tuned(
+    method: str, loaded: LoadedModel, data: Data, density: float, judge: Judge, plan: Plan
+) -> None:
+    """A mask, the loop's steps for a part of the time, and tuning for the rest."""
+    start = time.perf_counter()
+    assert plan.time_limit is not None
+    share = _STEPPING[method]
+    pruner = plan.pruner(loaded, data, density, **({} if share else {"init": "wanda"}))
+    pruner.run(max(plan.steps) if share else 0, time_limit=share * plan.time_limit)
+    left = max(1e-3, plan.time_limit - (time.perf_counter() - start))
+    tuned = pruner.tune(time_limit=left, labels=plan.labels)
+    seconds = time.perf_counter() - start
+    judge.measure(method, seconds, {**_said(pruner), "tuning_steps": len(tuned)})
 
 
 def _said(pruner: Pruner) -> dict[str, Any]:

@@ -83,15 +83,19 @@ MIXERS = {
     "x": Style("#CC79A7", "v"),
 }
 """Mixers of QAOA, in figures where no other solver has these colours."""
-LOOP, REPAIRED = "icbs", "icbs + repair"
+LOOP, REPAIRED, TUNED = "icbs", "icbs + repair", "icbs + tuning"
+FIRST_TUNED = "wanda + tuning"
 METHODS = {
     "magnitude": Style("#999999", "v"),
     "gradient": Style("#CC79A7", "<"),
     "random": Style("#BBBBBB", "d"),
     "wanda": Style("#E69F00", "s"),
     "sparsegpt": Style("#D55E00", "^"),
+    "cbs": Style("#882255", "P"),
+    FIRST_TUNED: Style("#F0C040", "p"),
     LOOP: Style("#0072B2", "o"),
     REPAIRED: Style("#009E73", "D"),
+    TUNED: Style("#332288", "h"),
 }
 """Ways to prune a whole model."""
 LANES: dict[str, Literal["-", "--"]] = {"native": "-", "penalised": "--"}

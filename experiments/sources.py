@@ -30,7 +30,7 @@ In a study file::
     [[pruning]]                          # whole models, one-shot methods beside the loop
     model = "vit-fashion"
     densities = [0.5, 0.3]
-    methods = ["wanda", "icbs"]          # of `icbs baselines`; all if left out
+    methods = ["wanda", "icbs"]          # of `icbs baselines`, untimed ones; most if left out
     steps = [3, 10]                      # of the loop; it is measured after each of them
     layers = "*"
     count = 4096                         # and heldout, evaluation, length, settings as above
@@ -132,7 +132,8 @@ class PruningSource:
     Attributes:
         model: registered name, folder or hub id.
         densities: kept fractions of the weights.
-        methods: some of `experiments.baselines.METHODS`; all if empty.
+        methods: some of `experiments.baselines.METHODS`; if empty all that need neither a time
+            limit nor a small model.
         steps: after how many steps the loop is measured; the largest ends it.
         layers: shell globs of layer names, separated by commas.
         count: calibration samples.

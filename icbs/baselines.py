@@ -1,11 +1,11 @@
-"""One-shot pruning to compare the loop with: saliency masks, and SparseGPT's mask and update.
+"""One-shot pruning to compare the loop with: saliency masks, SparseGPT, and the surgeon (CBS).
 
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774, algorithm 1): with ``H = X X' / N + damp I``
 of a layer's inputs and the upper Cholesky factor U of ``H^-1``, columns are visited in order, in
 blocks of 128. In a block the weights of smallest ``w^2 / U_jj^2`` are pruned; the error
 ``e = (w_j - kept_j) / U_jj`` of each column is spread over the columns to its right,
 ``w -= e U_j``. Layers are visited in the order they run, each on what the pruned layers before it
-let through.
+let through. CBS is in `icbs.surgeon`; it is for small models only.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from icbs.progress import stage
 from icbs.samples import Samples
 from icbs.sequential import Grams, visit_in_order
 from icbs.settings import Saliency, Settings
+from icbs.surgeon import prune_by_surgeon
 
 # Columns between two choices of a mask, and the ridge as a share of H's mean diagonal: the paper's.
 _BLOCK = 128
@@ -48,7 +49,7 @@ def prune_once(
         model: the dense model; weights are changed in place.
         layers: chosen layers by name.
         samples: calibration data.
-        density: fraction of the weights to keep in each layer.
+        density: fraction of the weights to keep in each layer; by ``cbs`` in all together.
         progress: show what goes on.
 
     Returns:
@@ -57,6 +58,7 @@ def prune_once(
     Raises:
         SettingError: no such baseline.
         DensityError: a density that cannot be.
+        LayerError: more weights than ``cbs`` can take.
         ModelError: weights or inputs that are not finite.
     """
     if name not in BASELINES:
@@ -108,6 +110,17 @@ def _sparsegpt(
 
         visit_in_order(model, layers, samples, visit)
     return masks
+
+
+def _cbs(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    samples: Samples,
+    density: float,
+    progress: bool,
+) -> Masks:
+    with stage(f"Pruning {len(layers)} layers by CBS", 1.0, show=progress) as update:
+        return prune_by_surgeon(model, layers, samples, density, on_share=update)
 
 
 def sparsegpt(
@@ -170,4 +183,5 @@ BASELINES: dict[str, Method] = {
     "gradient": _by_saliency("gradient", "layer"),
     "random": _by_saliency("random", "layer"),
     "sparsegpt": _sparsegpt,
+    "cbs": _cbs,
 }

@@ -470,11 +470,17 @@ def baselines(
     methods: Annotated[
         str,
         typer.Option(
-            help="Some of magnitude, wanda, gradient, random, sparsegpt, icbs; all if left out."
+            help="Some of magnitude, wanda, gradient, random, sparsegpt, cbs (small models), icbs, "
+            "'wanda + tuning', 'icbs + tuning'; all if left out."
         ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="Steps of the loop.")] = 50,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds for the loop's steps.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the loop, at the most.")] = 50,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds of the loop, and of each method with tuning.")
+    ] = 300.0,
+    tune_labels: Annotated[
+        float, typer.Option(help="Share of the labels in what the weights are tuned to, 0 to 1.")
+    ] = 0.0,
     layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
     settings: Annotated[
         list[str] | None,
@@ -499,14 +505,17 @@ def baselines(
 ) -> None:
     """Compare one-shot pruning with the loop: same calibration, same evaluation, one table.
 
-    SparseGPT updates the kept weights, the others only choose masks; icbs, the loop, is measured
-    before and after the repair of its kept weights. A stopped comparison goes on where it was.
+    SparseGPT and CBS update the kept weights, the others only choose masks; icbs, the loop, is
+    measured before and after the repair of its kept weights. What is tuned has the same seconds,
+    from Wanda's mask or after the loop. A stopped comparison goes on where it was.
 
     Example: icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared
     """
-    from experiments.baselines import METHODS, compare
+    from experiments.baselines import compare
     from icbs.settings import parse_settings
 
+    if time_limit <= 0 or not 0 <= tune_labels <= 1:
+        raise typer.BadParameter("--time-limit must be above 0 and --tune-labels from 0 to 1")
     others = parse_settings(settings or [])
     wanted = _numbers(densities, float, "--densities")
     loaded = _load(model, device, dtype)
@@ -519,14 +528,16 @@ def baselines(
         samples,
         out,
         densities=wanted,
-        methods=_words(methods) or METHODS,
+        methods=_words(methods),
         steps=steps,
         time_limit=time_limit,
+        labels=tune_labels,
         layers=layers,
         **(usual | others),
     )
-    columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds")
-    formats = ("{:.2f}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds", "touched",
+               "accepted")  # fmt: skip
+    formats = ("{:.2f}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}", "{:.1%}", "{:.1%}")
     rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
     _table(f"{loaded.name}: {out / 'baselines.csv'}", columns, _formatted(rows, columns, formats))
 

@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM
 from experiments.baselines import METHODS, compare
 from experiments.pruning import Data, curve, prune, steps_table
 from experiments.store import Store
+from icbs.baselines import prune_once
 from icbs.data import load_samples
 from icbs.errors import CheckpointError, OutputError, SettingError
 from icbs.evaluate import evaluate
-from icbs.models import load_model
+from icbs.models import load_model, prunable_layers
 from icbs.pruned import load_masks, save_masks
 from icbs.records import STAGES
 from icbs.settings import Settings, parse_settings
@@ -167,17 +168,39 @@ def test_settings_by_name():
 def test_comparison_of_every_method(tmp_path):
     loaded = tiny_loaded()
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    options = {"steps": 2, **OPTIONS}
-    table = compare(loaded, data(), tmp_path, densities=[0.5, 0.4], **options)
-    assert table["method"].tolist() == ["dense", *2 * [*METHODS, "icbs + repair"]]
+    options = {"steps": 2, "time_limit": 2.0, **OPTIONS}
+    table = compare(loaded, data(), tmp_path, densities=[0.5], **options)
+    every = [*METHODS[:-2], "icbs + repair", *METHODS[-2:]]
+    assert table["method"].tolist() == ["dense", *every]
     # the model is as it was, and what is there is not run again
     assert all(torch.equal(value, before[n]) for n, value in loaded.model.state_dict().items())
     seconds = pd.read_csv(tmp_path / "baselines.csv")["seconds"]
-    more = compare(loaded, data(), tmp_path, densities=[0.5, 0.4, 0.3], **options)
+    options["time_limit"] = 300.0
+    some = ["wanda", "icbs"]
+    more = compare(loaded, data(), tmp_path, densities=[0.5, 0.4], methods=some, **options)
     assert more["seconds"][: len(seconds)].tolist() == seconds.tolist()
-    assert more["density"].iloc[-1] == 0.3
+    assert more["method"][len(seconds) :].tolist() == ["wanda", "icbs", "icbs + repair"]
     assert (tmp_path / "baselines.png").stat().st_size > 0
-    loop = more[more["method"] == "icbs"]
-    assert loop["touched"].between(0, 1, inclusive="neither").all()
+    loop = more.iloc[-1]
+    assert loop["steps"] == 2
+    assert 0 < loop["touched"] < 1
+    assert 0 <= loop["accepted"] <= 1
+    assert more["touched"].notna().all()
+    tuned = more[more["method"].str.endswith("tuning")]
+    assert (tuned["tuning_steps"] >= 1).all()
+    assert (tuned.loc[tuned["method"] == "wanda + tuning", "touched"] == 0).all()
     with pytest.raises(SettingError, match="expected some of magnitude"):
         compare(loaded, data(), tmp_path, densities=[0.5], methods=["wonda"])
+
+
+def test_nothing_of_the_warm_up_stays(tmp_path):
+    """What is measured as dense is dense, and a one-shot mask is that of the method alone."""
+    loaded = tiny_loaded()
+    table = compare(loaded, data(), tmp_path, densities=[0.5], methods=["wanda"], **OPTIONS)
+    alone = evaluate(tiny_loaded().model, data().evaluation["text"], progress=False)
+    assert table["loss"][0] == pytest.approx(alone.loss, rel=1e-6)
+    again = tiny_loaded()
+    layers = prunable_layers(again.model)
+    prune_once("wanda", again.model, layers, data().calibration, 0.5, progress=False)
+    found = evaluate(again.model, data().evaluation["text"], progress=False)
+    assert table["loss"][1] == pytest.approx(found.loss, rel=1e-6)

@@ -1,0 +1,129 @@
+"""CBS: selection against enumeration, update against the dense equations."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icbs.capture import Forward, capture
+from icbs.errors import LayerError, ModelError
+from icbs.gradients import LayerGradients
+from icbs.models import layer_weight, prunable_layers
+from icbs.surgeon import fisher_factor, prune_by_surgeon, select, surgeon_step
+from tests.icbs_fixtures import tiny_llama, tiny_samples
+
+
+def problem(n, r, seed, coupling=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    J, g, w = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((r, n), (n,), (n,))
+    )
+    return coupling * J / r**0.5, 0.3 * g, w
+
+
+def energy(J, g, w, lam, pruned):
+    d = -w * pruned
+    return float(g @ d + 0.5 * (J @ d).square().sum() + 0.5 * lam * d.square().sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 60), r=st.integers(1, 80), seed=st.integers(0, 10**6),
+    share=st.floats(0, 1), lam=st.sampled_from([1e-3, 0.1, 10.0]),
+)  # fmt: skip
+def test_update_is_the_constrained_minimum(n, r, seed, share, lam):
+    J, g, w = problem(n, r, seed)
+    pruned = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share
+    found = surgeon_step(J, g, w, lam, pruned)
+    assert torch.equal(found[pruned], -w[pruned])
+    # Karush-Kuhn-Tucker of the whole dense system, one multiplier a pruned weight.
+    H = J.T @ J + lam * torch.eye(n, dtype=torch.float64)
+    C = torch.eye(n, dtype=torch.float64)[pruned]
+    m = len(C)
+    system = torch.cat(
+        [torch.cat([H, C.T], 1), torch.cat([C, torch.zeros(m, m, dtype=torch.float64)], 1)]
+    )
+    solution = torch.linalg.solve(system, torch.cat([-g, -w[pruned]]))
+    torch.testing.assert_close(found, solution[:n], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("coupling", [0.1, 1.0, 3.0])
+def test_selection_against_enumeration(coupling):
+    reached = 0
+    for seed in range(40):
+        n, k, lam = 10, 4, 0.05
+        J, g, w = problem(n, 3, seed, coupling)
+        found = select(J, g, w, lam, k)
+        assert int(found.sum()) == k
+        states = torch.zeros(210, n, dtype=torch.bool)
+        for row, chosen in zip(states, combinations(range(n), k), strict=True):
+            row[list(chosen)] = True
+        energies = np.array([energy(J, g, w, lam, state) for state in states])
+        own = energy(J, g, w, lam, found)
+        # no swap helps
+        near = (states ^ found).sum(1).numpy() == 2
+        assert own <= energies[near].min() + 1e-9
+        reached += own <= energies.min() + 1e-9
+    assert reached >= {0.1: 40, 1.0: 32, 3.0: 24}[coupling]
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 50), seed=st.integers(0, 999), share=st.floats(0, 1))
+def test_without_curvature_selection_is_a_sort(n, seed, share):
+    J, g, w = problem(n, 2, seed, coupling=0.0)
+    count = round(share * n)
+    found = select(J, g, w, 0.2, count)
+    costs = 0.1 * w.square() - g * w
+    assert set(found.nonzero()[:, 0].tolist()) == set(costs.argsort()[:count].tolist())
+
+
+def test_small_pools_reach_an_optimum_of_swaps(monkeypatch):
+    """A round at a time among a few variables; the last round is one in which nothing helps."""
+    monkeypatch.setattr("icbs.surgeon._POOL", 6)
+    monkeypatch.setattr("icbs.surgeon._LAST", 0.0)
+    J, g, w = problem(80, 5, 0, 3.0)
+    found = select(J, g, w, 0.01, 40)
+    start = torch.zeros(80, dtype=torch.bool)
+    alone = 0.005 * w.square() - g * w + 0.5 * w.square() * J.square().sum(0)
+    start[alone.argsort()[:40]] = True
+    assert energy(J, g, w, 0.01, found) < 0.9 * energy(J, g, w, 0.01, start)
+
+
+def test_factor_has_every_samples_gradient_in_the_models_order(monkeypatch):
+    monkeypatch.setattr("icbs.surgeon._BATCH", 4)
+    model, samples = tiny_llama(), tiny_samples(6)
+    layers = prunable_layers(model, "*.1.*")
+    J = fisher_factor(model, layers, samples) * 6**0.5
+    _, seen = capture(Forward(model, layers, samples), layers)
+    whole = torch.cat([LayerGradients(seen[name]).per_sample for name in layers], 1)
+    torch.testing.assert_close(J, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_update_lowers_the_loss_of_the_mask():
+    losses = []
+    for update in (False, True):
+        model, samples = tiny_llama(), tiny_samples(32, seed=2)
+        layers = prunable_layers(model, "*.1.*")
+        masks = prune_by_surgeon(model, layers, samples, 0.6, update=update)
+        total = sum(mask.numel() for mask in masks.values())
+        assert sum(int(mask.sum()) for mask in masks.values()) == round(0.6 * total)
+        for name, layer in layers.items():
+            assert torch.equal(layer_weight(layer) != 0, masks[name])
+        losses.append(float(Forward(model, layers, samples).losses().mean()))
+    assert losses[1] < losses[0]
+
+
+def test_refusals(monkeypatch):
+    model = tiny_llama()
+    layers = prunable_layers(model)
+    monkeypatch.setattr("icbs.surgeon.LARGEST", 1000)
+    with pytest.raises(LayerError, match=r"too many for cbs.*choose fewer layers"):
+        prune_by_surgeon(model, layers, tiny_samples(), 0.5)
+    monkeypatch.undo()
+    layer_weight(next(iter(layers.values())))[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="NaN"):
+        prune_by_surgeon(model, layers, tiny_samples(), 0.5)
