@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from icbs.capture import Forward, LayerCapture, capture
-from icbs.errors import LayerError, ModelError
+from icbs.errors import LayerError, ModelError, memory_remedy
 from icbs.gradients import LayerGradients
 from icbs.models import layer_weight
 from icbs.samples import Samples
@@ -41,7 +41,7 @@ _POOL = 2048
 # A round of swaps that lowers the energy by less than this part of all before it is the last.
 _LAST = 1e-3
 # The ridge in units of the mean of the Fisher's diagonal.
-RIDGE = 1.0
+_RIDGE = 0.1
 
 
 def prune_by_surgeon(
@@ -81,8 +81,11 @@ def prune_by_surgeon(
         )
     rows = min(len(samples), _ENTRIES // len(w))
     J = fisher_factor(model, layers, samples[:rows], on_share)
-    g = J.sum(0) / len(J) ** 0.5
-    lam = RIDGE * float(J.square().sum() / len(w))
+    # The trained weights are taken for a minimum, as in the paper. With the few samples' own
+    # gradient the search finds what those samples alone would gain: on vit-fashion at density 0.5
+    # accuracy fell to 19 %, without it it is 91 %.
+    g = torch.zeros_like(w)
+    lam = _RIDGE * float(J.square().sum() / len(w))
     count = len(w) - round(density * len(w))
     pruned = select(J, g, w, lam, count)
     found = w.masked_fill(pruned, 0) if not update else w + surgeon_step(J, g, w, lam, pruned)
@@ -110,7 +113,9 @@ def fisher_factor(
     sizes = [layer_weight(layer).numel() for layer in layers.values()]
     starts = dict(zip(layers, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
     device = layer_weight(next(iter(layers.values()))).device
-    J = torch.empty(len(samples), sum(sizes), device=device)
+    what = f"the gradients of {len(samples)} samples for {sum(sizes):,} weights"
+    with memory_remedy(what, "choose fewer layers or give fewer calibration samples"):
+        J = torch.empty(len(samples), sum(sizes), device=device)
     done = 0
     for batch in samples.split(_BATCH):
         rows = J[done : done + len(batch)]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -120,6 +121,18 @@ def test_changed_settings_are_named(tmp_path, options, message):
     pruner().run(1, checkpoint=path)
     with pytest.raises(CheckpointError, match=message):
         pruner(**options).run(2, checkpoint=path)
+
+
+def test_checkpoint_of_another_model(tmp_path):
+    path = tmp_path / "run.safetensors"
+    pruner().run(1, checkpoint=path)
+    other = Pruner(
+        replace(tiny_loaded(), name="other", revision="2"), tiny_samples(),
+        heldout=tiny_samples(4, seed=9), **OPTIONS,
+    )  # fmt: skip
+    message = "model was 'tiny', is 'other'; revision was 'random', is '2'"
+    with pytest.raises(CheckpointError, match=message):
+        other.run(2, checkpoint=path)
 
 
 def test_checkpoint_that_is_none(tmp_path):

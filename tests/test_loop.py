@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from icbs import Pruner
 from icbs.capture import Forward, capture
-from icbs.errors import DataError, DensityError, LayerError, ModelError, SettingError
+from icbs.errors import (
+    DataError,
+    DensityError,
+    LayerError,
+    MemoryLimitError,
+    ModelError,
+    SettingError,
+)
 from icbs.evaluate import perplexity
 from icbs.gradients import LayerGradients
 from icbs.records import STAGES, StepRecord
@@ -286,6 +293,27 @@ def test_weights_that_are_nan():
         loaded.model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises((ModelError, DensityError), match="NaN"):
         pruner(loaded, init="magnitude").initialise()
+
+
+def test_loss_that_is_nan():
+    run = pruner()
+    run.initialise()
+    with torch.no_grad():
+        run.loaded.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"the loss of sample 0 is nan: check the weights"):
+        run.step()
+
+
+def test_step_that_does_not_fit_says_what_to_lower():
+    run = pruner()
+    run.initialise()
+
+    def exhausted(*_):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    run.loaded.model.model.layers[1].register_forward_hook(exhausted)
+    with pytest.raises(MemoryLimitError, match=r"a batch of 3 windows of 10 tokens: lower batch"):
+        run.step()
 
 
 def test_perplexity_is_that_of_the_whole_text():
