@@ -40,8 +40,9 @@ _BATCH = 64
 _POOL = 2048
 # A round of swaps that lowers the energy by less than this part of all before it is the last.
 _LAST = 1e-3
-# The ridge in units of the mean of the Fisher's diagonal.
-_RIDGE = 0.1
+# The ridge in units of the mean of the Fisher's diagonal. Accuracy of the mask with 0.1 and 1:
+# garment-mlp at density 0.1 57 and 86 %, vit-fashion at 0.5 91.1 and 90.3 %.
+_RIDGE = 1.0
 
 
 def prune_by_surgeon(
