@@ -158,7 +158,7 @@ class _Block:
             values[at].double().numpy()
             for values in (self.gradients.mean, self.layer.dense, self.gradients.curvature)
         )
-        found = {}
+        found: dict[str, CardinalityProblem] = {}
         for fisher in FISHERS:
             J = None
             if fisher != "exact":

@@ -116,8 +116,8 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
 
 def _written(runs: pd.DataFrame) -> pd.DataFrame:
     """Numbers that repeat, as those of an instance do, turned into text once and not row by row."""
-    texts = {}
-    for name in runs.select_dtypes("float64"):
+    texts: dict[str, Any] = {}
+    for name in map(str, runs.select_dtypes("float64")):
         places, values = pd.factorize(runs[name])
         if len(values) * 10 <= len(runs):
             texts[name] = np.append(values.astype(str).astype(object), "")[places]

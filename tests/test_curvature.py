@@ -38,6 +38,7 @@ def test_correlations_of_known_predictions():
         assert chance["high"] > -0.1
 
 
+@pytest.mark.slow
 def test_small_run_from_end_to_end():
     case = replace(CASES["garment-mlp"], layers="*0*", n=24, batch=48, fresh=48, batches=1,
                    seconds=0.5)  # fmt: skip

@@ -49,7 +49,7 @@ class Sleeping(CardinalitySampler):
     name = "sleeping"
     honours: ClassVar[tuple[str, ...]] = ("time_limit",)
 
-    def _solve(self, problem: Any, request: Any) -> Solution:
+    def _solve(self, problem: Any, request: Any, **parameters: Any) -> Solution:
         time.sleep(0.2 * float(request.rng.lognormal(0.0, 0.5)))
         return Solution((np.arange(problem.n) < problem.cardinality)[None])
 
