@@ -559,10 +559,6 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(help="Windows (default 4) or images (default 500) at a time.")
     ] = None,
-    tasks: Annotated[
-        list[Path] | None,
-        typer.Option(help="Instead: a task of lm-eval, a YAML file; repeat (extra lm-eval)."),
-    ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or auto: spread over what there is.")
     ] = "cpu",
@@ -580,9 +576,6 @@ def evaluate(
     from icbs.evaluate import density
 
     loaded = _load(model, device, dtype)
-    if tasks:
-        _print_tasks(loaded, tasks, batch_size or 4, as_json)
-        return
     if loaded.task == "image-classification":
         sources: list[str | None] = [data]
         batch_size = 500 if batch_size is None else batch_size
@@ -608,21 +601,6 @@ def evaluate(
     columns = ("data", "samples", "targets", "loss", "perplexity", "accuracy", "seconds")
     formats = ("{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
     _table(title, columns, _formatted(results, columns, formats))
-
-
-def _print_tasks(
-    loaded: LoadedModel, tasks: Sequence[Path], batch_size: int, as_json: bool
-) -> None:
-    from icbs.harness import evaluate_tasks
-
-    found = evaluate_tasks(loaded, tasks, batch_size=batch_size)
-    if as_json:
-        print(json.dumps({"model": loaded.name, "revision": loaded.revision, "tasks": found}))
-        return
-    rows = [
-        (task, key, f"{value:.4f}") for task, all_ in found.items() for key, value in all_.items()
-    ]
-    _table(f"{loaded.name} ({loaded.note})", ("task", "metric", "value"), rows)
 
 
 def _measured(
