@@ -272,9 +272,8 @@ class Pruner:
         )
         if self._gate:
             # The best state was put back, and its loss is known.
-            for loss in (record.heldout for record in records):
-                if loss is not None and loss <= (self._heldout_loss or 0.0):
-                    self._heldout_loss = loss
+            known = (self._heldout_loss, *(record.heldout for record in records))
+            self._heldout_loss = min((loss for loss in known if loss is not None), default=None)
         else:
             self._heldout_loss = self._measure_heldout()
         return records

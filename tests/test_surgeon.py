@@ -18,16 +18,15 @@ from tests.icbs_fixtures import tiny_llama, tiny_samples
 
 def problem(n, r, seed, coupling=1.0):
     generator = torch.Generator().manual_seed(seed)
-    J, g, w = (
-        torch.randn(*shape, generator=generator, dtype=torch.float64)
-        for shape in ((r, n), (n,), (n,))
+    J, w = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((r, n), (n,))
     )
-    return coupling * J / r**0.5, 0.3 * g, w
+    return coupling * J / r**0.5, w
 
 
-def energy(J, g, w, lam, pruned):
+def energy(J, w, lam, pruned):
     d = -w * pruned
-    return float(g @ d + 0.5 * (J @ d).square().sum() + 0.5 * lam * d.square().sum())
+    return float(0.5 * (J @ d).square().sum() + 0.5 * lam * d.square().sum())
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,9 +35,9 @@ def energy(J, g, w, lam, pruned):
     share=st.floats(0, 1), lam=st.sampled_from([1e-3, 0.1, 10.0]),
 )  # fmt: skip
 def test_update_is_the_constrained_minimum(n, r, seed, share, lam):
-    J, g, w = problem(n, r, seed)
+    J, w = problem(n, r, seed)
     pruned = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share
-    found = surgeon_step(J, g, w, lam, pruned)
+    found = surgeon_step(J, w, lam, pruned)
     assert torch.equal(found[pruned], -w[pruned])
     # Karush-Kuhn-Tucker of the whole dense system, one multiplier a pruned weight.
     H = J.T @ J + lam * torch.eye(n, dtype=torch.float64)
@@ -47,7 +46,7 @@ def test_update_is_the_constrained_minimum(n, r, seed, share, lam):
     system = torch.cat(
         [torch.cat([H, C.T], 1), torch.cat([C, torch.zeros(m, m, dtype=torch.float64)], 1)]
     )
-    solution = torch.linalg.solve(system, torch.cat([-g, -w[pruned]]))
+    solution = torch.linalg.solve(system, torch.cat([torch.zeros_like(w), -w[pruned]]))
     torch.testing.assert_close(found, solution[:n], rtol=1e-6, atol=1e-6)
 
 
@@ -55,29 +54,29 @@ def test_update_is_the_constrained_minimum(n, r, seed, share, lam):
 def test_selection_against_enumeration(coupling):
     reached = 0
     for seed in range(40):
-        n, k, lam = 10, 4, 0.05
-        J, g, w = problem(n, 3, seed, coupling)
-        found = select(J, g, w, lam, k)
+        n, k, lam = 10, 4, 0.6
+        J, w = problem(n, 3, seed, coupling)
+        found = select(J, w, lam, k)
         assert int(found.sum()) == k
         states = torch.zeros(210, n, dtype=torch.bool)
         for row, chosen in zip(states, combinations(range(n), k), strict=True):
             row[list(chosen)] = True
-        energies = np.array([energy(J, g, w, lam, state) for state in states])
-        own = energy(J, g, w, lam, found)
+        energies = np.array([energy(J, w, lam, state) for state in states])
+        own = energy(J, w, lam, found)
         # no swap helps
         near = (states ^ found).sum(1).numpy() == 2
         assert own <= energies[near].min() + 1e-9
         reached += own <= energies.min() + 1e-9
-    assert reached >= {0.1: 40, 1.0: 32, 3.0: 24}[coupling]
+    assert reached >= {0.1: 40, 1.0: 38, 3.0: 34}[coupling]
 
 
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 50), seed=st.integers(0, 999), share=st.floats(0, 1))
 def test_without_curvature_selection_is_a_sort(n, seed, share):
-    J, g, w = problem(n, 2, seed, coupling=0.0)
+    J, w = problem(n, 2, seed, coupling=0.0)
     count = round(share * n)
-    found = select(J, g, w, 0.2, count)
-    costs = 0.1 * w.square() - g * w
+    found = select(J, w, 0.2, count)
+    costs = 0.1 * w.square()
     assert set(found.nonzero()[:, 0].tolist()) == set(costs.argsort()[:count].tolist())
 
 
@@ -85,12 +84,12 @@ def test_small_pools_reach_an_optimum_of_swaps(monkeypatch):
     """A round at a time among a few variables; the last round is one in which nothing helps."""
     monkeypatch.setattr("icbs.surgeon._POOL", 6)
     monkeypatch.setattr("icbs.surgeon._LAST", 0.0)
-    J, g, w = problem(80, 5, 0, 3.0)
-    found = select(J, g, w, 0.01, 40)
+    J, w = problem(80, 5, 0, 3.0)
+    found = select(J, w, 0.01, 40)
     start = torch.zeros(80, dtype=torch.bool)
-    alone = 0.005 * w.square() - g * w + 0.5 * w.square() * J.square().sum(0)
+    alone = 0.005 * w.square() + 0.5 * w.square() * J.square().sum(0)
     start[alone.argsort()[:40]] = True
-    assert energy(J, g, w, 0.01, found) < 0.9 * energy(J, g, w, 0.01, start)
+    assert energy(J, w, 0.01, found) < 0.9 * energy(J, w, 0.01, start)
 
 
 def test_factor_has_every_samples_gradient_in_the_models_order(monkeypatch):
@@ -104,17 +103,18 @@ def test_factor_has_every_samples_gradient_in_the_models_order(monkeypatch):
 
 
 def test_update_lowers_the_loss_of_the_mask():
-    losses = []
-    for update in (False, True):
-        model, samples = tiny_llama(), tiny_samples(32, seed=2)
-        layers = prunable_layers(model, "*.1.*")
-        masks = prune_by_surgeon(model, layers, samples, 0.6, update=update)
-        total = sum(mask.numel() for mask in masks.values())
-        assert sum(int(mask.sum()) for mask in masks.values()) == round(0.6 * total)
-        for name, layer in layers.items():
-            assert torch.equal(layer_weight(layer) != 0, masks[name])
-        losses.append(float(Forward(model, layers, samples).losses().mean()))
-    assert losses[1] < losses[0]
+    model, samples = tiny_llama(), tiny_samples(32, seed=2)
+    layers = prunable_layers(model, "*.1.*")
+    dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
+    masks = prune_by_surgeon(model, layers, samples, 0.6)
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(int(mask.sum()) for mask in masks.values()) == round(0.6 * total)
+    for name, layer in layers.items():
+        assert torch.equal(layer_weight(layer) != 0, masks[name])
+    updated = float(Forward(model, layers, samples).losses().mean())
+    for name, layer in layers.items():
+        layer_weight(layer).copy_(dense[name] * masks[name])
+    assert updated < float(Forward(model, layers, samples).losses().mean())
 
 
 def test_refusals(monkeypatch):
