@@ -63,7 +63,9 @@ def left(out):
         del row["seconds"]
     with Store(out / "run.sqlite") as store:
         tables = [store.table(name) for name in ("steps", "tuning")]
-    timeless = [t.loc[:, ~t.columns.str.startswith("seconds")].to_dict("records") for t in tables]
+    timeless = [t.loc[:, ~t.columns.str.startswith("seconds")].astype(object) for t in tables]
+    # None, because a NaN equals nothing.
+    timeless = [t.where(t.notna(), None).to_dict("records") for t in timeless]
     weights = [(out / f).read_bytes() for f in ("masks.safetensors", "model/model.safetensors")]
     return summary, timeless, weights
 
