@@ -44,7 +44,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from experiments.errors import StudyError
-from experiments.tomlcheck import expect, refuse_unknown
+from experiments.tomlcheck import expect, number, refuse_unknown
 
 S = TypeVar("S", "BlockSource", "LoopSource", "PruningSource")
 
@@ -185,8 +185,8 @@ def parse_source(cls: type[S], table: Any, key: str) -> S:
     values: dict[str, Any] = {}
     for name, value in table.items():
         kind, wanted = _KINDS[known[name]]
-        given = float(value) if kind is float and type(value) is int else value
-        values[name] = expect(given, kind, f"{key}.{name}", wanted)
+        where = f"{key}.{name}"
+        values[name] = number(value, where) if kind is float else expect(value, kind, where, wanted)
     needed = {BlockSource: "sizes", LoopSource: "steps", PruningSource: "densities"}
     for name in ("model", needed[cls]):
         if name not in values:

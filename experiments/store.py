@@ -128,7 +128,8 @@ class Store:
                 f"store {self.path}: {error}; check that the folder exists, is writable and has "
                 "space, and that no other driver holds the file"
             ) from error
-        except sqlite3.DatabaseError as error:
+        # Text in a damaged file need not be UTF-8.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise StoreError(f"{self.path} is not a store, or is damaged: {error}") from error
         except OSError as error:
             raise StoreError(f"store {self.path}: {error.strerror}") from error
@@ -319,6 +320,8 @@ class Store:
             if column not in frame:
                 frame[column] = None if column in _TEXTS else float("nan")
         for flag in _FLAGS:
+            if not frame[flag].dropna().isin((0, 1)).all():
+                raise StoreError(f"store {self.path}: {flag} is neither 0 nor 1: it is damaged")
             frame[flag] = frame[flag].astype("boolean")
         instances = self.instances().drop(columns=["build", "meta"])
         return frame.merge(

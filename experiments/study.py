@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from experiments.errors import StudyError
 from experiments.sources import BlockSource, LoopSource, PruningSource, parse_source
-from experiments.tomlcheck import expect, refuse_unknown
+from experiments.tomlcheck import expect, number, refuse_unknown
 from solvers.base import Budget
 from solvers.errors import SolverError
 from solvers.problem import CardinalityProblem
@@ -380,9 +380,11 @@ def _budget(value: Any) -> Budget:
         return value
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return Budget(time_limit=float(value))
+            return Budget(time_limit=number(value, "budgets"))
         table = expect(value, dict, "budgets", "seconds or a table such as {reads = 100}")
         refuse_unknown(table, ("time_limit", "reads", "sweeps"), "budgets")
+        if "time_limit" in table:
+            table = {**table, "time_limit": number(table["time_limit"], "budgets.time_limit")}
         return Budget(**table)
     except (SolverError, TypeError) as error:
         raise StudyError(f"budgets: {error}") from error

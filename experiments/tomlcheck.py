@@ -22,6 +22,20 @@ def expect(value: Any, kind: type[T], key: str, wanted: str) -> T:
     return value
 
 
+def number(value: Any, key: str) -> float:
+    """`value` as a float.
+
+    Raises:
+        StudyError: it is no number, or a whole one beyond all floats.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StudyError(f"{key} is {value!r}; it should be a number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise StudyError(f"{key} is too large; give a number below 1e308") from error
+
+
 def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], inside: str = "") -> None:
     """Raises `StudyError` for the first key that is not in `known`, with the nearest that is."""
     known = list(known)

@@ -110,10 +110,22 @@ def test_masks(tmp_path, shapes):
         load_masks(path)
 
 
-@pytest.mark.parametrize("line", ["seeds = 1000000000000", "seed = " + "9" * 5000])
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seeds = 1000000000000",
+        "seed = " + "9" * 5000,
+        f"budgets = [{HUGE}]",
+        f"budgets = [{{time_limit = {HUGE}}}]",
+        f'[[blocks]]\nmodel = "smollm2"\nsizes = [8]\ndensity = {HUGE}',
+    ],
+)
 def test_studies(tmp_path, line):
     path = tmp_path / "s.toml"
-    path.write_text(f'{line}\ninstances = ["a"]\nsolvers = ["neal"]\n')
+    path.write_text(f'instances = ["a"]\nsolvers = ["neal"]\n{line}\n')
     with pytest.raises(StudyError):
         Study.from_toml(path)
 

@@ -195,7 +195,9 @@ class Judge:
         self.watch.start(self.out, self.temporary)
         outcome, error, detail, seconds = self._attempt(target, path)
         self.watch.active = False
-        touched = [*self.watch.written, *_differences(before, snapshot(folder, *self.guarded))]
+        after = snapshot(folder, *self.guarded)
+        own = {f"{path}{ending}" for ending in target.beside}
+        touched = [*self.watch.written, *(d for d in _differences(before, after) if d not in own)]
         touched += [f"left {path}" for path in self.temporary.iterdir()]
         _emptied(self.out)
         _emptied(self.temporary)

@@ -41,6 +41,7 @@ class Target:
             folder `out`. Raises `AssertionError` where something wrong was loaded.
         errors: what it may raise instead, and nothing else.
         folder: whether the sample's folder is loaded instead of its first file.
+        beside: endings of files that the reader keeps beside the one it reads.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Target:
     load: Callable[[Path, Path], None]
     errors: tuple[type[Exception], ...]
     folder: bool = False
+    beside: tuple[str, ...] = ()
 
     def sample(self, rng, seeds):
         """A hostile sample and how it came about."""
