@@ -35,7 +35,6 @@ from solvers.problem import CardinalityProblem
 
 _TABLE = "application/json; table"
 # Columns of text keep their type where every value is missing.
-_TEXTS = ("model", "layer", "fisher", "lane", "reason", "started", "info")
 _FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
 _SINCE_2 = ("training", "quote", "cost", "pending", "info")
 
@@ -200,8 +199,15 @@ class Store:
         return identity
 
     def sizes(self) -> dict[str, int]:
-        """Content hash -> number of variables."""
-        return dict(self._rows("SELECT id, n FROM instances"))
+        """Content hash -> number of variables.
+
+        Raises:
+            StoreError: a row without one of them.
+        """
+        found = self._rows("SELECT id, n FROM instances")
+        if not all(isinstance(name, str) and isinstance(n, int) for name, n in found):
+            raise StoreError(f"store {self.path}: an instance has no hash or no size: damaged")
+        return dict(found)
 
     def build_of(self, instance: str) -> float:
         """Seconds the block took to build; 0: unknown."""
@@ -318,7 +324,8 @@ class Store:
             self._json(budget, "a budget")
         for column in _SINCE_2:
             if column not in frame:
-                frame[column] = None if column in _TEXTS else float("nan")
+                text = layout()["runs"][column].kind == "TEXT"
+                frame[column] = None if text else float("nan")
         for flag in _FLAGS:
             if not frame[flag].dropna().isin((0, 1)).all():
                 raise StoreError(f"store {self.path}: {flag} is neither 0 nor 1: it is damaged")
@@ -363,7 +370,8 @@ class Store:
         check_types(frame, layout()[table], f"store {self.path}: {table}")
         for name in names:
             if frame[name].isna().all():
-                frame[name] = frame[name].astype("object" if name in _TEXTS else "float64")
+                text = layout()[table][name].kind == "TEXT"
+                frame[name] = frame[name].astype("object" if text else "float64")
         return frame
 
 
