@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -181,8 +182,19 @@ def _workers(dask_scheduler: Any = None) -> dict[str, tuple[int, list[str]]]:
 
 def _guarded(fn: Callable[[Task, Source], Record], task: Task, container: bytes) -> Record:
     """Runs in a worker: a cell under a watchdog that needs neither the driver nor the GIL."""
+    _stop_sampling()
     guard_with(_watch)
     return fn(task, container)
+
+
+@cache
+def _stop_sampling() -> None:
+    """Runs in a worker: Dask's look at the stack every 10 ms would take a part of every cell."""
+    worker = distributed.get_worker()
+    for name in ("profile", "profile-cycle"):
+        sampling = worker.periodic_callbacks.get(name)
+        if sampling is not None:
+            worker.loop.add_callback(sampling.stop)
 
 
 _NOWHERE = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
