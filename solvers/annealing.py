@@ -28,10 +28,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.base import UNLIMITED, Budget, CardinalitySampler, ReadPool, Request, Solution
-from solvers.descent import descend_until, random_state
+from solvers.descent import random_state
 from solvers.kernels import (
     ANNEALING_RANK_SHARE,
     SUMS,
+    WORK_PER_CHECK,
     Integers,
     Word,
     add_product,
@@ -56,8 +57,6 @@ MARGIN = 10.0
 WHOLE = 64
 # Changes beyond this many temperatures are refused without asking for the exponential.
 HOPELESS = 30.0
-# Variables times sweeps between two looks at the clock: a few milliseconds.
-STEPS_PER_CHECK = 50_000
 
 
 @njit(cache=True, nogil=True)
@@ -300,7 +299,7 @@ class Annealing(CardinalitySampler):
         with request.timing.stage("execute"):
             optimum = first_optimum(search, request)
             pool.improve(optimum)
-            hot = hottest(problem, optimum, request.rng)
+            hot = hottest(search, optimum, request.rng)
             if self._device is None:
                 self._read_by_read(search, request, pool, optimum, hot)
             else:
@@ -320,7 +319,7 @@ class Annealing(CardinalitySampler):
                 start = random_state(problem.n, problem.cardinality, rng)
             begun, sweeps = time.perf_counter(), pace.sweeps(number)
             state = anneal_until(search, start, hot * cooling(sweeps), rng, request.deadline)
-            state = descend_until(search, state, request.deadline)
+            state = search.descend(state, request.deadline)
             pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps
             if number == 0 and problem.energy(optimum) < problem.energy(state):
                 return optimum
@@ -351,7 +350,7 @@ class Annealing(CardinalitySampler):
         )
         # Best first, so that a time limit cuts off what matters least.
         for place in np.argsort(problem.energy(states), kind="stable"):
-            state = descend_until(search, states[place], request.deadline)
+            state = search.descend(states[place], request.deadline)
             if pool.reads == 0 and problem.energy(optimum) < problem.energy(state):
                 state = optimum
             pool.add(state)
@@ -367,7 +366,7 @@ def first_optimum(search: LocalSearch, request: Request) -> Bools:
     start = request.initial
     if start is None:
         start = search.fill(np.zeros(search.problem.n, dtype=np.bool_), request.deadline)
-    return descend_until(search, start, request.deadline)
+    return search.descend(start, request.deadline)
 
 
 @dataclass
@@ -409,20 +408,21 @@ def cooling(sweeps: int) -> Floats:
     return np.asarray(COOLING ** np.linspace(0, 1, sweeps))
 
 
-def hottest(problem: CardinalityProblem, optimum: Bools, rng: np.random.Generator) -> float:
+def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> float:
     """First temperature: `HEAT` times the 1 % quantile of |energy change| of 2000 random swaps.
 
     Args:
-        problem: n variables.
+        search: n variables.
         optimum: a swap-descent optimum, shape (n,).
         rng: picks the swaps.
     """
+    problem = search.problem
     out = rng.choice(np.flatnonzero(optimum), 2000)
     into = rng.choice(np.flatnonzero(~optimum), 2000)
     f, d = problem.fields(optimum), problem.diagonal
     deltas = f[into] - f[out] + 0.5 * (d[out] + d[into])
     if problem.factor is not None:
-        deltas -= np.einsum("ri,ri->i", problem.factor[:, out], problem.factor[:, into])
+        deltas -= np.einsum("ir,ir->i", search.F[out], search.F[into])
     elif problem.quadratic is not None:
         deltas -= problem.quadratic[out, into]
     deltas = np.abs(deltas)
@@ -441,7 +441,7 @@ def anneal_until(
     walk = Walk(search, start, rng.integers(2**64, size=1, dtype=np.uint64))
     chunk = len(temperatures)
     if deadline < np.inf:
-        chunk = max(1, STEPS_PER_CHECK // search.problem.n)
+        chunk = max(1, int(WORK_PER_CHECK / search.sweep_work))
     for first in range(0, len(temperatures), chunk):
         if time.perf_counter() >= deadline:
             break

@@ -22,7 +22,8 @@ import numpy as np
 
 from solvers.annealing import Annealing
 from solvers.base import Budget, CardinalitySampler, Request, Solution
-from solvers.newton import relax
+from solvers.kernels import PRODUCT_RATE
+from solvers.newton import relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.relaxation import bound, convexified, core, round_off
 from solvers.repair import LocalSearch
@@ -38,6 +39,8 @@ ROOT_SHARE = 0.5
 INCUMBENT_SHARE = 0.2
 INCUMBENT_READS = 4
 FREE = np.int8(-1)
+# Multiplications of an eigenvalue decomposition, in cubes of the order.
+EIGEN_WORK = 10
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,23 @@ class BranchAndBound:
             if lower >= self.upper - self._tolerance:
                 self._dropped = min(self._dropped, lower)
             else:
-                self._branch(lower, fixed, dual)
+                self._branch(lower, fixed, dual, deadline)
         return True
 
-    def _branch(self, lower: float, fixed: Any, dual: Floats) -> None:
+    def _branch(self, lower: float, fixed: Any, dual: Floats, deadline: float) -> None:
         """Bounds one node; drops it, solves it, or puts its two children among the open ones."""
         free = np.flatnonzero(fixed == FREE)
         k = self._problem.cardinality - int((fixed == 1).sum())
         if k in (0, len(free)):
             leaf = fixed == 1
             leaf[free] = k > 0
-            self._offer(leaf)
+            self._offer(leaf, deadline)
             self._dropped = min(self._dropped, float(self._problem.energy(leaf)))
             return
         self.nodes += 1
-        found, dual, x, g = self._relaxed(fixed, free, k, lower, dual)
+        found, dual, x, g = self._relaxed(fixed, free, k, lower, dual, deadline)
         lower = max(lower, found)
-        self._offer(self._rounded(fixed, free, x, k))
+        self._offer(self._rounded(fixed, free, x, k), deadline)
         if lower >= self.upper - self._tolerance:
             self._dropped = min(self._dropped, lower)
             return
@@ -174,7 +177,7 @@ class BranchAndBound:
             self._open_child(lower, child, dual)
 
     def _relaxed(
-        self, fixed: Any, free: Any, k: int, lower: float, dual: Floats
+        self, fixed: Any, free: Any, k: int, lower: float, dual: Floats, deadline: float
     ) -> tuple[float, Floats, Floats, Floats]:
         """The node's bound, its dual point, its relaxed point and its reduced costs."""
         F, c = self._A[:, free].T, self._problem.linear[free]
@@ -187,21 +190,21 @@ class BranchAndBound:
         eps = 0.3 * float(np.abs(g - np.median(g)).mean()) or 1.0
         tolerance = max(self._tolerance, NODE_PRECISION * (self.upper - lower))
         x = np.empty(len(free))
-        found, dual, _, _, _ = relax(
-            F, c, k, u, dual.copy(), z, x, eps, target, tolerance, NODE_STEPS
+        found = relax_until(
+            F, c, k, u, dual.copy(), z, x, eps, target, tolerance, NODE_STEPS, deadline
         )
-        return found + constant, dual, x, F @ dual + c
+        return found.value + constant, found.dual, x, F @ found.dual + c
 
     def _rounded(self, fixed: Any, free: Any, x: Floats, k: int) -> Bools:
         state: Bools = fixed == 1
         state[free[np.argsort(-x, kind="stable")[:k]]] = True
         return state
 
-    def _offer(self, state: Bools) -> None:
+    def _offer(self, state: Bools, deadline: float) -> None:
         """Keeps a feasible state, after descent, if it beats the incumbent."""
         if self._problem.energy(state) >= self.upper:
             return
-        state, _ = self._search.descend(state)
+        state = self._search.descend(state, deadline)
         self.state, self.upper = state, float(self._problem.energy(state))
         self._report(state)
 
@@ -250,7 +253,8 @@ def prove(problem: CardinalityProblem, request: Request) -> Proof:
             if energy < upper:
                 best, upper = full, energy
                 request.report(best)
-    if sub.n <= sub.rank:
+    seconds = EIGEN_WORK * sub.n**3 / PRODUCT_RATE
+    if sub.n <= sub.rank and seconds < 0.5 * (request.deadline - time.perf_counter()):
         sub = diagonally_shifted(sub)
     # The tree need only look for what beats the known state.
     tree = BranchAndBound(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,6 @@ from solvers.kernels import DESCENT_RANK, dense_pays
 from solvers.problem import Bools, CardinalityProblem
 from solvers.reads import checked_threads, make_reads
 from solvers.repair import LocalSearch
-
-# Multiplications between two looks at the clock, about 10 ms.
-WORK_PER_CHECK = 2e7
 
 
 def random_state(n: int, k: int, rng: np.random.Generator) -> Bools:
@@ -27,16 +23,18 @@ def random_state(n: int, k: int, rng: np.random.Generator) -> Bools:
 class Greedy(CardinalitySampler):
     """From the empty set, adds the variable of best energy change k times.
 
-    Nearly a sort of the linear term: the control every other solver must beat. Deterministic.
+    Nearly a sort of the linear term: the control every other solver must beat. Deterministic. When
+    the time is over, what is missing is taken all at once, in order of the costs at that moment.
     """
 
     name = "greedy"
+    honours = ("time_limit",)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         with request.timing.stage("preprocess"):
             search = LocalSearch(problem)
         with request.timing.stage("execute"):
-            state = search.fill(np.zeros(problem.n, dtype=np.bool_))
+            state = search.fill(np.zeros(problem.n, dtype=np.bool_), request.deadline)
         request.report(state)
         return Solution(state[None])
 
@@ -65,22 +63,9 @@ class Descent(CardinalitySampler):
             start = request.initial
             if number or start is None:
                 start = random_state(problem.n, problem.cardinality, rng)
-            return descend_until(search, start, request.deadline)
+            return search.descend(start, request.deadline)
 
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
             make_reads(read, pool, request, reads, self.num_threads)
         return pool.solution()
-
-
-def descend_until(search: LocalSearch, start: Bools, deadline: float) -> Bools:
-    """Swap descent that looks at the clock every few milliseconds."""
-    if deadline == np.inf:
-        return search.descend(start)[0]
-    problem = search.problem
-    swap = 4 * problem.n if search.dense else problem.n * (problem.rank + 4)
-    chunk = max(1, int(WORK_PER_CHECK / swap))
-    state, done = start, False
-    while not done and time.perf_counter() < deadline:
-        state, done = search.descend(state, chunk)
-    return state

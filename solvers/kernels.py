@@ -38,6 +38,8 @@ ANNEALING_RANK_SHARE = 1 / 12
 MAX_DENSE_VARIABLES = 8192
 # Multiplications a second of a float32 matrix product on one core, low on purpose.
 PRODUCT_RATE = 2e10
+# Multiplications between two looks at the clock, about 10 ms.
+WORK_PER_CHECK = 1e7
 
 
 def dense_pays(problem: CardinalityProblem, least_rank: float, deadline: float) -> bool:
@@ -108,12 +110,13 @@ def add_swap(F: Floats, G: NDArray[Any], f: Floats, out: int, into: int) -> None
 
 
 @njit(cache=True, nogil=True)
-def greedy_fill_dense(G: Floats, f: Floats, x: Bools, k: int, max_flips: int) -> int:
+def greedy_fill_dense(G: Floats, f: Floats, x: Bools, k: int, max_work: float) -> None:
     """`greedy_fill` on a dense G."""
     excess = int(x.sum()) - k
     sign = 1.0 if excess < 0 else -1.0
-    flips = min(abs(excess), max_flips)
-    for _ in range(flips):
+    for flip in range(abs(excess)):
+        if 2 * flip * len(f) > max_work:
+            break
         best, best_cost = -1, np.inf
         for i in range(len(f)):
             if x[i] == (sign < 0):
@@ -123,13 +126,12 @@ def greedy_fill_dense(G: Floats, f: Floats, x: Bools, k: int, max_flips: int) ->
         x[best] = sign > 0
         for i in range(len(f)):
             f[i] += sign * G[best, i]
-    return flips
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
 def greedy_fill(
-    F: Floats, d: Floats, b: Floats, f: Floats, x: Bools, k: int, max_flips: int
-) -> int:
+    F: Floats, d: Floats, b: Floats, f: Floats, x: Bools, k: int, max_work: float
+) -> None:
     """Adds or removes the variable of best energy change until x has k ones.
 
     The choice is the exact one, but few costs are computed for it: those of a window, at first the
@@ -145,26 +147,25 @@ def greedy_fill(
         f: fields at x, shape (n,); kept up to date.
         x: state, any weight; changed in place.
         k: ones wanted.
-        max_flips: flips to make at the most.
-
-    Returns:
-        Flips made.
+        max_work: multiplications after which to stop, with at least one flip made.
     """
     n, rank = F.shape
     excess = int(x.sum()) - k
     sign = 1.0 if excess < 0 else -1.0
-    left = min(abs(excess), max_flips)
-    made = left
+    left = abs(excess)
+    work = 0
     width = int(np.sqrt(n)) + 1
     members = np.empty(5 * width, np.int64)
     costs = np.empty(n)
     inside = np.empty(n, np.bool_)
     moved = np.zeros(rank)
-    while left:
+    while left and work <= max_work:
         size = _open_window(sign, d, f, x, width, costs, inside, members)
+        work += F.size
         moved[:] = 0.0
         while left:
             best = _best_flip(F, b, sign, x, moved, costs, inside, members, size)
+            work += n + (best[1] - size) * rank
             size = best[1]
             if size > 4 * width:
                 break
@@ -180,8 +181,10 @@ def greedy_fill(
                 for r in range(rank):
                     total += F[i, r] * F[members[w], r]
                 costs[members[w]] += total
+            work += size * rank
+            if work > max_work:
+                break
         add_product(F, moved, f)
-    return made
 
 
 @njit(cache=True, nogil=True)
@@ -245,19 +248,24 @@ def _best_flip(
 @njit(cache=True, nogil=True)
 def _best_partner(
     F: Floats, G: NDArray[Any], d: Floats, b: Floats, f: Floats, x: Bools, i: int, best: float
-) -> tuple[int, float]:
-    """The j whose swap with i changes the energy by less than `best`, or -1; and that change."""
+) -> tuple[int, float, int]:
+    """The j whose swap with i changes the energy by less than `best`, or -1; that change; the work.
+
+    Work is counted in multiplications.
+    """
     sign = 1.0 if not x[i] else -1.0
     own = sign * f[i] + 0.5 * d[i]
-    partner = -1
+    partner, work = -1, len(f)
+    each = 1 if G.shape[0] > 0 else F.shape[1]
     for j in range(len(f)):
         if x[j] != x[i]:
             bare = own - sign * f[j] + 0.5 * d[j]
             if bare - b[i] * b[j] < best:
+                work += each
                 delta = bare - coupling(F, G, i, j)
                 if delta < best:
                     partner, best = j, delta
-    return partner, best
+    return partner, best, work
 
 
 @njit(cache=True, nogil=True)
@@ -269,14 +277,16 @@ def swap_descent(
     f: Floats,
     x: Bools,
     tolerance: float,
-    max_swaps: int,
-) -> tuple[int, bool]:
-    """Swaps that lower the energy, until none is left or `max_swaps` were made.
+    max_work: float,
+    checked: Integers,
+) -> bool:
+    """Swaps that lower the energy, until none is left or `max_work` multiplications were made.
 
     Each step takes the better of two greedy swaps: the best partner of the one that is cheapest to
     remove, and of the zero that is cheapest to add. When neither helps, every pair is checked, so
     the final state is a true local optimum of the swap neighbourhood. ``|G_ij| <= b_i b_j`` rules
-    out most pairs without their inner product.
+    out most pairs without their inner product. A call that ran out of work is carried on by another
+    with the same arrays; where it was cut changes nothing.
 
     Args:
         F: couplings, see the module.
@@ -286,14 +296,18 @@ def swap_descent(
         f: fields at x, shape (n,); kept up to date.
         x: feasible state; changed in place.
         tolerance: a swap must lower the energy by more than this.
-        max_swaps: swaps to make at the most.
+        max_work: multiplications after which to stop; at least one step is made.
+        checked: 0 at first; 1 + i where neither the greedy swaps nor pairs of a variable below i
+            help; shape (1,), kept up to date.
 
     Returns:
-        Swaps made, and whether x is a local optimum.
+        Whether x is a local optimum.
     """
     n = len(f)
     b_max = b.max()
-    for swaps in range(max_swaps):
+    update = 2 * n if G.shape[0] > 0 else F.size
+    work = 0
+    while True:
         out, into = -1, -1
         out_delta, into_delta = np.inf, np.inf
         for i in range(n):
@@ -303,26 +317,36 @@ def swap_descent(
             elif f[i] + 0.5 * d[i] < into_delta:
                 into, into_delta = i, f[i] + 0.5 * d[i]
         if out < 0 or into < 0:
-            return swaps, True
-        j, delta = _best_partner(F, G, d, b, f, x, out, -tolerance)
-        i, _ = _best_partner(F, G, d, b, f, x, into, delta)
+            return True
+        i, j = -1, -1
+        if checked[0] == 0:
+            j, delta, work_out = _best_partner(F, G, d, b, f, x, out, -tolerance)
+            i, _, work_in = _best_partner(F, G, d, b, f, x, into, delta)
+            work += work_out + work_in
         if i >= 0:
             out = i
         elif j >= 0:
             into = j
         else:
             partner = -1
-            for i in range(n):
+            for i in range(max(checked[0], 1) - 1, n):
+                checked[0] = i + 1
+                if work > max_work:
+                    return False
                 if x[i] and -f[i] + 0.5 * d[i] + into_delta - b[i] * b_max < -tolerance:
-                    partner, _ = _best_partner(F, G, d, b, f, x, i, -tolerance)
+                    partner, _, work_pairs = _best_partner(F, G, d, b, f, x, i, -tolerance)
+                    work += work_pairs
                     if partner >= 0:
                         out, into = i, partner
                         break
             if partner < 0:
-                return swaps, True
+                return True
+        checked[0] = 0
         x[out], x[into] = False, True
         add_swap(F, G, f, out, into)
-    return max_swaps, False
+        work += n + update
+        if work > max_work:
+            return False
 
 
 @njit(cache=True, nogil=True)

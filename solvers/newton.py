@@ -19,6 +19,9 @@ Every ``s`` met on the way is a certificate (see `solvers.relaxation`).
 
 from __future__ import annotations
 
+import time
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -32,6 +35,59 @@ SHRINK = 0.1
 STALLED = 1e-13
 # Steps without a tenth off the gap, after which rounding is all that is left of it.
 PATIENCE = 50
+# Entries of the factor that Newton steps may read between two looks at the clock.
+PRODUCTS_PER_CHECK = 2_000_000
+
+
+class Relaxed(NamedTuple):
+    """Where the method stopped.
+
+    Attributes:
+        value: the best bound found, without any offset.
+        dual: its ``s``, shape (r,).
+        primal: value of the relaxed point.
+        steps: Newton steps made.
+        solved: False where the steps or the time ran out.
+    """
+
+    value: float
+    dual: Floats
+    primal: float
+    steps: int
+    solved: bool
+
+
+def relax_until(
+    F: Floats,
+    c: Floats,
+    k: int,
+    u: Floats,
+    s: Floats,
+    z: Floats,
+    x: Floats,
+    eps: float,
+    target: float,
+    tolerance: float,
+    max_steps: int,
+    deadline: float,
+) -> Relaxed:
+    """`relax`, of the same arguments, in chunks with a look at the clock after each.
+
+    One chunk is solved even where the `time.perf_counter` value `deadline` is over.
+    """
+    chunk = max_steps
+    if deadline < np.inf:
+        chunk = max(2, PRODUCTS_PER_CHECK // max(F.size, 1))
+    best, steps = (-np.inf, s.copy()), 0
+    while True:
+        allowed = min(chunk, max_steps - steps)
+        value, dual, primal, eps, made = relax(F, c, k, u, s, z, x, eps, target, tolerance, allowed)
+        steps += made
+        if value > best[0]:
+            best = value, dual
+        solved = made < allowed or best[0] >= target or primal - best[0] <= tolerance
+        if solved or steps >= max_steps or time.perf_counter() >= deadline:
+            return Relaxed(*best, primal, steps, bool(solved))
 
 
 # Sums in any order let the compiler use vector instructions: these passes, a dozen for every step

@@ -145,7 +145,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         for row, state in zip(rows, states, strict=True):
             state[:] = search.fill(row)
             if self.repair == "descent":
-                state[:] = search.descend(state)[0]
+                state[:] = search.descend(state)
         return states
 
     def sample(

@@ -29,9 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import CardinalitySampler, Request, Solution
-from solvers.descent import descend_until
 from solvers.errors import ProblemError
-from solvers.newton import least_sum, relax
+from solvers.newton import least_sum, relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
 
@@ -43,8 +42,6 @@ MAX_STEPS = 1000
 FIRST_WIDTH = 0.3
 # Ones, and zeros, that the descent of a large problem considers at a time.
 NEAREST = 4096
-# Entries of the factor that Newton steps may read between two looks at the clock.
-PRODUCTS_PER_CHECK = 4_000_000
 # Energies are sums of n terms; two that agree to this share of the terms' size are equal.
 ROUND_OFF = 1e-13
 
@@ -265,28 +262,22 @@ def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) 
 def _newton(
     convex: CardinalityProblem, start: _Relaxed, tolerance: float, deadline: float
 ) -> _Relaxed:
-    """`solvers.newton` from where Frank-Wolfe stopped, in chunks between looks at the clock."""
+    """`solvers.newton` from where Frank-Wolfe stopped, until the deadline."""
     A, c, k = convex.factor, convex.linear, convex.cardinality
     assert A is not None
     lower, dual, s = start.value, start.dual, start.dual.copy()
     z = np.clip(start.relaxed, 0.0, 1.0)
     g = s @ A + c
     eps = FIRST_WIDTH * float(np.abs(g - np.median(g)).mean()) or 1.0
-    nothing = np.zeros(len(A))
-    chunk = MAX_STEPS if deadline == np.inf else max(4, PRODUCTS_PER_CHECK // A.size)
-    steps = 0
     x = np.empty(convex.n)
-    while True:
-        # The view of A costs no memory: a whole layer's factor is held once.
-        found, at, primal, eps, made = relax(
-            A.T, c, k, nothing, s, z, x, eps, np.inf, tolerance, min(chunk, MAX_STEPS - steps)
-        )
-        steps += made
-        if found > lower:
-            lower, dual = found, at
-        solved = made < chunk or primal - lower <= tolerance
-        if solved or steps >= MAX_STEPS or time.perf_counter() >= deadline:
-            return _Relaxed(lower, dual, x, start.iterations + steps, solved)
+    # The view of A costs no memory: a whole layer's factor is held once.
+    found = relax_until(
+        A.T, c, k, np.zeros(len(A)), s, z, x, eps, np.inf, tolerance, MAX_STEPS, deadline
+    )
+    if found.value > lower:
+        lower, dual = found.value, found.dual
+    solved = found.solved or found.primal - lower <= tolerance
+    return _Relaxed(lower, dual, x, start.iterations + found.steps, solved)
 
 
 def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
@@ -363,7 +354,7 @@ def _descended(problem: CardinalityProblem, state: Bools, deadline: float) -> Bo
     """
     if problem.n <= 2 * NEAREST:
         # A handful of swaps is left to make: not worth building G for.
-        return descend_until(LocalSearch(problem, dense=problem.factor is None), state, deadline)
+        return LocalSearch(problem).descend(state, deadline)
     half = 0.5 * problem.diagonal
     while time.perf_counter() < deadline:
         f = problem.fields(state)
@@ -374,9 +365,8 @@ def _descended(problem: CardinalityProblem, state: Bools, deadline: float) -> Bo
             ]
         )
         some = problem.restricted(pool, at=state)
-        search = LocalSearch(some, dense=problem.factor is None)
         before = state[pool]
-        after = descend_until(search, before, deadline)
+        after = LocalSearch(some).descend(before, deadline)
         if np.array_equal(after, before):
             break
         state = state.copy()

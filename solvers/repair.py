@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from solvers.kernels import couplings, greedy_fill, greedy_fill_dense, swap_descent
+from solvers.kernels import WORK_PER_CHECK, couplings, greedy_fill, greedy_fill_dense, swap_descent
 from solvers.problem import Bools, CardinalityProblem
 
-# Flips between two looks at the clock.
-FLIPS_PER_CHECK = 512
+# Passes over the factor that greedy repair makes between two looks at the clock, if that is more
+# than `WORK_PER_CHECK`: a window opened anew costs one.
+PASSES_PER_CHECK = 4
 # Fields updated with G in float32 are good to about this share of the largest coupling.
 SINGLE = 1e-6
 
@@ -53,6 +54,12 @@ class LocalSearch:
         """Whether fields are kept with G."""
         return len(self.G) > 0
 
+    @property
+    def sweep_work(self) -> float:
+        """About how many multiplications a sweep of n proposals makes, half of them accepted."""
+        n = self.problem.n
+        return n * (100 + (0.5 * n if self.dense else 2.0 * self.problem.rank))
+
     def fill(self, x: ArrayLike, deadline: float = np.inf) -> Bools:
         """Greedy repair: the best single flips until k ones.
 
@@ -63,12 +70,14 @@ class LocalSearch:
         """
         state = np.array(x, dtype=np.bool_)
         fields, k = self.problem.fields(state), self.problem.cardinality
-        chunk = 2**62 if deadline == np.inf else FLIPS_PER_CHECK
+        work = np.inf
+        if deadline < np.inf:
+            work = max(WORK_PER_CHECK, PASSES_PER_CHECK * float(self.F.size))
         while state.sum() != k and time.perf_counter() < deadline:
             if self.problem.factor is None:
-                greedy_fill_dense(self.G, fields, state, k, chunk)
+                greedy_fill_dense(self.G, fields, state, k, work)
             else:
-                greedy_fill(self.F, self.diagonal, self.bounds, fields, state, k, chunk)
+                greedy_fill(self.F, self.diagonal, self.bounds, fields, state, k, work)
         missing = k - int(state.sum())
         if missing:
             sign = np.sign(missing)
@@ -77,28 +86,30 @@ class LocalSearch:
             state[free[np.argsort(costs, kind="stable")[: abs(missing)]]] = missing > 0
         return state
 
-    def descend(self, x: ArrayLike, max_swaps: int = 2**62) -> tuple[Bools, bool]:
+    def descend(self, x: ArrayLike, deadline: float = np.inf) -> Bools:
         """Swap descent from a feasible x, shape (n,).
 
+        Args:
+            x: left as it is.
+            deadline: `time.perf_counter` value; looked at every few milliseconds.
+
         Returns:
-            The state after at most `max_swaps` swaps, and whether it is a local optimum.
+            A local optimum of the swap neighbourhood, or where the time was over.
         """
         state = np.array(x, dtype=np.bool_)
-        swaps = 0
         if self.dense and self.problem.factor is not None:
             # What G in float32 cannot tell apart is left to the factor.
             rough = self.tolerance + SINGLE * self.bounds.max(initial=0) ** 2
-            swaps, done = self._descend(self.G, state, rough, max_swaps)
-            if not done:
-                return state, False
-        _, done = self._descend(self._exact, state, self.tolerance, max_swaps - swaps)
-        return state, done
+            self._descend(self.G, state, rough, deadline)
+        self._descend(self._exact, state, self.tolerance, deadline)
+        return state
 
-    def _descend(
-        self, G: NDArray[Any], state: Bools, tolerance: float, max_swaps: int
-    ) -> tuple[int, bool]:
-        fields = self.problem.fields(state)
-        swaps, done = swap_descent(
-            self.F, G, self.diagonal, self.bounds, fields, state, tolerance, max_swaps
-        )
-        return int(swaps), bool(done)
+    def _descend(self, G: NDArray[Any], state: Bools, tolerance: float, deadline: float) -> None:
+        work = WORK_PER_CHECK if deadline < np.inf else np.inf
+        fields, checked, done = None, np.zeros(1, np.int64), False
+        while not done and time.perf_counter() < deadline:
+            if fields is None:
+                fields = self.problem.fields(state)
+            done = swap_descent(
+                self.F, G, self.diagonal, self.bounds, fields, state, tolerance, work, checked
+            )

@@ -22,7 +22,7 @@ from numba import njit
 
 from solvers.annealing import first_optimum
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
-from solvers.descent import descend_until, random_state
+from solvers.descent import random_state
 from solvers.kernels import SUMS, Integers, Word, random_pair
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
@@ -191,7 +191,7 @@ class Tabu(CardinalitySampler):
         def read(number: int, rng: np.random.Generator) -> Bools:
             if number:
                 start = random_state(problem.n, problem.cardinality, rng)
-                x = descend_until(search, start, request.deadline)
+                x = search.descend(start, request.deadline)
             else:
                 x = first_optimum(search, request)
             rounds = ROUNDS
@@ -216,7 +216,7 @@ class Tabu(CardinalitySampler):
         for _ in range(rounds):
             core = core_of(search.problem, x, CORE)
             x = search_core(search, x, core, rng, request.deadline)
-            x = descend_until(search, x, request.deadline)
+            x = search.descend(x, request.deadline)
             energy = pool.improve(x)
             if energy < best_energy - search.tolerance:
                 best, best_energy = x, energy

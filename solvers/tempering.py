@@ -15,7 +15,7 @@ import numpy as np
 
 from solvers.annealing import Pace, Walk, cooling, first_optimum, hottest, search_for
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
-from solvers.descent import descend_until, random_state
+from solvers.descent import random_state
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
 
@@ -50,7 +50,7 @@ class Tempering(CardinalitySampler):
         with request.timing.stage("execute"):
             optimum = first_optimum(search, request)
             pool.improve(optimum)
-            hot = hottest(problem, optimum, request.rng)
+            hot = hottest(search, optimum, request.rng)
             pace = Pace(budget, request.deadline, self.num_threads)
 
             def read(number: int, rng: np.random.Generator) -> Bools:
@@ -65,7 +65,7 @@ class Tempering(CardinalitySampler):
                 ]
                 walks = annealed(walks, hot * cooling(sweeps), rng, request.deadline)
                 state = best_of(problem, [walk.x for walk in walks])
-                state = descend_until(search, state, request.deadline)
+                state = search.descend(state, request.deadline)
                 pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps
                 return best_of(problem, [state, optimum]) if number == 0 else state
 

@@ -21,6 +21,7 @@ from solvers.kernels import (
     next_random,
     random_pair,
     random_unit,
+    swap_descent,
 )
 from solvers.reads import checked_threads, make_reads
 from solvers.reference import inverse_temperatures, reference_sweep
@@ -153,19 +154,24 @@ def test_window_holds_the_swaps_within_reach(problem, reach):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(2, 300), st.integers(1, 6), st.floats(-2, 2), st.floats(0, 1), st.integers(0, 2**32)
+    st.integers(2, 300),
+    st.integers(1, 6),
+    st.floats(-2, 2),
+    st.floats(0, 1),
+    st.integers(0, 2**32),
+    st.sampled_from([0.0, 1e3, 1e5, np.inf]),
 )
-def test_windowed_greedy_makes_the_flips_of_the_plain_one(n, rank, power, share, seed):
-    """Both directions, with curvature that makes the windows overflow."""
+def test_windowed_greedy_makes_the_flips_of_the_plain_one(n, rank, power, share, seed, max_work):
+    """Both directions, with curvature that makes the windows overflow; cut anywhere."""
     problem = drawn(n, int(share * n), rank, seed, curvature=10**power)
     x = np.random.default_rng(seed).random(n) < 0.5
     quick, plain = x.copy(), x.copy()
     search, k = LocalSearch(problem), problem.cardinality
     f = problem.fields(x)
-    flips = greedy_fill(search.F, search.diagonal, search.bounds, f, quick, k, 2**62)
-    assert flips == abs(int(x.sum()) - k)
-    greedy_fill_dense(problem.gram(), problem.fields(x), plain, k, 2**62)
-    assert quick.sum() == k
+    while quick.sum() != k:
+        greedy_fill(search.F, search.diagonal, search.bounds, f, quick, k, max_work)
+    greedy_fill_dense(problem.gram(), problem.fields(x), plain, k, np.inf)
+    assert plain.sum() == k
     assert problem.energy(quick) == pytest.approx(
         problem.energy(plain), abs=1e-9 * magnitude(problem)
     )
@@ -184,10 +190,41 @@ def test_greedy_gives_up_in_time():
 @given(families.filter(proper))
 def test_descent_with_cached_fields_ends_at_a_true_local_optimum(problem):
     search = LocalSearch(problem, dense=True)
-    state, done = search.descend(problem.initial)
-    assert done
+    state = search.descend(problem.initial)
     _, _, deltas = problem.swap_deltas(state)
     assert deltas.min() >= -search.tolerance - 1e-12 * magnitude(problem)
+
+
+@settings(max_examples=100, deadline=None)
+@given(families.filter(proper), st.booleans(), st.floats(0, 1e4))
+def test_a_descent_cut_into_pieces_makes_the_same_swaps(problem, dense, max_work):
+    search = LocalSearch(problem, dense)
+
+    def descended(work):
+        x, f, checked = problem.initial.copy(), problem.fields(problem.initial), np.zeros(1, int)
+        arguments = (search.F, search.G, search.diagonal, search.bounds, f, x, search.tolerance)
+        pieces = 1
+        while not swap_descent(*arguments, work, checked):
+            pieces += 1
+        return x, f, pieces
+
+    whole, cut = descended(np.inf), descended(max_work)
+    assert whole[2] == 1
+    assert (whole[0] == cut[0]).all()
+    assert (whole[1] == cut[1]).all()
+
+
+def test_a_descent_is_cut_even_where_it_only_checks():
+    """At a local optimum of strong curvature all that is left is to look at every pair."""
+    problem = drawn(2000, 1000, 200, seed=3, curvature=1e4)
+    search = LocalSearch(problem)
+    x = search.descend(np.arange(2000) < 1000)
+    f, checked, pieces = problem.fields(x), np.zeros(1, int), 1
+    while not swap_descent(
+        search.F, search.G, search.diagonal, search.bounds, f, x, search.tolerance, 1e6, checked
+    ):
+        pieces += 1
+    assert pieces > 10
 
 
 @pytest.mark.parametrize("name", ["annealing", "tabu", "tempering"])
@@ -342,13 +379,13 @@ def test_pace_doubles_and_fits_the_last_read_into_the_time_left():
 def test_temperatures_scale_with_the_energies():
     problem = drawn(30, 12, 4, seed=0)
     x = np.arange(30) < 12
-    hot = hottest(problem, x, np.random.default_rng(1))
+    hot = hottest(LocalSearch(problem), x, np.random.default_rng(1))
     thousand = CardinalityProblem(
         linear=1000 * problem.linear, cardinality=12, factor=np.sqrt(1000) * problem.factor
     )
-    assert hottest(thousand, x, np.random.default_rng(1)) == pytest.approx(1000 * hot)
+    assert hottest(LocalSearch(thousand), x, np.random.default_rng(1)) == pytest.approx(1000 * hot)
     flat = CardinalityProblem(linear=np.zeros(30), cardinality=12, factor=np.zeros((1, 30)))
-    assert hottest(flat, x, np.random.default_rng(1)) > 0
+    assert hottest(LocalSearch(flat), x, np.random.default_rng(1)) > 0
 
 
 def allowed_swaps(G, f, x, free, aspired):

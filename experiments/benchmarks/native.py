@@ -158,9 +158,9 @@ def crossover(sizes: list[int], ranks: list[int]) -> None:
             line = []
             for dense in (False, True):
                 build, search = timed(LocalSearch, problem, dense)
-                search.descend(start, 1)
-                descent, (optimum, _) = timed(search.descend, start)
-                temperatures = hottest(problem, optimum, np.random.default_rng(0)) * cooling(200)
+                search.descend(start, time.perf_counter() + 1e-3)
+                descent, optimum = timed(search.descend, start)
+                temperatures = hottest(search, optimum, np.random.default_rng(0)) * cooling(200)
                 walk = Walk(search, start, np.array([1], dtype=np.uint64))
                 walk.anneal(temperatures[:1])
                 annealing, _ = timed(walk.anneal, temperatures)
