@@ -35,8 +35,10 @@ SHRINK = 0.1
 STALLED = 1e-13
 # Steps without a tenth off the gap, after which rounding is all that is left of it.
 PATIENCE = 50
-# Entries of the factor that Newton steps may read between two looks at the clock.
-PRODUCTS_PER_CHECK = 2_000_000
+# Multiplications that Newton steps may make between two looks at the clock; a step makes some
+# n r, and up to n r^2 where many variables are fractional.
+WORK_PER_CHECK = 2e7
+FRACTIONAL_SHARE = 1 / 8
 
 
 class Relaxed(NamedTuple):
@@ -77,7 +79,8 @@ def relax_until(
     """
     chunk = max_steps
     if deadline < np.inf:
-        chunk = max(2, PRODUCTS_PER_CHECK // max(F.size, 1))
+        step = F.size * (4 + FRACTIONAL_SHARE * F.shape[1])
+        chunk = max(1, int(WORK_PER_CHECK / max(step, 1)))
     best, steps = (-np.inf, s.copy()), 0
     while True:
         allowed = min(chunk, max_steps - steps)

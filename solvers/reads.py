@@ -52,15 +52,19 @@ def make_reads(read: Read, pool: ReadPool, request: Request, reads: int, num_thr
     """
     seed = int(request.rng.integers(2**63))
 
-    def numbered(number: int) -> Bools:
+    def numbered(number: int) -> Bools | None:
+        # One that was waiting when the time ended is not worth its set-up.
+        if number and time.perf_counter() >= request.deadline:
+            return None
         return read(number, np.random.default_rng([seed, number]))
 
     count = min(num_threads, reads)
     if count == 1:
         for number in range(reads):
-            pool.add(numbered(number), number)
-            if time.perf_counter() >= request.deadline:
+            state = numbered(number)
+            if state is None:
                 return
+            pool.add(state, number)
         return
     with ThreadPoolExecutor(count) as executor:
         _feed(executor, numbered, pool, request.deadline, reads, count)
@@ -68,14 +72,14 @@ def make_reads(read: Read, pool: ReadPool, request: Request, reads: int, num_thr
 
 def _feed(
     executor: ThreadPoolExecutor,
-    numbered: Callable[[int], Bools],
+    numbered: Callable[[int], Bools | None],
     pool: ReadPool,
     deadline: float,
     reads: int,
     count: int,
 ) -> None:
     """Keeps `count` reads running, as many waiting, and takes each as it ends."""
-    running: dict[Future[Bools], int] = {}
+    running: dict[Future[Bools | None], int] = {}
     started = 0
     while True:
         while started < reads and len(running) < 2 * count:
@@ -85,7 +89,9 @@ def _feed(
             return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=running.__getitem__):
-            pool.add(future.result(), running.pop(future))
+            state, number = future.result(), running.pop(future)
+            if state is not None:
+                pool.add(state, number)
         if time.perf_counter() >= deadline:
             reads = started
             for future in [f for f in running if f.cancel()]:

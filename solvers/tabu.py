@@ -214,6 +214,8 @@ class Tabu(CardinalitySampler):
     ) -> Bools:
         best, best_energy = x, pool.improve(x)
         for _ in range(rounds):
+            if time.perf_counter() >= request.deadline:
+                break
             core = core_of(search.problem, x, CORE)
             x = search_core(search, x, core, rng, request.deadline)
             x = search.descend(x, request.deadline)
@@ -222,6 +224,4 @@ class Tabu(CardinalitySampler):
                 best, best_energy = x, energy
             else:
                 x = kicked(best, core_of(search.problem, best, CORE), rng)
-            if time.perf_counter() >= request.deadline:
-                break
         return best
