@@ -1,0 +1,9 @@
+"""The `icbs` command, a module a kind of subcommand.
+
+Exit status: 0 done, 1 the work failed (a message on stderr, no traceback), 2 wrong usage.
+"""
+
+from icbs.cli import models, pruning, solving, studies  # noqa: F401, they add their subcommands
+from icbs.cli.app import app, main
+
+__all__ = ["app", "main"]

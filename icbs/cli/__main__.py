@@ -1,0 +1,5 @@
+"""``python -m icbs.cli``."""
+
+from icbs.cli import main
+
+main()

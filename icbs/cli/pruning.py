@@ -1,0 +1,255 @@
+"""Pruning: prune, baselines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icbs.cli.app import app, formatted, numbers, output_folder, print_table, words
+from icbs.cli.models import load_on
+
+if TYPE_CHECKING:
+    from experiments.pruning import Data
+    from icbs.models import LoadedModel
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model, masks, records, figure.")],
+    density: Annotated[float, typer.Option(help="Fraction of weights to keep.")] = 0.5,
+    steps: Annotated[int, typer.Option(help="Steps in all, those of a resumed run too.")] = 10,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds for the steps; no step that would end later.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
+    block_size: Annotated[
+        float, typer.Option(help="Weights of a layer's block; below 1, a share of the layer.")
+    ] = 0.02,
+    fisher: Annotated[
+        str | None,
+        typer.Option(
+            help="Curvature: sequence (default for text), position (for images), or exact (small "
+            "models)."
+        ),
+    ] = None,
+    solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "relaxation",
+    init: Annotated[
+        str, typer.Option(help="First mask: wanda, magnitude, gradient, random.")
+    ] = "wanda",
+    repair: Annotated[
+        bool, typer.Option(help="Fit the kept weights to the dense layers' outputs at the end.")
+    ] = False,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Steps of moving the kept weights towards the dense model's predictions at the "
+            "end."
+        ),
+    ] = 0,
+    tune_labels: Annotated[
+        float,
+        typer.Option(
+            help="Share of the labels in what the weights are tuned to, 0 to 1: fits the "
+            "calibration's kind of text better, others worse."
+        ),
+    ] = 0.0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+    ] = None,
+    length: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Windows (default 16) or images (2048) in a backward pass.")
+    ] = None,
+    heldout: Annotated[
+        int | None, typer.Option(help="Windows (default 16) or images (2048) of the gate.")
+    ] = None,
+    evaluation: Annotated[
+        int | None,
+        typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in OUT.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Prune a model by block coordinate descent and save it.
+
+    The first mask comes from INIT; every step solves one block a layer and is kept only if the
+    loss on held-out calibration data does not rise. OUT/model loads in transformers as it is.
+    A stopped run goes on with the same command and --resume, bit for bit.
+
+    Example: icbs prune garment-mlp --density 0.1 --steps 20 --out pruned
+
+    Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
+    """
+    from experiments.pruning import prune as run_pruning
+    from icbs.settings import parse_settings
+
+    if steps < 0 or (time_limit is not None and time_limit <= 0):
+        raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
+    if tune < 0 or not 0 <= tune_labels <= 1:
+        raise typer.BadParameter(
+            f"--tune is {tune} and --tune-labels {tune_labels}, expected a whole number from 0 and "
+            "a share from 0 to 1"
+        )
+    others = parse_settings(settings or [])
+    loaded = load_on(model, device, dtype)
+    images = loaded.task == "image-classification"
+    batch_size = batch_size or (2048 if images else 16)
+    # One position an image: the two Fishers are one, and position is the one with a sketch.
+    fisher = fisher or ("position" if images else "sequence")
+    chosen = {
+        "density": density, "block_size": block_size, "fisher": fisher, "init": init,
+        "batch_size": batch_size, "seed": seed, **others,
+    }  # fmt: skip
+    output_folder(out)
+    samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
+    summary = run_pruning(
+        loaded,
+        samples,
+        out,
+        steps=steps,
+        time_limit=time_limit,
+        resume=resume,
+        repair=repair,
+        tune=tune,
+        labels=tune_labels,
+        on_step=lambda record: print(record, file=sys.stderr),
+        layers=layers,
+        solver=solver,
+        **chosen,
+    )
+    if as_json:
+        print(json.dumps(summary))
+        return
+    columns = ("state", "data", "loss", "perplexity", "accuracy", "seconds")
+    formats = ("{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    title = f"{loaded.name} at density {summary['density']:.3f}: {out}"
+    print_table(title, columns, formatted(summary["quality"], columns, formats))
+    print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
+
+
+def _pruning_data(
+    loaded: LoadedModel,
+    source: str | None,
+    count: int | None,
+    length: int,
+    heldout: int | None,
+    evaluation: int | None,
+) -> Data:
+    """Calibration and held-out samples of one source; test samples of it, or of two texts."""
+    from experiments.pruning import Data
+    from icbs.data import load_samples
+
+    images = loaded.task == "image-classification"
+    count, heldout = count or (8192 if images else 320), heldout or (2048 if images else 16)
+    samples = load_samples(loaded, source, count=count + heldout, length=length)
+    sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
+    if source is not None and source not in sources:
+        sources = [source]
+    tests = {
+        name or "Fashion-MNIST": load_samples(
+            loaded,
+            name,
+            part="evaluation",
+            count=evaluation or (None if images else 16),
+            length=min(256, getattr(loaded.model.config, "max_position_embeddings", 256)),
+        )
+        for name in sources
+    }
+    return Data(samples[:count], samples[count:], tests)
+
+
+@app.command()
+def baselines(
+    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for baselines.csv and the figure.")],
+    densities: Annotated[str, typer.Option(help="Kept fractions, by commas.")] = "0.7,0.6,0.5,0.4",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Some of magnitude, wanda, gradient, random, sparsegpt, cbs (small models), icbs, "
+            "'wanda + tuning', 'icbs + tuning'; all if left out."
+        ),
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Steps of the loop, at the most.")] = 50,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds of the loop, and of each method with tuning.")
+    ] = 300.0,
+    tune_labels: Annotated[
+        float, typer.Option(help="Share of the labels in what the weights are tuned to, 0 to 1.")
+    ] = 0.0,
+    layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+    ] = None,
+    length: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 128,
+    heldout: Annotated[
+        int | None, typer.Option(help="Windows (default 16) or images (2048) of the loop's gate.")
+    ] = None,
+    evaluation: Annotated[
+        int | None,
+        typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+) -> None:
+    """Compare one-shot pruning with the loop: same calibration, same evaluation, one table.
+
+    SparseGPT and CBS update the kept weights, the others only choose masks; icbs, the loop, is
+    measured before and after the repair of its kept weights. What is tuned has the same seconds,
+    from Wanda's mask or after the loop. A stopped comparison goes on where it was.
+
+    Example: icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared
+    """
+    from experiments.baselines import compare
+    from icbs.settings import parse_settings
+
+    if time_limit <= 0 or not 0 <= tune_labels <= 1:
+        raise typer.BadParameter("--time-limit must be above 0 and --tune-labels from 0 to 1")
+    others = parse_settings(settings or [])
+    wanted = numbers(densities, float, "--densities")
+    loaded = load_on(model, device, dtype)
+    images = loaded.task == "image-classification"
+    usual: dict[str, Any] = {"batch_size": 2048, "fisher": "position"} if images else {}
+    output_folder(out)
+    samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
+    table = compare(
+        loaded,
+        samples,
+        out,
+        densities=wanted,
+        methods=words(methods),
+        steps=steps,
+        time_limit=time_limit,
+        labels=tune_labels,
+        layers=layers,
+        **(usual | others),
+    )
+    columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds", "touched",
+               "accepted")  # fmt: skip
+    formats = ("{:.2f}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}", "{:.1%}", "{:.1%}")
+    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
+    print_table(
+        f"{loaded.name}: {out / 'baselines.csv'}", columns, formatted(rows, columns, formats)
+    )
