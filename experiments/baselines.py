@@ -1,9 +1,10 @@
 """Baselines and the loop on one model: same calibration data, same evaluation, one table.
 
 A row of ``baselines.csv`` is a method at a density on one data set; rows that are there are not run
-again, so a stopped comparison goes on where it was. Seconds are those of pruning alone. Before the
-first row every method prunes the last layer, off the clock, so that nobody pays for what a process
-does once: compiled kernels, thread pools, pages of memory.
+again, so a stopped comparison goes on where it was. ``comparison.json`` beside it says how they
+were made: rows made in another way are not mixed with them. Seconds are those of pruning alone.
+Before the first row every method prunes the last layer, off the clock, so that nobody pays for what
+a process does once: compiled kernels, thread pools, pages of memory.
 
 ``touched`` is the share of the weights that an optimisation ever decided on, ``accepted`` the share
 of the swaps offered to the gate that it let through, empty where nothing was offered.
@@ -11,6 +12,7 @@ of the swaps offered to the gate that it let through, empty where nothing was of
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from experiments.pruning import Data, Judge
 from experiments.sources import PruningSource
 from experiments.store import Store
 from icbs.baselines import BASELINES, prune_once
+from icbs.checkpoint import differences, fingerprint
 from icbs.data import load_samples
 from icbs.errors import SettingError
 from icbs.loop import Pruner
@@ -104,10 +107,11 @@ def compare(
         One row a method, density and data set, the dense model first.
 
     Raises:
-        SettingError: an unknown method.
+        SettingError: an unknown method; rows in `out` that were made in another way.
         IcbsError: see `icbs.loop.Pruner` and `icbs.baselines.prune_once`.
     """
     path = out / "baselines.csv"
+    _check_same(loaded, data, out, steps, time_limit, labels, options)
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*_KEYS])
     plan = Plan((steps,), options, time_limit, labels, progress)
     weights = sum(layer_weight(m).numel() for m in plan.layers(loaded).values())
@@ -117,6 +121,34 @@ def compare(
         table.to_csv(path, index=False, float_format="%.6g")
     palette.save(figure(table, loaded), out, "baselines")
     return table
+
+
+def _check_same(
+    loaded: LoadedModel, data: Data, out: Path, steps: int, time_limit: float, labels: float,
+    options: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Writes down how the rows are made; refuses a folder whose rows were made in another way."""
+    made = {
+        "model": loaded.name,
+        "revision": loaded.revision,
+        "steps": steps,
+        "time_limit": time_limit,
+        "labels": labels,
+        "options": dict(options),
+        "calibration": fingerprint(data.calibration),
+        "heldout": fingerprint(data.heldout),
+        "evaluation": {name: fingerprint(samples) for name, samples in data.evaluation.items()},
+    }
+    path = out / "comparison.json"
+    if path.exists():
+        before, now = json.loads(path.read_text()), json.loads(json.dumps(made))
+        other = [f"{name} was {old!r}, is {new!r}" for name, old, new in differences(before, now)]
+        if other:
+            raise SettingError(
+                f"{out} holds rows of another comparison: {'; '.join(other)}. Go on with the same, "
+                "or choose another folder"
+            )
+    path.write_text(f"{json.dumps(made, indent=2)}\n", "utf-8")
 
 
 def measure(source: PruningSource, store: Store, *, progress: bool = True) -> None:

@@ -165,7 +165,7 @@ class Checkpoint:
         here = json.loads(json.dumps(identity))
         differing = [
             f"{name} was {old!r}, is {new!r}"
-            for name, old, new in _differences(dict(self.identity), here)
+            for name, old, new in differences(dict(self.identity), here)
         ]
         if differing:
             raise CheckpointError(
@@ -287,11 +287,12 @@ def _mean(file: Any, name: str, shape: tuple[int, int]) -> torch.Tensor:
     return mean
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two JSON values: its name, the old value and the new one."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         if old != new:
             yield name, old, new
         return
     for key in {**old, **new}:
         inner = key if not name or name == "settings" else f"{name} {key}"
-        yield from _differences(old.get(key), new.get(key), inner)
+        yield from differences(old.get(key), new.get(key), inner)

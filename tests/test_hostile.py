@@ -2,25 +2,31 @@
 
 import json
 import os
+import sqlite3
 import struct
+from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments import Study
+from experiments import Study, run
 from experiments.errors import StudyError
-from icbs.checkpoint import Checkpoint
+from experiments.export import export as export_runs
+from experiments.report import write
+from experiments.storemerge import merge
+from icbs.checkpoint import Checkpoint, LayerState
 from icbs.errors import CheckpointError, ModelError
 from icbs.models import load_model
-from icbs.pruned import load_masks
+from icbs.pruned import load_masks, save_masks
 from solvers import CardinalityProblem, export, load
 from solvers.errors import FormatError
 from tests.fuzz.judge import GOOD, Judge, limited_memory
 from tests.fuzz.models import ATTACKS, CODE
 from tests.fuzz.targets import target
 from tests.fuzz.worker import generator
+from tests.study_fixtures import First, block, spec
 
 QUICK = (
     "container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks", "idx",
@@ -190,3 +196,58 @@ def test_code_of_the_hub_and_pipes_in_a_model_folder(folder):
     os.mkfifo(folder / "pipe.json")
     with pytest.raises(ModelError, match="no regular file"):
         load_model(str(folder))
+
+
+OUTSIDE = "../../canary"
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_names_in_a_store_that_lead_outside(tmp_path):
+    """Report, export and merge of a store whose every text is a path write in their folder only."""
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    path = inside / "s.sqlite"
+    blocks = [block(8, layer=OUTSIDE, model=OUTSIDE), block(8, seed=1, layer="/etc/passwd")]
+    run(Study(OUTSIDE, blocks, [spec(First)], [0.5]), path, progress=False)
+    with closing(sqlite3.connect(path)) as db:
+        settings = json.dumps({"figures": [OUTSIDE], "solvers": [OUTSIDE]})
+        db.execute("UPDATE invocations SET study = ?, settings = ?", (OUTSIDE, settings))
+        db.execute("UPDATE instances SET name = ?, model = ?", (OUTSIDE, OUTSIDE))
+        db.commit()
+    before = everything(tmp_path)
+    write(path, inside / "page")
+    export_runs(path, inside / "runs.csv")
+    merge([path], inside / "merged.sqlite")
+    added = set(everything(tmp_path)) - set(before)
+    assert added
+    own = [inside / "page", inside / "runs.csv", inside / "merged.sqlite"]
+    assert all(any(path.is_relative_to(one) for one in own) for path in added)
+
+
+def test_names_in_a_pruning_run_that_lead_outside(tmp_path):
+    """Layers called by paths: masks and checkpoint are one file each, wherever the names lead."""
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    save_masks(inside / "masks.safetensors", {OUTSIDE: mask, "/etc/passwd": mask}, {})
+    assert set(load_masks(inside / "masks.safetensors")) == {OUTSIDE, "/etc/passwd"}
+    state = LayerState(torch.zeros(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool), ())
+    identity = {"layers": {OUTSIDE: [2, 3]}}
+    Checkpoint(identity, (), 1.0, None, {OUTSIDE: state}, {}).save(inside / "c.safetensors")
+    assert set(Checkpoint.load(inside / "c.safetensors").layers) == {OUTSIDE}
+    assert {path.name for path in everything(tmp_path)} == {"masks.safetensors", "c.safetensors"}
+
+
+def test_a_symlink_in_the_place_of_an_output_is_replaced_not_followed(tmp_path):
+    """What is written in one step takes the link's place; the file behind it stays."""
+    canary = tmp_path / "canary"
+    canary.write_text("alive")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "masks.safetensors").symlink_to(canary)
+    save_masks(out / "masks.safetensors", {"a": torch.ones(1, 1, dtype=torch.bool)}, {})
+    assert canary.read_text() == "alive"
+    assert not (out / "masks.safetensors").is_symlink()

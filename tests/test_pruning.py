@@ -1,6 +1,7 @@
 """A whole pruning run: what it leaves in its folder, resumed or not, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -175,14 +176,13 @@ def test_comparison_of_every_method(tmp_path):
     # the model is as it was, and what is there is not run again
     assert all(torch.equal(value, before[n]) for n, value in loaded.model.state_dict().items())
     seconds = pd.read_csv(tmp_path / "baselines.csv")["seconds"]
-    options["time_limit"] = 300.0
     some = ["wanda", "icbs"]
     more = compare(loaded, data(), tmp_path, densities=[0.5, 0.4], methods=some, **options)
     assert more["seconds"][: len(seconds)].tolist() == seconds.tolist()
     assert more["method"][len(seconds) :].tolist() == ["wanda", "icbs", "icbs + repair"]
     assert (tmp_path / "baselines.png").stat().st_size > 0
     loop = more.iloc[-1]
-    assert loop["steps"] == 2
+    assert 1 <= loop["steps"] <= 2
     assert 0 < loop["touched"] < 1
     assert 0 <= loop["accepted"] <= 1
     assert more["touched"].notna().all()
@@ -190,7 +190,25 @@ def test_comparison_of_every_method(tmp_path):
     assert (tuned["tuning_steps"] >= 1).all()
     assert (tuned.loc[tuned["method"] == "wanda + tuning", "touched"] == 0).all()
     with pytest.raises(SettingError, match="expected some of magnitude"):
-        compare(loaded, data(), tmp_path, densities=[0.5], methods=["wonda"])
+        compare(loaded, data(), tmp_path, densities=[0.5], methods=["wonda"], **options)
+
+
+def test_rows_made_in_another_way_are_not_mixed(tmp_path):
+    """A longer time limit, other data or settings: refused by name, and what is there stays."""
+    loaded = tiny_loaded()
+    compare(loaded, data(), tmp_path, densities=[0.5], methods=["wanda"], time_limit=5, **OPTIONS)
+    before = (tmp_path / "baselines.csv").read_bytes()
+    other = {"time_limit": (9, "time_limit was 5, is 9"), "labels": (0.5, "labels was 0.0, is 0.5"),
+             "damping": (7.0, "options damping was 1.0, is 7.0")}  # fmt: skip
+    for name, (value, message) in other.items():
+        changed = {"time_limit": 5, **OPTIONS, name: value}
+        with pytest.raises(SettingError, match=message):
+            compare(loaded, data(), tmp_path, densities=[0.5], methods=["wanda"], **changed)
+    fewer = replace(data(), calibration=data().calibration[:-1])
+    options = {"time_limit": 5, **OPTIONS}
+    with pytest.raises(SettingError, match="calibration was"):
+        compare(loaded, fewer, tmp_path, densities=[0.4], methods=["wanda"], **options)
+    assert (tmp_path / "baselines.csv").read_bytes() == before
 
 
 def test_nothing_of_the_warm_up_stays(tmp_path):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from braket.tracking import pricing
+from dimod.exceptions import BinaryQuadraticModelSizeError
 from typer.testing import CliRunner
 
 from experiments import SolverSpec, Study, load_runs, run
@@ -417,8 +418,10 @@ def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monke
 
 
 def test_too_many_qubits(braket, tmp_path):
-    with pytest.raises(UnavailableError, match="20 qubits, the circuit needs 21"):
+    with pytest.raises(BinaryQuadraticModelSizeError, match="at most 20 variables"):
         sample(solver(tmp_path), n=21)
+    with pytest.raises(UnavailableError, match="20 qubits, the circuit needs 21"):
+        sample(solver(tmp_path, max_variables=24), n=21)
     assert not braket.creates
 
 

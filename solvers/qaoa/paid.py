@@ -46,7 +46,8 @@ class PaidQAOA(TrainedQAOA):
         rehearse: run on Braket's local simulator instead, with the same checks and records.
         task_seconds: run time reserved for a task on a simulator; it is cancelled after that.
         poll_timeout: seconds to wait for a task.
-        max_variables: largest problem it takes.
+        max_variables: largest problem it takes; `MAX_VARIABLES`, or what the device has qubits for
+            if that is less, when None.
 
     Raises:
         ParameterError: an unknown device, a cap or time that is not positive.
@@ -65,7 +66,7 @@ class PaidQAOA(TrainedQAOA):
         rehearse: bool = False,
         task_seconds: float = DEFAULT_TASK_SECONDS,
         poll_timeout: float = DEFAULT_POLL_TIMEOUT,
-        max_variables: int = MAX_VARIABLES,
+        max_variables: int | None = None,
     ) -> None:
         self.device = None if device is None else find_device(device)
         given = {"max_cost": max_cost, "task_seconds": task_seconds, "poll_timeout": poll_timeout}
@@ -74,6 +75,9 @@ class PaidQAOA(TrainedQAOA):
                 raise ParameterError(f"{name} is {value!r}, expected a finite number above 0")
         self.max_cost = max_cost
         self.rehearse = rehearse
+        if max_variables is None:
+            qubits = None if self.device is None else self.device.qubits
+            max_variables = min(MAX_VARIABLES, qubits or MAX_VARIABLES)
         self.max_variables = max_variables  # type: ignore[misc]
         self._journal = journal
         self._bucket = bucket
