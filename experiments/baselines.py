@@ -34,7 +34,8 @@ from icbs.checkpoint import differences, fingerprint
 from icbs.data import load_samples
 from icbs.errors import SettingError
 from icbs.loop import Pruner
-from icbs.models import LoadedModel, layer_weight, load_model, prunable_layers
+from icbs.models import LoadedModel, load_model
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.settings import Settings
 from icbs.surgeon import LARGEST
 

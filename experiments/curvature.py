@@ -45,8 +45,9 @@ from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.layers import PrunedLayer, prune_layers
 from icbs.loop import Pruner
-from icbs.models import load_model, prunable_layers
+from icbs.models import load_model
 from icbs.moves import Move, best_state
+from icbs.prunable import prunable_layers
 from icbs.settings import Curvature, Settings
 from solvers import make
 from solvers.problem import CardinalityProblem

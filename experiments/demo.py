@@ -18,9 +18,10 @@ from icbs.evaluate import perplexity
 from icbs.export import export_blocks
 from icbs.layers import prune_layers
 from icbs.loop import Pruner
-from icbs.models import LoadedModel, load_model, prunable_layers
+from icbs.models import LoadedModel, load_model
 from icbs.moves import Move
 from icbs.progress import stage
+from icbs.prunable import prunable_layers
 from icbs.samples import Samples
 from icbs.settings import Settings
 from solvers import Budget, CardinalityProblem, make, save

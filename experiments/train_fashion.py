@@ -30,7 +30,8 @@ from icbs.data import fashion_samples
 from icbs.evaluate import evaluate
 from icbs.fashion_mnist import CLASSES
 from icbs.mlp import MlpConfig, MlpForImageClassification
-from icbs.models import CHECKPOINTS, load_model, quiet_transformers
+from icbs.models import load_model
+from icbs.registered import CHECKPOINTS, quiet_transformers
 from icbs.samples import Samples
 
 

@@ -18,8 +18,8 @@ from torch import nn
 from icbs.errors import ModelError, SettingError
 from icbs.layers import prune_layers
 from icbs.masks import checked_density
-from icbs.models import layer_weight
 from icbs.progress import stage
+from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from icbs.sequential import Grams, visit_in_order
 from icbs.settings import Saliency, Settings

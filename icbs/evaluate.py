@@ -11,8 +11,8 @@ from torch import nn
 from icbs.capture import frozen
 from icbs.errors import DataError, ModelError, SettingError, memory_remedy
 from icbs.losses import sample_losses
-from icbs.models import layer_weight, prunable_layers
 from icbs.progress import stage
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import IGNORED, Samples
 
 

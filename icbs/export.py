@@ -12,8 +12,9 @@ from icbs.capture import Forward, LayerCapture, capture
 from icbs.errors import DataError, LayerError
 from icbs.gradients import Fisher, LayerGradients
 from icbs.layers import prune_layers
-from icbs.models import LoadedModel, layer_weight, prunable_layers
+from icbs.models import LoadedModel
 from icbs.progress import stage
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import Samples
 from icbs.settings import Settings
 from solvers.problem import CardinalityProblem

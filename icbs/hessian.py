@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from icbs.capture import Forward, frozen
 from icbs.errors import ModelError, memory_remedy
 from icbs.losses import differentiable_losses
-from icbs.models import stored_positions
+from icbs.prunable import stored_positions
 
 # Rows of the Hessian in one batched backward pass.
 _CHUNK = 32

@@ -20,7 +20,7 @@ from icbs.masks import (
     mask_n_m,
     parse_pattern,
 )
-from icbs.models import layer_weight
+from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from icbs.settings import Saliency, Settings
 

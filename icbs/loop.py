@@ -27,9 +27,10 @@ from icbs.errors import DataError, SettingError
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.layers import PrunedLayer, prune_layers
-from icbs.models import LoadedModel, layer_weight, prunable_layers
+from icbs.models import LoadedModel
 from icbs.moves import Move, best_state
 from icbs.progress import stage
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.reconstruct import repair_weights
 from icbs.records import STAGES, LayerStep, StepRecord
 from icbs.samples import Samples

@@ -20,7 +20,8 @@ from icbs.checkpoint import (
     write_tensors,
 )
 from icbs.errors import CheckpointError, OutputError
-from icbs.models import LoadedModel, quiet_transformers
+from icbs.models import LoadedModel
+from icbs.registered import quiet_transformers
 
 _KIND = "icbs-masks"
 

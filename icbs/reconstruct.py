@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from icbs.errors import SettingError
-from icbs.models import layer_weight
 from icbs.progress import stage
+from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from icbs.sequential import Grams, visit_in_order
 

@@ -27,7 +27,7 @@ from torch import nn
 from icbs.capture import Forward, LayerCapture, capture
 from icbs.errors import LayerError, ModelError, memory_remedy
 from icbs.gradients import LayerGradients
-from icbs.models import layer_weight
+from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from solvers import Budget, make
 from solvers.problem import CardinalityProblem

@@ -28,8 +28,8 @@ from torch import nn
 
 from icbs.capture import frozen
 from icbs.errors import ModelError, SettingError, memory_remedy
-from icbs.models import as_stored, layer_weight
 from icbs.progress import stage
+from icbs.prunable import as_stored, layer_weight
 from icbs.samples import IGNORED, Samples
 
 # Short memories: a run has tens of steps, not thousands.

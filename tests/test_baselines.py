@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from icbs.baselines import BASELINES, prune_once, sparsegpt
 from icbs.errors import DensityError, ModelError, SettingError
-from icbs.models import prunable_layers
+from icbs.prunable import prunable_layers
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 
 

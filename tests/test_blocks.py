@@ -9,7 +9,7 @@ from icbs.blocks import block_problem, select_block
 from icbs.capture import Forward, LayerCapture, capture
 from icbs.errors import DataError, DensityError, LayerError, ModelError
 from icbs.gradients import LayerGradients
-from icbs.models import prunable_layers
+from icbs.prunable import prunable_layers
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples
 
 

@@ -7,7 +7,7 @@ from icbs.capture import Forward, capture, input_norms
 from icbs.errors import LayerError, ModelError
 from icbs.gradients import LayerGradients
 from icbs.losses import sample_losses
-from icbs.models import prunable_layers
+from icbs.prunable import prunable_layers
 from icbs.samples import next_token
 from tests.icbs_fixtures import tiny_llama, tiny_samples, tiny_tokens
 

@@ -13,7 +13,8 @@ from icbs.data import load_samples, token_windows
 from icbs.errors import DataError, SettingError
 from icbs.evaluate import density, evaluate
 from icbs.mlp import MlpConfig, MlpForImageClassification
-from icbs.models import layer_weight, load_model, prunable_layers
+from icbs.models import load_model
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import IGNORED
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 from tests.test_fashion_mnist import images_and_labels, write

@@ -19,7 +19,8 @@ from icbs.evaluate import evaluate
 from icbs.gradients import LayerGradients
 from icbs.losses import sample_losses
 from icbs.mlp import MlpConfig
-from icbs.models import layer_weight, load_model, prunable_layers
+from icbs.models import load_model
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import Samples, masked_token, next_token
 from tests.icbs_fixtures import BestOfSort
 

@@ -6,7 +6,7 @@ from icbs.capture import Forward, capture
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.losses import differentiable_losses, sample_losses
-from icbs.models import layer_weight, prunable_layers
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import next_token
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 

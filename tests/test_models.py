@@ -22,8 +22,10 @@ from icbs.errors import DownloadError, LayerError, MemoryLimitError, ModelError
 from icbs.evaluate import evaluate
 from icbs.fashion_mnist import SYSTEM_FOLDER, _idx_files
 from icbs.fetch import WheelFile, cached, fetch_member
-from icbs.models import REGISTRY, load_model, prunable_layers
-from icbs.models import models as known_models
+from icbs.models import load_model
+from icbs.prunable import prunable_layers
+from icbs.registered import REGISTRY
+from icbs.registered import models as known_models
 from tests.icbs_fixtures import tiny_llama
 
 CONTENT = b"text of the member\n" * 1000

@@ -16,7 +16,8 @@ from icbs.baselines import prune_once
 from icbs.data import load_samples
 from icbs.errors import CheckpointError, OutputError, SettingError
 from icbs.evaluate import evaluate
-from icbs.models import load_model, prunable_layers
+from icbs.models import load_model
+from icbs.prunable import prunable_layers
 from icbs.pruned import load_masks, save_masks
 from icbs.records import STAGES
 from icbs.settings import Settings, parse_settings

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from icbs.errors import ModelError, SettingError
 from icbs.masks import mask_at_density
-from icbs.models import layer_weight, prunable_layers
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.reconstruct import masked_least_squares, repair_weights
 from icbs.samples import next_token
 from icbs.sequential import visit_in_order

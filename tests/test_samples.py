@@ -9,7 +9,8 @@ from icbs.data import documents, load_samples
 from icbs.errors import DataError, IcbsError, MemoryLimitError, ModelError, memory_remedy
 from icbs.evaluate import evaluate
 from icbs.losses import sample_losses
-from icbs.models import LoadedModel, prunable_layers
+from icbs.models import LoadedModel
+from icbs.prunable import prunable_layers
 from icbs.samples import IGNORED, Samples, masked_token, next_token
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from icbs.capture import Forward, capture
 from icbs.errors import LayerError, ModelError
 from icbs.gradients import LayerGradients
-from icbs.models import layer_weight, prunable_layers
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.surgeon import fisher_factor, prune_by_surgeon, select, surgeon_step
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 

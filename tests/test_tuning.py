@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from icbs.errors import ModelError, SettingError
 from icbs.loop import Pruner
 from icbs.masks import mask_at_density
-from icbs.models import layer_weight, prunable_layers
+from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import IGNORED
 from icbs.tuning import _Divergence, tune_weights
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples

@@ -28,7 +28,8 @@ import torch
 
 from icbs.data import load_samples
 from icbs.loop import Pruner
-from icbs.models import LoadedModel, layer_weight, load_model, prunable_layers
+from icbs.models import LoadedModel, load_model
+from icbs.prunable import layer_weight, prunable_layers
 
 STAGES = {
     "forward and backward": ("capture",),

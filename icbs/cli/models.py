@@ -39,7 +39,7 @@ def models(
     """List the models known by name; any hub id or local folder works as well."""
     from dataclasses import asdict
 
-    from icbs.models import models as known
+    from icbs.registered import models as known
 
     entries = known()
     if as_json:

@@ -1,0 +1,77 @@
+"""Which layers of a model can be pruned, and their weights as (out, in) whatever they store."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from icbs.errors import LayerError
+
+
+def layer_weight(layer: nn.Module) -> torch.Tensor:
+    """The live weight of a prunable layer as (out, in), detached; writing to it changes the model.
+
+    transformers' Conv1D stores (in, out), so its weight comes as a transposed view.
+    """
+    weight = layer.get_parameter("weight").detach()
+    return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def as_stored(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Values of shape (out, in) as a view in the shape that the layer stores."""
+    return values.T if isinstance(layer, Conv1D) else values
+
+
+def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
+    """Flat positions in (out, in) as flat positions in the array that the layer stores."""
+    if not isinstance(layer, Conv1D):
+        return indices
+    outs, ins = layer_weight(layer).shape
+    return indices % ins * outs + torch.div(indices, ins, rounding_mode="floor")
+
+
+def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
+    """The linear layers whose names match, in the order the model lists them.
+
+    Linear layers are torch's Linear and transformers' Conv1D. Heads are never prunable: what lies
+    outside a transformers model's base (`base_model`), its output embeddings, and any layer named
+    ``lm_head``. Neither is a weight that several modules share, such as one tied to an embedding.
+
+    Args:
+        model: any torch model.
+        glob: one or more shell patterns separated by commas, e.g. ``*.layers.3.mlp.*``.
+
+    Returns:
+        Layers by name; `layer_weight` gives the weight of each.
+
+    Raises:
+        LayerError: nothing matches.
+    """
+    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    inside = set(getattr(model, "base_model", model).modules())
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+        and module in inside
+        and module is not head
+        and name.rpartition(".")[2] != "lm_head"
+        and uses[id(module.weight)] == 1
+    }
+    if not layers:
+        raise LayerError("the model has no Linear layer that could be pruned")
+    patterns = [pattern.strip() for pattern in glob.split(",")]
+    chosen = {n: m for n, m in layers.items() if any(fnmatchcase(n, p) for p in patterns)}
+    if not chosen:
+        close = difflib.get_close_matches(glob, layers, n=3, cutoff=0.3) or list(layers)[:3]
+        raise LayerError(
+            f"layers {glob!r} match none of the {len(layers)} prunable layers; close names: "
+            f"{', '.join(close)}. Patterns are shell globs such as '*.mlp.*'"
+        )
+    return chosen
