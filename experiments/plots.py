@@ -68,9 +68,11 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
                 _gap_curve(axis, part[part["solver"] == label], label, lanes, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
             note = ", ".join(f"{tags[t]} {t}" for t in TAGS if t in tags)
+            note = note or "nothing to gain"
             axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
         _gap_axes(axes, len(panels))
-        figure.supylabel("gap to the reference (share of the incumbent's gain)", fontsize=7)
+        long = "gap to the reference (share of the incumbent's gain)"
+        figure.supylabel(long if rows > 1 else "gap (share of the gain)", fontsize=7)
         figure.legend(
             handles=palette.solver_handles(labels, lanes),
             loc="outside upper center", ncols=6, frameon=False,

@@ -12,6 +12,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments import palette
 
+# Sizes beyond this many would touch one another.
+MOST_UPRIGHT = 7
+
 
 def hardness(instances: pd.DataFrame) -> Figure:
     """Curvature share, effective rank and bound gap of every instance, by n and Fisher."""
@@ -40,6 +43,8 @@ def hardness(instances: pd.DataFrame) -> Figure:
             axis.set_xticks(sorted(frame["n"].unique()))
             axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
             axis.xaxis.set_minor_locator(NullLocator())
+            if frame["n"].nunique() > MOST_UPRIGHT:
+                axis.tick_params("x", rotation=60)
             if log:
                 axis.set_yscale("log")
                 top = max(1.0, 2 * float(values.max())) if values.notna().any() else 1.0
