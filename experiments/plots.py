@@ -70,7 +70,9 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
             note = ", ".join(f"{tags[t]} {t}" for t in TAGS if t in tags)
             note = note or "nothing to gain"
             axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
-        _gap_axes(axes, len(panels))
+        # Its median is what a marker shows, and none may lie above the axis.
+        medians = scored.groupby(["n", "fisher", "solver", "budget"])["gap"].median()
+        _gap_axes(axes, len(panels), top=max(10.0, 3 * float(medians.max())))
         long = "gap to the reference (share of the incumbent's gain)"
         figure.supylabel(long if rows > 1 else "gap (share of the gain)", fontsize=7)
         figure.legend(
@@ -105,14 +107,14 @@ def _gap_curve(
     )  # fmt: skip
 
 
-def _gap_axes(axes: Any, used: int) -> None:
+def _gap_axes(axes: Any, used: int, top: float) -> None:
     for position, axis in enumerate(axes.flat):
         if position >= used:
             axis.set_visible(False)
             continue
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_ylim(FLOOR * BAND, 10)
+        axis.set_ylim(FLOOR * BAND, top)
         axis.axhspan(FLOOR * BAND, FLOOR, color="#F0F0F0", zorder=0)
         axis.set_yticks([FLOOR * BAND**0.5, 1e-5, 1e-3, 1e-1, 1], ["0", "10⁻⁵", "10⁻³", "0.1", "1"])
         axis.yaxis.set_minor_locator(NullLocator())

@@ -229,8 +229,8 @@ def trajectories(table: pd.DataFrame) -> Figure:
         steps = int(real["step"].max())
         palette.caption(
             figure,
-            f"{real['model'].iloc[0]}, mean over {real['seed'].nunique()} seeds; a marker a step, "
-            f"{steps} steps from the same state; evaluation off the clock.",
+            f"{real['model'].iloc[0]}, mean over {real['seed'].nunique()} seed(s); a marker a "
+            f"step, {steps} steps from the same state; evaluation off the clock.",
         )
     return figure
 
