@@ -34,6 +34,9 @@ from solvers.registry import make
 
 PROBLEMS_KEPT = 32
 WARM_UP = Budget(time_limit=0.05, reads=1)
+# A call that takes longer than this has waited for a compiler: it is made again, so often at most.
+WARM_UP_SECONDS = 0.5
+WARM_UP_CALLS = 5
 # Seconds a warm-up may take, compilation included, before a guarded process gives it up.
 WARM_UP_LIMIT = 180.0
 # Seconds that a guarded process gets beyond `overrun_limit`, so that a late answer is still heard.
@@ -117,14 +120,10 @@ class Workbench:
         if kind in self._warm:
             return
         self._warm.add(kind)
-        # A factor of low and one of full rank: solvers compile a loop for each.
-        for rank in (1,) if by_size else (1, n):
-            tiny = _tiny(n, k, rank, dense=problem.factor is None)
+        for tiny in tiny_problems(n, k, dense=problem.factor is None)[: 1 if by_size else None]:
             # A failure here is not lost: the timed call fails the same way and becomes a row.
             with guarded(WARM_UP_LIMIT), contextlib.suppress(Exception):
-                sampler.sample_problem(
-                    tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **spec.parameters
-                )
+                warm_up(sampler, tiny, **spec.parameters)
         # A full garbage collection walks all that is loaded, 70 ms of some timed call; what is
         # there by now stays, so it need not.
         gc.collect()
@@ -334,12 +333,40 @@ def _verdict(
     return "done", "" if row["energy"] is not None else "no feasible sample"
 
 
-def _tiny(n: int, k: int, rank: int, *, dense: bool) -> CardinalityProblem:
+def warm_up(sampler: CardinalitySampler, tiny: CardinalityProblem, **parameters: Any) -> None:
+    """Calls a solver until nothing is compiled any more: what waits for a compiler gets no further.
+
+    Args:
+        sampler: any.
+        tiny: solved in far less than a second by what is compiled.
+        **parameters: of the solver.
+    """
+    for _ in range(WARM_UP_CALLS):
+        start = time.perf_counter()
+        sampler.sample_problem(
+            tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **parameters
+        )
+        if time.perf_counter() - start < WARM_UP_SECONDS:
+            return
+
+
+def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:
+    """Problems that make a solver compile all it has.
+
+    Of n variables one of low and one of full rank, for which solvers compile a loop each; of 64 the
+    same without an easy proof, so that exact solvers come to their search.
+    """
     rng = np.random.default_rng(0)
-    linear, factor = rng.standard_normal(n), rng.standard_normal((rank, n))
-    if dense:
-        return CardinalityProblem(linear=linear, cardinality=k, quadratic=factor.T @ factor)
-    return CardinalityProblem(linear=linear, cardinality=k, factor=factor)
+    problems = []
+    for size, ones, rank, linear in ((n, k, 1, 1.0), (n, k, n, 1.0), (64, 32, 4, 0.0),
+                                     (64, 32, 64, 0.1)):  # fmt: skip
+        c, factor = linear * rng.standard_normal(size), rng.standard_normal((rank, size))
+        if dense:
+            G = factor.T @ factor
+            problems.append(CardinalityProblem(linear=c, cardinality=ones, quadratic=(G + G.T) / 2))
+        else:
+            problems.append(CardinalityProblem(linear=c, cardinality=ones, factor=factor))
+    return problems
 
 
 def _too_large(sampler: CardinalitySampler, spec: SolverSpec, n: int) -> str:
