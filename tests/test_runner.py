@@ -14,8 +14,8 @@ import pytest
 from experiments import SolverSpec, Store, Study, load_runs, run
 from experiments.errors import StudyError
 from experiments.ledger import STAGES
-from experiments.worker import Workbench
-from solvers import save
+from experiments.worker import Workbench, tiny_problems
+from solvers import Budget, make, save
 from tests.study_fixtures import (
     FAULTS,
     Deadly,
@@ -163,8 +163,37 @@ def test_warm_up_is_outside_the_clock(tmp_path):
     study = Study("s", [block(10), block(12)], [spec(Compiling)], seeds=[0, 1])
     quiet(study, tmp_path / "s.sqlite")
     assert Compiling.sizes[0] == 8
-    assert sorted(Compiling.sizes) == [8, 8, 10, 10, 12, 12]
+    assert sorted(Compiling.sizes) == [8, 8, 10, 10, 12, 12, 64, 64]
     assert load_runs(tmp_path / "s.sqlite")["wall"].max() < 0.2
+
+
+def test_warm_up_goes_on_until_nothing_is_compiled(monkeypatch):
+    """A call that waited for a compiler is made again; a solver that is always slow is let be."""
+
+    class Compiling(First):
+        name = "compiling"
+        slow = 0
+        waits: list[float] = []  # noqa: RUF012
+
+        def _solve(self, problem, request):
+            self.waits.append(0.06 if len(self.waits) < self.slow else 0.0)
+            time.sleep(self.waits[-1])
+            return super()._solve(problem, request)
+
+    monkeypatch.setattr("experiments.worker.WARM_UP_SECONDS", 0.05)
+    for slow, calls in ((0, 4), (2, 6), (100, 20)):
+        Compiling.slow, Compiling.waits = slow, []
+        Workbench().warm_up(spec(Compiling), block(10))
+        assert len(Compiling.waits) == calls
+
+
+def test_exact_comes_to_its_search_in_the_warm_up():
+    """Or its first row of a study would wait for the compiler of what the search calls."""
+    nodes = [
+        make("exact").sample_problem(tiny, budget=Budget(time_limit=5.0)).info["nodes"]
+        for tiny in tiny_problems(8, 4, dense=False)
+    ]
+    assert max(nodes) > 0
 
 
 def test_warm_up_by_size():
