@@ -121,7 +121,8 @@ def prune(
         table = steps_table(pruner.steps)
         store.put_table("steps", table)
         seconds |= {name: float(table[f"seconds_{name}"].sum()) for name in STAGES}
-        judge.measure(f"{len(table)} iCBS steps", sum(seconds.values()))
+        if len(table):
+            judge.measure(f"{len(table)} iCBS steps", sum(seconds.values()))
         if repair:
             start = time.perf_counter()
             repaired = pruner.repair()
