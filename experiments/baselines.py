@@ -143,15 +143,17 @@ def _check_same(
         "evaluation": {name: fingerprint(samples) for name, samples in data.evaluation.items()},
     }
     path = out / "comparison.json"
+    # A solver that is an object goes by its class.
+    text = json.dumps(made, indent=2, default=lambda value: type(value).__name__)
     if path.exists():
-        before, now = json.loads(path.read_text()), json.loads(json.dumps(made))
+        before, now = json.loads(path.read_text()), json.loads(text)
         other = [f"{name} was {old!r}, is {new!r}" for name, old, new in differences(before, now)]
         if other:
             raise SettingError(
                 f"{out} holds rows of another comparison: {'; '.join(other)}. Go on with the same, "
                 "or choose another folder"
             )
-    path.write_text(f"{json.dumps(made, indent=2)}\n", "utf-8")
+    path.write_text(f"{text}\n", "utf-8")
 
 
 def measure(source: PruningSource, store: Store, *, progress: bool = True) -> None:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from solvers.kernels import WORK_PER_CHECK
 from solvers.problem import Floats
 
 # Width of the proximal term from one centre to the next. On real blocks, curvature x1
@@ -35,9 +36,7 @@ SHRINK = 0.1
 STALLED = 1e-13
 # Steps without a tenth off the gap, after which rounding is all that is left of it.
 PATIENCE = 50
-# Multiplications that Newton steps may make between two looks at the clock; a step makes some
-# n r, and up to n r^2 where many variables are fractional.
-WORK_PER_CHECK = 2e7
+# A step makes a few n r multiplications, and up to n r^2 where many variables are fractional.
 FRACTIONAL_SHARE = 1 / 8
 
 
