@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import signal
 import time
@@ -34,9 +35,8 @@ from solvers.registry import make
 
 PROBLEMS_KEPT = 32
 WARM_UP = Budget(time_limit=0.05, reads=1)
-# A call that takes longer than this has waited for a compiler: it is made again, so often at most.
+# A call that takes longer than this may have waited for a compiler: it is made again.
 WARM_UP_SECONDS = 0.5
-WARM_UP_CALLS = 5
 # Seconds a warm-up may take, compilation included, before a guarded process gives it up.
 WARM_UP_LIMIT = 180.0
 # Seconds that a guarded process gets beyond `overrun_limit`, so that a late answer is still heard.
@@ -123,7 +123,8 @@ class Workbench:
         for tiny in tiny_problems(n, k, dense=problem.factor is None)[: 1 if by_size else None]:
             # A failure here is not lost: the timed call fails the same way and becomes a row.
             with guarded(WARM_UP_LIMIT), contextlib.suppress(Exception):
-                warm_up(sampler, tiny, **spec.parameters)
+                if not warm_up(sampler, tiny, **spec.parameters):
+                    break
         # A full garbage collection walks all that is loaded, 70 ms of some timed call; what is
         # there by now stays, so it need not.
         gc.collect()
@@ -333,21 +334,29 @@ def _verdict(
     return "done", "" if row["energy"] is not None else "no feasible sample"
 
 
-def warm_up(sampler: CardinalitySampler, tiny: CardinalityProblem, **parameters: Any) -> None:
+def warm_up(sampler: CardinalitySampler, tiny: CardinalityProblem, **parameters: Any) -> bool:
     """Calls a solver until nothing is compiled any more: what waits for a compiler gets no further.
 
     Args:
         sampler: any.
         tiny: solved in far less than a second by what is compiled.
         **parameters: of the solver.
+
+    Returns:
+        False where it is slow without a compiler: a call took more than half of the one before it.
     """
-    for _ in range(WARM_UP_CALLS):
+    before = math.inf
+    while True:
         start = time.perf_counter()
         sampler.sample_problem(
             tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **parameters
         )
-        if time.perf_counter() - start < WARM_UP_SECONDS:
-            return
+        seconds = time.perf_counter() - start
+        if seconds < WARM_UP_SECONDS:
+            return True
+        if seconds > before / 2:
+            return False
+        before = seconds
 
 
 def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:

@@ -35,9 +35,9 @@ def test_energies_are_distributed_as_those_of_the_compiled_chain(dense, margin):
     problem = drawn(24, 10, 6, seed=2, curvature=0.7, dense=dense)
     rng = np.random.default_rng(0)
     starts = np.array([rng.permutation(24) < 10 for _ in range(1500)])
-    temperatures = 5 * hottest(problem, starts[0], rng) * cooling(12)
-    batch = anneal_batch(problem, starts, temperatures, margin, CPU, 1, np.inf)
     search, compiled = LocalSearch(problem), []
+    temperatures = 5 * hottest(search, starts[0], rng) * cooling(12)
+    batch = anneal_batch(problem, starts, temperatures, margin, CPU, 1, np.inf)
     for seed, start in enumerate(starts):
         walk = Walk(search, start, word(seed))
         walk.anneal(temperatures, margin)

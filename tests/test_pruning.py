@@ -94,8 +94,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(tmp_path):
 
 def test_no_steps_is_the_first_mask(tmp_path):
     summary = prune(tiny_loaded(), data(), tmp_path, steps=0, **OPTIONS)
-    first, last = summary["quality"][1:]
-    assert first["loss"] == last["loss"]
+    assert [row["state"] for row in summary["quality"]] == ["dense", "first mask (wanda)"]
     assert summary["swaps_accepted_share"] is None
     assert len(steps_table([])) == 0
     curve([], 0.1, summary)
