@@ -362,19 +362,18 @@ def warm_up(sampler: CardinalitySampler, tiny: CardinalityProblem, **parameters:
 def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:
     """Problems that make a solver compile all it has.
 
-    Of n variables one of low and one of full rank, for which solvers compile a loop each; of 64 the
-    same without an easy proof, so that exact solvers come to their search.
+    One of low and one of full rank, for which solvers compile a loop each, and the same with little
+    or no linear term: they have no easy proof, so that exact solvers come to their search.
     """
     rng = np.random.default_rng(0)
     problems = []
-    for size, ones, rank, linear in ((n, k, 1, 1.0), (n, k, n, 1.0), (64, 32, 4, 0.0),
-                                     (64, 32, 64, 0.1)):  # fmt: skip
-        c, factor = linear * rng.standard_normal(size), rng.standard_normal((rank, size))
+    for rank, linear in ((1, 1.0), (n, 1.0), (4, 0.0), (n, 0.1)):
+        c, factor = linear * rng.standard_normal(n), rng.standard_normal((rank, n))
         if dense:
             G = factor.T @ factor
-            problems.append(CardinalityProblem(linear=c, cardinality=ones, quadratic=(G + G.T) / 2))
+            problems.append(CardinalityProblem(linear=c, cardinality=k, quadratic=(G + G.T) / 2))
         else:
-            problems.append(CardinalityProblem(linear=c, cardinality=ones, factor=factor))
+            problems.append(CardinalityProblem(linear=c, cardinality=k, factor=factor))
     return problems
 
 

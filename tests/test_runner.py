@@ -163,7 +163,7 @@ def test_warm_up_is_outside_the_clock(tmp_path):
     study = Study("s", [block(10), block(12)], [spec(Compiling)], seeds=[0, 1])
     quiet(study, tmp_path / "s.sqlite")
     assert Compiling.sizes[0] == 8
-    assert sorted(Compiling.sizes) == [8, 8, 10, 10, 12, 12, 64, 64]
+    assert sorted(Compiling.sizes) == [8, 8, 8, 8, 10, 10, 12, 12]
     assert load_runs(tmp_path / "s.sqlite")["wall"].max() < 0.2
 
 
