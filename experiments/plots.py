@@ -67,10 +67,9 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
                 zero = FLOOR * BAND ** ((place + 1) / (len(labels) + 1))
                 _gap_curve(axis, part[part["solver"] == label], label, lanes, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
-            note = ", ".join(f"{tags[t]} {t}" for t in TAGS if t in tags)
-            note = note or "nothing to gain"
+            note = ", ".join(f"{tags[t]} {t}" for t in TAGS if t in tags) or "nothing to gain"
             axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
-        # Its median is what a marker shows, and none may lie above the axis.
+        # Markers are medians, and none may lie above the axis.
         medians = scored.groupby(["n", "fisher", "solver", "budget"])["gap"].median()
         _gap_axes(axes, len(panels), top=max(10.0, 3 * float(medians.max())))
         long = "gap to the reference (share of the incumbent's gain)"

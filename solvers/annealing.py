@@ -441,7 +441,10 @@ def anneal_until(
     walk = Walk(search, start, rng.integers(2**64, size=1, dtype=np.uint64))
     chunk = len(temperatures)
     if deadline < np.inf:
-        chunk = max(1, int(WORK_PER_CHECK / search.sweep_work))
+        # A sweep of n proposals, half of them accepted.
+        n, rank = search.problem.n, search.problem.rank
+        work = n * (100 + (0.5 * n if search.dense else 2.0 * rank))
+        chunk = max(1, int(WORK_PER_CHECK / work))
     for first in range(0, len(temperatures), chunk):
         if time.perf_counter() >= deadline:
             break

@@ -189,11 +189,10 @@ class BranchAndBound:
         z[np.argpartition(g, k - 1)[:k]] = 1.0
         eps = 0.3 * float(np.abs(g - np.median(g)).mean()) or 1.0
         tolerance = max(self._tolerance, NODE_PRECISION * (self.upper - lower))
-        x = np.empty(len(free))
         found = relax_until(
-            F, c, k, u, dual.copy(), z, x, eps, target, tolerance, NODE_STEPS, deadline
+            F, c, k, u, dual.copy(), z, eps, target, tolerance, NODE_STEPS, deadline
         )
-        return found.value + constant, found.dual, x, F @ found.dual + c
+        return found.value + constant, found.dual, found.relaxed, F @ found.dual + c
 
     def _rounded(self, fixed: Any, free: Any, x: Floats, k: int) -> Bools:
         state: Bools = fixed == 1

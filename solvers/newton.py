@@ -41,19 +41,19 @@ FRACTIONAL_SHARE = 1 / 8
 
 
 class Relaxed(NamedTuple):
-    """Where the method stopped.
+    """Where a method for the relaxation stopped.
 
     Attributes:
         value: the best bound found, without any offset.
         dual: its ``s``, shape (r,).
-        primal: value of the relaxed point.
-        steps: Newton steps made.
+        relaxed: the best relaxed point, shape (m,).
+        steps: steps made.
         solved: False where the steps or the time ran out.
     """
 
     value: float
     dual: Floats
-    primal: float
+    relaxed: Floats
     steps: int
     solved: bool
 
@@ -65,7 +65,6 @@ def relax_until(
     u: Floats,
     s: Floats,
     z: Floats,
-    x: Floats,
     eps: float,
     target: float,
     tolerance: float,
@@ -76,6 +75,7 @@ def relax_until(
 
     One chunk is solved even where the `time.perf_counter` value `deadline` is over.
     """
+    x = np.empty(len(c))
     chunk = max_steps
     if deadline < np.inf:
         step = F.size * (4 + FRACTIONAL_SHARE * F.shape[1])
@@ -89,7 +89,7 @@ def relax_until(
             best = value, dual
         solved = made < allowed or best[0] >= target or primal - best[0] <= tolerance
         if solved or steps >= max_steps or time.perf_counter() >= deadline:
-            return Relaxed(*best, primal, steps, bool(solved))
+            return Relaxed(*best, x, steps, bool(solved))
 
 
 # Sums in any order let the compiler use vector instructions: these passes, a dozen for every step

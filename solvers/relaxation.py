@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.errors import ProblemError
-from solvers.newton import least_sum, relax_until
+from solvers.newton import Relaxed, least_sum, relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
 
@@ -204,22 +204,12 @@ def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
         upper_bound=upper,
         tolerance=tolerance,
         core_size=int(core(g, problem.cardinality, upper - lower + tolerance).sum()),
-        iterations=found.iterations,
+        iterations=found.steps,
         seconds=time.perf_counter() - start,
     )
 
 
-class _Relaxed(NamedTuple):
-    """Where one of the two methods stopped: ``L(dual)`` without offset, the relaxed point."""
-
-    value: float
-    dual: Floats
-    relaxed: Floats
-    iterations: int
-    solved: bool
-
-
-def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) -> _Relaxed:
+def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) -> Relaxed:
     """Fully-corrective Frank-Wolfe, `FRANK_WOLFE_STEPS` at the most."""
     A, c, k = convex.factor, convex.linear, convex.cardinality
     assert A is not None
@@ -256,12 +246,12 @@ def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) 
     relaxed = np.zeros(convex.n)
     for picked, weight in zip(vertices, weights, strict=True):
         relaxed[picked] += weight
-    return _Relaxed(lower, dual, relaxed, iterations, solved)
+    return Relaxed(lower, dual, relaxed, iterations, solved)
 
 
 def _newton(
-    convex: CardinalityProblem, start: _Relaxed, tolerance: float, deadline: float
-) -> _Relaxed:
+    convex: CardinalityProblem, start: Relaxed, tolerance: float, deadline: float
+) -> Relaxed:
     """`solvers.newton` from where Frank-Wolfe stopped, until the deadline."""
     A, c, k = convex.factor, convex.linear, convex.cardinality
     assert A is not None
@@ -269,15 +259,13 @@ def _newton(
     z = np.clip(start.relaxed, 0.0, 1.0)
     g = s @ A + c
     eps = FIRST_WIDTH * float(np.abs(g - np.median(g)).mean()) or 1.0
-    x = np.empty(convex.n)
     # The view of A costs no memory: a whole layer's factor is held once.
     found = relax_until(
-        A.T, c, k, np.zeros(len(A)), s, z, x, eps, np.inf, tolerance, MAX_STEPS, deadline
+        A.T, c, k, np.zeros(len(A)), s, z, eps, np.inf, tolerance, MAX_STEPS, deadline
     )
     if found.value > lower:
         lower, dual = found.value, found.dual
-    solved = found.solved or found.primal - lower <= tolerance
-    return _Relaxed(lower, dual, x, start.iterations + found.steps, solved)
+    return found._replace(value=lower, dual=dual, steps=start.steps + found.steps)
 
 
 def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:

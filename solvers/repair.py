@@ -54,12 +54,6 @@ class LocalSearch:
         """Whether fields are kept with G."""
         return len(self.G) > 0
 
-    @property
-    def sweep_work(self) -> float:
-        """About how many multiplications a sweep of n proposals makes, half of them accepted."""
-        n = self.problem.n
-        return n * (100 + (0.5 * n if self.dense else 2.0 * self.problem.rank))
-
     def fill(self, x: ArrayLike, deadline: float = np.inf) -> Bools:
         """Greedy repair: the best single flips until k ones.
 
@@ -105,11 +99,12 @@ class LocalSearch:
         return state
 
     def _descend(self, G: NDArray[Any], state: Bools, tolerance: float, deadline: float) -> None:
+        if time.perf_counter() >= deadline:
+            return
         work = WORK_PER_CHECK if deadline < np.inf else np.inf
-        fields, checked, done = None, np.zeros(1, np.int64), False
-        while not done and time.perf_counter() < deadline:
-            if fields is None:
-                fields = self.problem.fields(state)
-            done = swap_descent(
-                self.F, G, self.diagonal, self.bounds, fields, state, tolerance, work, checked
-            )
+        fields, checked = self.problem.fields(state), np.zeros(1, np.int64)
+        while not swap_descent(
+            self.F, G, self.diagonal, self.bounds, fields, state, tolerance, work, checked
+        ):
+            if time.perf_counter() >= deadline:
+                return

@@ -201,14 +201,11 @@ def test_code_of_the_hub_and_pipes_in_a_model_folder(folder):
 OUTSIDE = "../../canary"
 
 
-def everything(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_names_in_a_store_that_lead_outside(tmp_path):
     """Report, export and merge of a store whose every text is a path write in their folder only."""
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
+    (inside / OUTSIDE).resolve().write_text("alive")
     path = inside / "s.sqlite"
     blocks = [block(8, layer=OUTSIDE, model=OUTSIDE), block(8, seed=1, layer="/etc/passwd")]
     run(Study(OUTSIDE, blocks, [spec(First)], [0.5]), path, progress=False)
@@ -217,14 +214,16 @@ def test_names_in_a_store_that_lead_outside(tmp_path):
         db.execute("UPDATE invocations SET study = ?, settings = ?", (OUTSIDE, settings))
         db.execute("UPDATE instances SET name = ?, model = ?", (OUTSIDE, OUTSIDE))
         db.commit()
-    before = everything(tmp_path)
+    before = {path.name for path in tmp_path.rglob("*")}
+    assert before == {"a", "b", "canary", "s.sqlite"}
     write(path, inside / "page")
     export_runs(path, inside / "runs.csv")
     merge([path], inside / "merged.sqlite")
-    added = set(everything(tmp_path)) - set(before)
-    assert added
-    own = [inside / "page", inside / "runs.csv", inside / "merged.sqlite"]
-    assert all(any(path.is_relative_to(one) for one in own) for path in added)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "canary"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
+    written = {path.name for path in inside.iterdir()}
+    assert written == {"s.sqlite", "page", "runs.csv", "merged.sqlite"}
+    assert (tmp_path / "canary").read_text() == "alive"
 
 
 def test_names_in_a_pruning_run_that_lead_outside(tmp_path):
@@ -238,7 +237,8 @@ def test_names_in_a_pruning_run_that_lead_outside(tmp_path):
     identity = {"layers": {OUTSIDE: [2, 3]}}
     Checkpoint(identity, (), 1.0, None, {OUTSIDE: state}, {}).save(inside / "c.safetensors")
     assert set(Checkpoint.load(inside / "c.safetensors").layers) == {OUTSIDE}
-    assert {path.name for path in everything(tmp_path)} == {"masks.safetensors", "c.safetensors"}
+    written = {path.name for path in tmp_path.rglob("*")}
+    assert written == {"a", "b", "masks.safetensors", "c.safetensors"}
 
 
 def test_a_symlink_in_the_place_of_an_output_is_replaced_not_followed(tmp_path):

@@ -181,8 +181,10 @@ def test_comparison_of_every_method(tmp_path):
     assert more["seconds"][: len(seconds)].tolist() == seconds.tolist()
     assert more["method"][len(seconds) :].tolist() == ["wanda", "icbs", "icbs + repair"]
     assert (tmp_path / "baselines.png").stat().st_size > 0
-    loop = more.iloc[-1]
-    assert 1 <= loop["steps"] <= 2
+    longer, options["time_limit"] = tmp_path / "longer", 300.0
+    longer.mkdir()
+    loop = compare(loaded, data(), longer, densities=[0.4], methods=["icbs"], **options).iloc[-1]
+    assert loop["steps"] == 2
     assert 0 < loop["touched"] < 1
     assert 0 <= loop["accepted"] <= 1
     assert more["touched"].notna().all()
@@ -190,7 +192,7 @@ def test_comparison_of_every_method(tmp_path):
     assert (tuned["tuning_steps"] >= 1).all()
     assert (tuned.loc[tuned["method"] == "wanda + tuning", "touched"] == 0).all()
     with pytest.raises(SettingError, match="expected some of magnitude"):
-        compare(loaded, data(), tmp_path, densities=[0.5], methods=["wonda"], **options)
+        compare(loaded, data(), longer, densities=[0.5], methods=["wonda"], **options)
 
 
 def test_rows_made_in_another_way_are_not_mixed(tmp_path):
