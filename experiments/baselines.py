@@ -29,7 +29,7 @@ from experiments.palette import FIRST_TUNED, LOOP, REPAIRED, TUNED
 from experiments.pruning import Data, Judge
 from experiments.sources import PruningSource
 from experiments.store import Store
-from experiments.worker import tiny_problems, warm_up
+from experiments.warmup import tiny_problems, warm_up
 from icbs.baselines import BASELINES, prune_once
 from icbs.checkpoint import differences, fingerprint
 from icbs.data import load_samples
@@ -229,8 +229,9 @@ def _warm_up(
     short = replace(
         plan, steps=(1,), time_limit=1.0, options={**plan.options, "layers": last}, progress=False
     )
-    for tiny in tiny_problems(8, 4, dense=False):
-        warm_up(make(plan.options.get("solver", "relaxation")), tiny)
+    if methods & {LOOP, TUNED}:
+        for tiny in tiny_problems(8, 4, dense=False):
+            warm_up(make(plan.options.get("solver", "relaxation")), tiny)
     for method in sorted(methods):
         _run(method, loaded, few, density, Judge(loaded, {}, progress=False), short)
 

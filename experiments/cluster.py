@@ -127,8 +127,25 @@ class Cluster:
             pure=False,
         )
         # In the client's own loop: a thread's turn a cell less than with add_done_callback.
-        self._client.loop.add_callback(_hand_over, sent, answer)
+        self._client.loop.add_callback(self._hand_over, sent, answer)
         return answer
+
+    async def _hand_over(self, sent: distributed.Future, answer: Future[Record]) -> None:
+        try:
+            answer.set_result(await sent)
+        except distributed.KilledWorker as error:
+            busy = 0.0
+            with suppress(OSError, CancelledError):
+                busy = await self._client.run_on_scheduler(_busy, sent.key)
+            died = WorkerDied("the worker process died", busy=busy)
+            died.__cause__ = error
+            answer.set_exception(died)
+        except (CancelledError, asyncio.CancelledError) as error:
+            gone = StudyError("the scheduler is gone; run the same study again to resume")
+            gone.__cause__ = error
+            answer.set_exception(gone)
+        except BaseException as error:  # whoever waits for the cell must hear of it
+            answer.set_exception(error)
 
     def _problem(self, instance: str) -> distributed.Future:
         known = self._problems.get(instance)
@@ -150,26 +167,17 @@ class Cluster:
         return self._problems[instance]
 
 
-async def _hand_over(sent: distributed.Future, answer: Future[Record]) -> None:
-    try:
-        answer.set_result(await sent)
-    except distributed.KilledWorker as error:
-        died = WorkerDied("the worker process died", guarded=True)
-        died.__cause__ = error
-        answer.set_exception(died)
-    except (CancelledError, asyncio.CancelledError) as error:
-        gone = StudyError("the scheduler is gone; run the same study again to resume")
-        gone.__cause__ = error
-        answer.set_exception(gone)
-    except BaseException as error:  # whoever waits for the cell must hear of it
-        answer.set_exception(error)
-
-
 def _allow_failures(allowed: int, dask_scheduler: Any = None) -> int:
     """Runs in the scheduler: how often a cell may outlive its worker before we are told."""
     before: int = dask_scheduler.allowed_failures
     dask_scheduler.allowed_failures = allowed
     return before
+
+
+def _busy(key: str, dask_scheduler: Any = None) -> float:
+    """Runs in the scheduler: seconds since a worker that was there got the task."""
+    given = [entry[-1] for entry in dask_scheduler.story(key) if entry[2] == "processing"]
+    return time.time() - given[-1] if given else 0.0
 
 
 def _workers(dask_scheduler: Any = None) -> dict[str, tuple[int, list[str]]]:

@@ -34,7 +34,8 @@ class WorkerDied(Exception):  # noqa: N818 - it says what happened
     Attributes:
         late: whether it was killed for being late.
         seconds: from the start of its clock to the end; None if that is not known.
-        guarded: whether it may have ended itself for being late, without a word.
+        busy: seconds since it had the call, where it may have ended itself for being late without a
+            word.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class WorkerDied(Exception):  # noqa: N818 - it says what happened
         *,
         late: bool = False,
         seconds: float | None = None,
-        guarded: bool = False,
+        busy: float = 0.0,
     ) -> None:
         super().__init__(message)
-        self.late, self.seconds, self.guarded = late, seconds, guarded
+        self.late, self.seconds, self.busy = late, seconds, busy
 
 
 @dataclass

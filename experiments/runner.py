@@ -10,12 +10,11 @@ import itertools
 import signal
 import sys
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -303,7 +302,6 @@ def resource_of(spec: SolverSpec) -> str:
 class _Out:
     task: Task
     again: bool
-    since: float = field(default_factory=time.perf_counter)
 
 
 def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
@@ -334,20 +332,16 @@ def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
                 yield future.result()
             except WorkerDied as death:
                 if one.again or death.late:
-                    yield _obituary(one, death)
+                    yield _obituary(one.task, death)
                 else:
                     suspects.append(one.task)
 
 
-def _obituary(one: _Out, death: WorkerDied) -> Record:
+def _obituary(task: Task, death: WorkerDied) -> Record:
     """The row of a cell whose worker died."""
-    task = one.task
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
-    # A cluster does not say when the clock started; the cell ran alone.
-    late = death.late or (
-        death.guarded and limit is not None and time.perf_counter() - one.since >= limit
-    )
+    late = death.late or (limit is not None and death.busy >= limit)
     row = blank_row(task.cell, task.spec, task.give_initial)
     if late:
         row |= {"status": "timeout", "wall": seconds}

@@ -250,10 +250,6 @@ class Store:
         query = f"SELECT key FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
         return {key for (key,) in self._rows(query, tuple(keys))}
 
-    def finished(self) -> set[str]:
-        """Keys of the cells that are in the store, whatever their status, and not pending."""
-        return {key for (key,) in self._rows("SELECT key FROM runs WHERE pending IS NOT 1")}
-
     def add_run(
         self, row: Mapping[str, Any], incumbents: Iterable[tuple[float, float]] = ()
     ) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import math
 import os
 import signal
 import time
@@ -29,14 +28,12 @@ from experiments.ledger import Ledger
 from experiments.scoring import Incumbents, ScoringError, score
 from experiments.store import Store, problem_of
 from experiments.study import Cell, SolverSpec, budget_json
+from experiments.warmup import tiny_problems, warm_up
 from solvers.base import Budget, CardinalitySampler
 from solvers.problem import CardinalityProblem
 from solvers.registry import make
 
 PROBLEMS_KEPT = 32
-WARM_UP = Budget(time_limit=0.05, reads=1)
-# A call that takes longer than this may have waited for a compiler: it is made again.
-WARM_UP_SECONDS = 0.5
 # Seconds a warm-up may take, compilation included, before a guarded process gives it up.
 WARM_UP_LIMIT = 180.0
 # Seconds that a guarded process gets beyond `overrun_limit`, so that a late answer is still heard.
@@ -332,49 +329,6 @@ def _verdict(
         claim = "says it honours" if "time_limit" in sampler.honours else "does not honour"
         return "timeout", f"took {row['wall']:.3g} s; {claim} the limit of {limit:g} s"
     return "done", "" if row["energy"] is not None else "no feasible sample"
-
-
-def warm_up(sampler: CardinalitySampler, tiny: CardinalityProblem, **parameters: Any) -> bool:
-    """Calls a solver until nothing is compiled any more: what waits for a compiler gets no further.
-
-    Args:
-        sampler: any.
-        tiny: solved in far less than a second by what is compiled.
-        **parameters: of the solver.
-
-    Returns:
-        False where it is slow without a compiler: a call took more than half of the one before it.
-    """
-    before = math.inf
-    while True:
-        start = time.perf_counter()
-        sampler.sample_problem(
-            tiny, budget=WARM_UP, seed=0, on_incumbent=lambda state: None, **parameters
-        )
-        seconds = time.perf_counter() - start
-        if seconds < WARM_UP_SECONDS:
-            return True
-        if seconds > before / 2:
-            return False
-        before = seconds
-
-
-def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:
-    """Problems that make a solver compile all it has.
-
-    One of low and one of full rank, for which solvers compile a loop each, and the same with little
-    or no linear term: they have no easy proof, so that exact solvers come to their search.
-    """
-    rng = np.random.default_rng(0)
-    problems = []
-    for rank, linear in ((1, 1.0), (n, 1.0), (4, 0.0), (n, 0.1)):
-        c, factor = linear * rng.standard_normal(n), rng.standard_normal((rank, n))
-        if dense:
-            G = factor.T @ factor
-            problems.append(CardinalityProblem(linear=c, cardinality=k, quadratic=(G + G.T) / 2))
-        else:
-            problems.append(CardinalityProblem(linear=c, cardinality=k, factor=factor))
-    return problems
 
 
 def _too_large(sampler: CardinalitySampler, spec: SolverSpec, n: int) -> str:

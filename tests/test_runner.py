@@ -14,7 +14,8 @@ import pytest
 from experiments import SolverSpec, Store, Study, load_runs, run
 from experiments.errors import StudyError
 from experiments.ledger import STAGES
-from experiments.worker import Workbench, tiny_problems
+from experiments.warmup import tiny_problems
+from experiments.worker import Workbench
 from solvers import Budget, make, save
 from tests.study_fixtures import (
     FAULTS,
@@ -180,7 +181,7 @@ def test_warm_up_goes_on_until_nothing_is_compiled(monkeypatch):
             time.sleep(self.waits[-1])
             return super()._solve(problem, request)
 
-    monkeypatch.setattr("experiments.worker.WARM_UP_SECONDS", 0.05)
+    monkeypatch.setattr("experiments.warmup.LONG", 0.05)
     for slow, calls in ((0, 4), (1, 5), (100, 2)):
         Compiling.slow, Compiling.waits = slow, []
         Workbench().warm_up(spec(Compiling), block(10))
@@ -360,7 +361,7 @@ def slow_plan():
 def finished(path):
     try:
         with Store(path) as store:
-            return len(store.finished())
+            return len(store.runs())
     except Exception:  # the driver is just making it
         return 0
 

@@ -101,7 +101,7 @@ def test_a_cell_is_written_once(filled, tmp_path):
         }  # fmt: skip
         store.add_run(row, [(0.1, 1.0)])
         store.add_run(row | {"energy": 2.0}, [(0.2, 2.0)])
-        assert store.finished() == {"k"}
+        assert store.runs()["key"].tolist() == ["k"]
         assert store.runs()["energy"].tolist() == [1.0]
         assert len(store.incumbents()) == 1
 
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with Store(tmp_path / "s.sqlite", create=True) as store:
         with pytest.raises(StoreError):
             store.add_run({"key": "k", "status": "no such status"})
-        assert store.finished() == set()
+        assert store.runs().empty
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,9 @@ def test_merge_replaces_what_was_pending(filled, tmp_path):
     merged = merge([filled], out)
     assert (merged.added, merged.same) == (1, 11)
     with Store(out) as store:
-        assert len(store.finished()) == 12
+        keys = store.runs()["key"].tolist()
+        assert store.finished_of(keys) == set(keys)
+        assert len(keys) == 12
 
 
 def test_commands(filled, tmp_path):

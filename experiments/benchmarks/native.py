@@ -8,7 +8,7 @@
 
 ``published``: the proving solver (`relaxation`) and `reference-sa` in turn on each block, seconds
 inside the solver and of the whole call. ``threads``: 64 annealing reads on one thread and on two.
-``compile``: the first call of each solver in a process of its own, with an empty compilation cache,
+``compile``: the warm-up of each solver in a process of its own, with an empty compilation cache,
 then with the one that the first left. ``crossover``: descent and annealing with fields kept through
 the factor and through a dense G, building G included.
 """
@@ -39,17 +39,14 @@ SEARCHES = ("greedy", "descent", "annealing", "tabu", "tempering", "relaxation",
             "reference-sa")  # fmt: skip
 FIRST_CALL = """
 import sys, time
-import numpy as np
-from solvers import Budget, CardinalityProblem, make
-rng = np.random.default_rng(0)
-tiny = CardinalityProblem(
-    linear=rng.normal(size=32), cardinality=16, factor=rng.normal(size=(40, 32))
-)
+from experiments.warmup import tiny_problems, warm_up
+from solvers import make
 sampler = make(sys.argv[1])
 times = []
 for _ in range(2):
     start = time.perf_counter()
-    sampler.sample_problem(tiny, budget=Budget(reads=1, sweeps=1), seed=0)
+    for tiny in tiny_problems(8, 4, dense=False):
+        warm_up(sampler, tiny)
     times.append(time.perf_counter() - start)
 print(times[0] - times[1])
 """
@@ -128,7 +125,7 @@ def described(block: CardinalityProblem) -> str:
 
 
 def compilation() -> None:
-    """Seconds that the first call takes longer than the second, without and with a cache."""
+    """Seconds that a first warm-up takes longer than a second, without and with a cache."""
     for name in SEARCHES:
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "NUMBA_CACHE_DIR": cache}

@@ -178,7 +178,7 @@ def test_interrupt_once_writes_what_runs_and_says_how_to_resume(tmp_path, worker
     path, said, status, _, _ = interrupted(tmp_path, "telling", workers, 1)
     assert status == 0
     with Store(path) as store:
-        written = len(store.finished())
+        written = len(store.runs())
     assert 0 < written < 300
     assert f"Interrupted: {300 - written} cells are left" in said
     assert "--resume" in said

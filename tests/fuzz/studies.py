@@ -103,7 +103,7 @@ def _stores():
 def _load_store(path, out):
     with Store(path) as store:
         store.runs(), store.instances(), store.invocations(), store.incumbents()
-        store.table("steps"), store.finished()
+        store.table("steps"), store.finished_of(["k"])
         for identity in store.sizes():
             problem = store.problem(identity)
             assert problem.content_hash == identity, "a problem of another hash"
