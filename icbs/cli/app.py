@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+Model = Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: spread over what there is.")]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 # Mistakes in what was typed; every other error means that the work failed.
 USAGE_ERRORS = (DensityError, LayerError, ParameterError, SettingError, UnknownSolverError)

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icbs.cli.app import app, formatted, numbers, output_folder, print_table, words
+from icbs.cli.app import (
+    AsJson,
+    Device,
+    Dtype,
+    Model,
+    app,
+    formatted,
+    numbers,
+    output_folder,
+    print_table,
+    words,
+)
 
 if TYPE_CHECKING:
     from icbs.models import LoadedModel
@@ -34,7 +45,7 @@ def load_on(model: str, device: str, dtype: str) -> LoadedModel:
 
 @app.command()
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the models known by name; any hub id or local folder works as well."""
     from dataclasses import asdict
@@ -60,7 +71,7 @@ def models(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     layers: Annotated[
         str, typer.Option(help="Shell globs of layer names, separated by commas.")
@@ -132,7 +143,7 @@ def export(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    model: Model,
     data: Annotated[
         str | None,
         typer.Option(
@@ -147,11 +158,9 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(help="Windows (default 4) or images (default 500) at a time.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto: spread over what there is.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
 ) -> None:
     """Measure perplexity or accuracy on data that no calibration sees.
 

@@ -9,24 +9,60 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icbs.cli.app import app, formatted, numbers, output_folder, print_table, words
+from icbs.cli.app import (
+    Device,
+    Dtype,
+    Model,
+    app,
+    formatted,
+    numbers,
+    output_folder,
+    print_table,
+    words,
+)
 from icbs.cli.models import load_on
 
 if TYPE_CHECKING:
     from experiments.pruning import Data
     from icbs.models import LoadedModel
 
+Layers = Annotated[str, typer.Option(help="Globs of layer names, by commas.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
+]
+Calibration = Annotated[
+    str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+]
+Count = Annotated[
+    int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+]
+Length = Annotated[int, typer.Option(help="Tokens in a calibration window.")]
+Heldout = Annotated[
+    int | None, typer.Option(help="Windows (default 16) or images (2048) of the loop's gate.")
+]
+Evaluation = Annotated[
+    int | None, typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all).")
+]
+TuneLabels = Annotated[
+    float,
+    typer.Option(
+        help="Share of the labels in what the weights are tuned to, 0 to 1: fits the calibration's "
+        "kind of text better, others worse."
+    ),
+]
+
 
 @app.command()
 def prune(
-    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the model, masks, records, figure.")],
     density: Annotated[float, typer.Option(help="Fraction of weights to keep.")] = 0.5,
     steps: Annotated[int, typer.Option(help="Steps in all, those of a resumed run too.")] = 10,
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds for the steps; no step that would end later.")
     ] = None,
-    layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
+    layers: Layers = "*",
     block_size: Annotated[
         float, typer.Option(help="Weights of a layer's block; below 1, a share of the layer.")
     ] = 0.02,
@@ -51,37 +87,19 @@ def prune(
             "end."
         ),
     ] = 0,
-    tune_labels: Annotated[
-        float,
-        typer.Option(
-            help="Share of the labels in what the weights are tuned to, 0 to 1: fits the "
-            "calibration's kind of text better, others worse."
-        ),
-    ] = 0.0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
-    ] = None,
-    length: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 128,
+    tune_labels: TuneLabels = 0.0,
+    settings: Changes = None,
+    data: Calibration = None,
+    count: Count = None,
+    length: Length = 128,
     batch_size: Annotated[
         int | None, typer.Option(help="Windows (default 16) or images (2048) in a backward pass.")
     ] = None,
-    heldout: Annotated[
-        int | None, typer.Option(help="Windows (default 16) or images (2048) of the gate.")
-    ] = None,
-    evaluation: Annotated[
-        int | None,
-        typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
-    ] = None,
+    heldout: Heldout = None,
+    evaluation: Evaluation = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in OUT.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -175,7 +193,7 @@ def _pruning_data(
 
 @app.command()
 def baselines(
-    model: Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder for baselines.csv and the figure.")],
     densities: Annotated[str, typer.Option(help="Kept fractions, by commas.")] = "0.7,0.6,0.5,0.4",
     methods: Annotated[
@@ -189,30 +207,16 @@ def baselines(
     time_limit: Annotated[
         float, typer.Option(help="Seconds of the loop, and of each method with tuning.")
     ] = 300.0,
-    tune_labels: Annotated[
-        float, typer.Option(help="Share of the labels in what the weights are tuned to, 0 to 1.")
-    ] = 0.0,
-    layers: Annotated[str, typer.Option(help="Globs of layer names, by commas.")] = "*",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
-    ] = None,
-    length: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 128,
-    heldout: Annotated[
-        int | None, typer.Option(help="Windows (default 16) or images (2048) of the loop's gate.")
-    ] = None,
-    evaluation: Annotated[
-        int | None,
-        typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    tune_labels: TuneLabels = 0.0,
+    layers: Layers = "*",
+    settings: Changes = None,
+    data: Calibration = None,
+    count: Count = None,
+    length: Length = 128,
+    heldout: Heldout = None,
+    evaluation: Evaluation = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
 ) -> None:
     """Compare one-shot pruning with the loop: same calibration, same evaluation, one table.
 

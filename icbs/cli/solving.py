@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from icbs.cli.app import app, numbers, output_folder, print_table
+from icbs.cli.app import AsJson, app, numbers, output_folder, print_table
 from solvers.errors import FormatError, UnavailableError
 
 
@@ -36,7 +36,7 @@ def cut(
 
 @app.command()
 def solvers(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the solvers: lane, exactness, size limit, budget, and why one is unavailable.
 
@@ -88,7 +88,7 @@ def solve(
     give_initial: Annotated[
         bool, typer.Option(help="Start from the incumbent in the file, if the solver can.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Solve one instance and print the best feasible state found.
 
@@ -148,7 +148,7 @@ def quote(
         float, typer.Option(help="Run time reserved on a simulator, as the solver's option.")
     ] = 60.0,
     offline: Annotated[bool, typer.Option(help="Use the committed price table only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Price one task per instance on a device of Amazon Braket, before anything is submitted.
 
