@@ -222,9 +222,12 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.x = self.x.copy()
-        factor = self.search.problem.factor
-        self.s = np.zeros(0) if factor is None else factor @ self.x
-        self.f = self.search.problem.fields(self.x)
+        problem = self.search.problem
+        if problem.factor is None:
+            self.s, self.f = np.zeros(0), problem.fields(self.x)
+        else:
+            self.s = problem.factor @ self.x.astype(np.float64)
+            self.f = self.s @ problem.factor + problem.linear
 
     @property
     def energy(self) -> float:
@@ -240,22 +243,33 @@ class Walk:
         twin.x, twin.s, twin.f, twin.word = self.x.copy(), self.s.copy(), self.f.copy(), word
         return twin
 
-    def anneal(self, temperatures: Floats, margin: float | None = None) -> int:
+    def anneal(
+        self, temperatures: Floats, margin: float | None = None, deadline: float = np.inf
+    ) -> int:
         """One sweep at each temperature; returns the accepted swaps.
 
         Args:
             temperatures: > 0.
             margin: of the window, in temperatures; `usual_margin` when None.
+            deadline: `time.perf_counter` value, after which what is left of the sweeps is left out.
         """
         if margin is None:
             margin = usual_margin(len(self.x))
-        search = self.search
-        return int(
-            anneal(
-                search.F, search.G, search.problem.linear, search.diagonal, search.bounds,
-                self.s, self.f, self.x, temperatures, margin, self.word,
-            )
-        )  # fmt: skip
+        search, n = self.search, len(self.x)
+        chunk = len(temperatures)
+        if deadline < np.inf:
+            # A sweep of n proposals, half of them accepted.
+            work = n * (100 + (0.5 * n if search.dense else 2.0 * search.problem.rank))
+            chunk = max(1, int(WORK_PER_CHECK / work))
+        accepted = 0
+        for first in range(0, len(temperatures), chunk):
+            if time.perf_counter() >= deadline:
+                break
+            accepted += anneal(
+                search.F, search.G, search.problem.linear, search.diagonal, search.bounds, self.s,
+                self.f, self.x, temperatures[first : first + chunk], margin, self.word,
+            )  # fmt: skip
+        return accepted
 
 
 def usual_margin(n: int) -> float:
@@ -318,8 +332,9 @@ class Annealing(CardinalitySampler):
             if number or start is None:
                 start = random_state(problem.n, problem.cardinality, rng)
             begun, sweeps = time.perf_counter(), pace.sweeps(number)
-            state = anneal_until(search, start, hot * cooling(sweeps), rng, request.deadline)
-            state = search.descend(state, request.deadline)
+            walk = Walk(search, start, rng.integers(2**64, size=1, dtype=np.uint64))
+            walk.anneal(hot * cooling(sweeps), deadline=request.deadline)
+            state = search.descend(walk.x, request.deadline)
             pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps
             if number == 0 and problem.energy(optimum) < problem.energy(state):
                 return optimum
@@ -428,25 +443,3 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
     deltas = np.abs(deltas)
     # All swaps equal leave nothing to scale by; any temperature is then as good.
     return HEAT * (float(np.quantile(deltas, 0.01)) or float(deltas.max()) or 1.0)
-
-
-def anneal_until(
-    search: LocalSearch,
-    start: Bools,
-    temperatures: Floats,
-    rng: np.random.Generator,
-    deadline: float,
-) -> Bools:
-    """One read without its descent; stops between chunks of sweeps when the time is over."""
-    walk = Walk(search, start, rng.integers(2**64, size=1, dtype=np.uint64))
-    chunk = len(temperatures)
-    if deadline < np.inf:
-        # A sweep of n proposals, half of them accepted.
-        n, rank = search.problem.n, search.problem.rank
-        work = n * (100 + (0.5 * n if search.dense else 2.0 * rank))
-        chunk = max(1, int(WORK_PER_CHECK / work))
-    for first in range(0, len(temperatures), chunk):
-        if time.perf_counter() >= deadline:
-            break
-        walk.anneal(temperatures[first : first + chunk])
-    return walk.x

@@ -60,9 +60,12 @@ class Tempering(CardinalitySampler):
                 ]
                 if number == 0 and request.initial is not None:
                     starts[0] = request.initial
-                walks = [
-                    Walk(search, x, rng.integers(2**64, size=1, dtype=np.uint64)) for x in starts
-                ]
+                words = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)
+                walks: list[Walk] = []
+                for x, word in zip(starts, words, strict=True):
+                    if walks and time.perf_counter() >= request.deadline:
+                        break
+                    walks.append(Walk(search, x, word))
                 walks = annealed(walks, hot * cooling(sweeps), rng, request.deadline)
                 state = best_of(problem, [walk.x for walk in walks])
                 state = search.descend(state, request.deadline)
@@ -85,9 +88,9 @@ def annealed(
     for first in range(0, len(temperatures), SWEEPS_PER_STEP):
         step = temperatures[first : first + SWEEPS_PER_STEP]
         for walk in walks:
-            if time.perf_counter() >= deadline:
-                return walks
-            walk.anneal(step)
+            walk.anneal(step, deadline=deadline)
+        if time.perf_counter() >= deadline:
+            break
         following = temperatures[first + SWEEPS_PER_STEP :]
         if len(following):
             energies = np.array([walk.energy for walk in walks])

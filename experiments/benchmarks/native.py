@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from experiments.warmup import tiny_problems, warm_up
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.annealing import Walk, cooling, hottest
 from solvers.descent import random_state
@@ -178,7 +179,8 @@ def limits(patterns: list[str], repeats: int) -> None:
             problem = replace(block, factor=block.factor * np.sqrt(curvature)).blinded()
             print(f"{described(block)} x{curvature}, longest of {repeats}, of the limit")
             for name in SEARCHES:
-                make(name).sample_problem(problem, budget=Budget(time_limit=0.1), seed=0)
+                for tiny in tiny_problems(8, 4, dense=False):
+                    warm_up(make(name), tiny)
                 shares = [
                     max(
                         timed(
