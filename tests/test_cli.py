@@ -202,7 +202,7 @@ def test_export_of_no_model(icbs, tmp_path, model_folder, monkeypatch):
     [
         (["--solver", "anealing"], 2, "not registered"),
         (["--time-limit", "0"], 2, "time_limit is 0"),
-        (["--time-limit", "soon"], 2, "'soon' is not a valid"),
+        (["--time-limit", "soon"], 2, "Invalid value for '--time-limit'"),
         (["--solver", "greedy", "--give-initial"], 2, "leave it out"),
     ],
 )
