@@ -52,15 +52,24 @@ class Forward:
     Attributes:
         model: any model whose output has logits.
         batch: what it is fed, on its device.
+        mixed_precision: matrices are multiplied in bfloat16.
 
     Raises:
         DataError: samples that the model cannot take.
     """
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], batch: Samples) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        batch: Samples,
+        *,
+        mixed_precision: bool = False,
+    ) -> None:
         batch.check(model)
         self.model = model
         self.batch = batch.to(next(model.parameters()).device)
+        self.mixed_precision = mixed_precision
         self._before, self._entry = _split_blocks(model, layers)
         after = set() if self._entry is None else {id(p) for p in self._later_parameters(model)}
         self._watched = [p for p in model.parameters() if id(p) not in after]
@@ -83,6 +92,7 @@ class Forward:
                 else:
                     self._hidden, self._versions = None, versions
                     self._record(hooks)
+            hooks.enter_context(multiplying(self.model, self.mixed_precision))
             return self.model(**self.batch.arguments(self.model)).logits
 
     def losses(self) -> torch.Tensor:
@@ -233,6 +243,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for parameter in trained:
             parameter.requires_grad_(True)
         model.train(training)
+
+
+def multiplying(model: nn.Module, mixed_precision: bool) -> torch.autocast:
+    """A context in which the model multiplies in bfloat16, if asked for; its weights stay."""
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=mixed_precision)
 
 
 def _by_sample(values: torch.Tensor, batch: Samples, name: str) -> torch.Tensor:

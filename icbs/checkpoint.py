@@ -4,7 +4,7 @@ A safetensors file: masks as bits, tabu blocks, mean gradients; the rest is JSON
 pickle anywhere.
 
 Schema history: 1, first; 2, a layer's step says how many swaps its solver offered; 3, settings
-have a pattern and an allocation.
+have a pattern and an allocation; 4, they have mixed_precision.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from icbs.layers import PrunedLayer
 from icbs.records import StepRecord, number, whole
 from icbs.samples import Samples
 
-SCHEMA = 3
+SCHEMA = 4
 _KIND = "icbs-pruning-run"
 # What reading a damaged file ends in.
 UNREADABLE = (

@@ -267,6 +267,7 @@ class Pruner:
             time_limit=time_limit,
             rate=rate,
             labels=labels,
+            mixed_precision=self.settings.mixed_precision,
             measure=self._measure_heldout if self._gate else lambda: None,
             before=self._heldout_loss if self._gate else None,
             progress=self.progress,
@@ -292,7 +293,12 @@ class Pruner:
         clock = _Clock()
         chosen = choose_layers(self.layers, self.settings, self.steps)
         batch = self._batches[(number - 1) % len(self._batches)]
-        forward = Forward(self.loaded.model, {name: self.modules[name] for name in chosen}, batch)
+        forward = Forward(
+            self.loaded.model,
+            {name: self.modules[name] for name in chosen},
+            batch,
+            mixed_precision=self.settings.mixed_precision,
+        )
         title = f"Step {number}: {len(chosen)} blocks"
         with stage(title, len(chosen), show=self.progress) as update:
             losses, moves = self._solve_all(number, forward, chosen, clock, update)

@@ -66,6 +66,9 @@ class Settings:
         fixed_kept: fraction of the kept weights, the most salient, that never move.
         fixed_pruned: fraction of the pruned weights, the least salient, that never move.
         batch_size: calibration samples in one backward pass.
+        mixed_precision: the passes that gradients come from multiply in bfloat16 (torch.autocast),
+            about twice as fast where the hardware does so; weights, the gate's losses and the
+            evaluation keep the model's own type. Not with ``exact``.
         seed: of everything random.
     """
 
@@ -92,6 +95,7 @@ class Settings:
     fixed_kept: float = 0.0
     fixed_pruned: float = 0.0
     batch_size: int = 16
+    mixed_precision: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -127,6 +131,11 @@ class Settings:
             raise DensityError(
                 f"k is {self.k}, expected the number of pruned weights in a block of a fixed size, "
                 f"0..{size if size >= 1 else 'block_size'}"
+            )
+        if self.mixed_precision and self.fisher == "exact":
+            raise SettingError(
+                "mixed_precision is True and fisher 'exact': a true Hessian has no use for rounded "
+                "gradients; leave one of them out"
             )
         if not 0 <= self.spread < 1:
             raise DensityError(f"spread is {self.spread}, expected from 0 to below 1")

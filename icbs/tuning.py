@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from icbs.capture import frozen
+from icbs.capture import frozen, multiplying
 from icbs.errors import ModelError, SettingError, memory_remedy
 from icbs.progress import stage
 from icbs.prunable import as_stored, layer_weight
@@ -65,6 +65,7 @@ def tune_weights(
     time_limit: float | None = None,
     rate: float = 8e-4,
     labels: float = 0.0,
+    mixed_precision: bool = False,
     measure: Callable[[], float | None] = lambda: None,
     before: float | None = None,
     every: int = 8,
@@ -85,6 +86,7 @@ def tune_weights(
             whichever of steps and seconds is used up sooner.
         rate: learning rate, the size of one step of a weight.
         labels: share of the labels in the target, from 0 to 1.
+        mixed_precision: both models multiply in bfloat16; weights and Adam keep their type.
         measure: loss on held-out samples, or None: then the last state stays.
         before: that loss at the start, where it is known.
         every: steps between two measurements; the last step is always measured.
@@ -114,7 +116,9 @@ def tune_weights(
             begun = time.perf_counter()
             number = len(records) + 1
             batch = batches[(number - 1) % len(batches)].to(weights[0].device)
-            divergence = _gradients(model, layers, stored, masks, batch, labels)
+            divergence = _gradients(
+                model, layers, stored, masks, batch, labels, mixed_precision
+            )
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(1, number / _WARM_UP) * (1 - used)
             # A pruned weight has never had a gradient, so that Adam leaves it at exactly 0.
@@ -172,17 +176,20 @@ def _gradients(
     masks: Sequence[torch.Tensor],
     batch: Samples,
     labels: float,
+    mixed_precision: bool,
 ) -> float:
     """Leaves the masked gradient of the divergence in every chosen weight; returns its value."""
     batch.check(model)
     weights = [layer.get_parameter("weight") for layer in layers.values()]
     with frozen(model), memory_remedy(*batch.memory):
-        with torch.no_grad(), _as_trained(layers, dense):
+        cast = multiplying(model, mixed_precision)
+        with torch.no_grad(), _as_trained(layers, dense), cast:
             wanted = model(**batch.arguments(model)).logits
         for weight in weights:
             weight.requires_grad_(True)
         with torch.enable_grad():
-            logits = model(**batch.arguments(model)).logits
+            with cast:
+                logits = model(**batch.arguments(model)).logits
             loss = _Divergence.apply(logits, wanted, batch.targets, labels)
             loss.backward()
         for weight in weights:

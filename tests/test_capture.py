@@ -119,6 +119,25 @@ def test_blocks_before_the_first_chosen_one_do_not_run_again():
     assert "forward" not in vars(model.model.layers[0])
 
 
+def test_mixed_precision_rounds_the_passes_and_nothing_else():
+    model, tokens = tiny_llama(), tiny_tokens()
+    layers = prunable_layers(model)
+    weights = {name: p.clone() for name, p in model.named_parameters()}
+    losses, plain = capture(Forward(model, layers, next_token(tokens)), layers)
+    forward = Forward(model, layers, next_token(tokens), mixed_precision=True)
+    rounded, mixed = capture(forward, layers)
+    torch.testing.assert_close(rounded, losses, rtol=0.02, atol=0)
+    for name in layers:
+        for field in ("activations", "gradients"):
+            one, other = getattr(plain[name], field), getattr(mixed[name], field)
+            assert other.dtype == torch.float32
+            difference = float((one - other).norm() / one.norm())
+            # bfloat16 has 8 bits; exactly equal would mean that nothing was rounded
+            assert difference < 0.1
+            assert difference > 0 or field == "activations"
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+
 def test_the_model_comes_back_as_it_was():
     model, tokens = tiny_llama().train(), tiny_tokens()
     layers = prunable_layers(model, "*.mlp.*")

@@ -178,6 +178,19 @@ def test_every_curvature_and_selection_steps(fisher):
         assert [entry.n for entry in record.layers] == [12, 12, 12]
 
 
+def test_mixed_precision_steps_and_the_gate_keeps_the_full_one():
+    held = tiny_samples(4, seed=9)
+    plain, mixed = (
+        pruner(heldout=held, fisher="position", mixed_precision=m) for m in (False, True)
+    )
+    one, other = plain.step(), mixed.step()
+    assert one.heldout_before == other.heldout_before
+    assert one.loss_before != other.loss_before == pytest.approx(one.loss_before, rel=0.02)
+    assert other.heldout_after <= other.heldout_before
+    for name, layer in mixed.layers.items():
+        assert layer.weight.dtype == torch.float32, name
+
+
 @pytest.mark.parametrize("schedule", ["uniform", "size", "gain"])
 def test_schedule_gives_every_layer_its_turn(schedule):
     run = pruner(schedule=schedule, layers_per_step=5, block_size=8)
@@ -261,6 +274,7 @@ def test_registered_solver_by_name():
         ({"batch_size": 7}, DataError, "batch_size=7"),
         ({"fisher": "none"}, SettingError, "fisher is 'none'"),
         ({"block_size": 2.5}, LayerError, "block_size is 2.5"),
+        ({"mixed_precision": True, "fisher": "exact"}, SettingError, "mixed_precision is True"),
         ({"momentum": 1}, SettingError, "momentum is 1"),
         ({"allocation": "luck"}, SettingError, "allocation is 'luck'"),
         (

@@ -71,8 +71,9 @@ def test_divergence_and_its_gradient(samples, positions, size, seed, labels):
     torch.testing.assert_close(got, 2 * slope, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("mixed_precision", [False, True])
 @pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2])
-def test_comes_nearer_to_the_dense_model_and_keeps_the_mask(build):
+def test_comes_nearer_to_the_dense_model_and_keeps_the_mask(build, mixed_precision):
     model = build()
     samples = tiny_samples(6)
     with torch.no_grad():
@@ -81,9 +82,12 @@ def test_comes_nearer_to_the_dense_model_and_keeps_the_mask(build):
     others = {n: p.clone() for n, p in model.named_parameters() if p.ndim == 1}
     before = divergence(model, wanted, samples)
     records = tune_weights(
-        model, layers, dense, kept, [samples], steps=20, rate=5e-3, progress=False
-    )
-    assert records[0].divergence == pytest.approx(before, rel=1e-4)
+        model, layers, dense, kept, [samples], steps=20, rate=5e-3, progress=False,
+        mixed_precision=mixed_precision,
+    )  # fmt: skip
+    first = records[0].divergence
+    assert first == pytest.approx(before, rel=0.05 if mixed_precision else 1e-4)
+    assert (abs(first - before) > 1e-6 * before) is mixed_precision
     assert divergence(model, wanted, samples) < 0.7 * before
     for name, layer in layers.items():
         weight = layer_weight(layer)
@@ -196,6 +200,7 @@ def test_bad_input():
     ):
         with pytest.raises(SettingError, match=message):
             tune_weights(model, layers, dense, kept, [tiny_samples()], **wrong)
-    layer_weight(next(iter(layers.values()))).fill_(float("nan"))
+    # The last layer: attention may turn NaN into 0.
+    layer_weight(list(layers.values())[-1]).fill_(float("nan"))
     with pytest.raises(ModelError, match="divergence"):
         tune_weights(model, layers, dense, kept, [tiny_samples()], steps=1, progress=False)
