@@ -240,7 +240,7 @@ class Pruner:
         steps: int | None = None,
         *,
         time_limit: float | None = None,
-        rate: float = 8e-4,
+        rate: float = 6e-4,
         labels: float = 0.0,
     ) -> tuple[TuningStep, ...]:
         """Moves the kept weights towards the dense model's predictions (see `icbs.tuning`).

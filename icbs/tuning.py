@@ -32,8 +32,8 @@ from icbs.progress import stage
 from icbs.prunable import as_stored, layer_weight
 from icbs.samples import IGNORED, Samples
 
-# Short memories: a run has tens of steps, not thousands.
-_BETAS = (0.9, 0.95)
+# A short memory of squares: a run has some hundred steps, not thousands.
+_BETAS = (0.9, 0.99)
 _WARM_UP = 3
 
 
@@ -63,7 +63,7 @@ def tune_weights(
     *,
     steps: int | None = None,
     time_limit: float | None = None,
-    rate: float = 8e-4,
+    rate: float = 6e-4,
     labels: float = 0.0,
     mixed_precision: bool = False,
     measure: Callable[[], float | None] = lambda: None,
@@ -105,7 +105,7 @@ def tune_weights(
     weights = [layer.get_parameter("weight") for layer in layers.values()]
     stored = [dense[name].view_as(layer_weight(layer)) for name, layer in layers.items()]
     masks = [kept[name].to(stored[0].device) for name in layers]
-    optimiser = torch.optim.Adam(weights, lr=rate, betas=_BETAS, eps=1e-10)
+    optimiser = torch.optim.Adam(weights, lr=rate, betas=_BETAS, eps=1e-10, fused=True)
     records: list[TuningStep] = []
     best = measure() if before is None else before
     state = [weight.detach().clone() for weight in weights]
