@@ -1,11 +1,15 @@
 """Does a new run of a study say what the committed one says? Tolerances, one a statement.
 
-* ``cells``: the same keys, that is the same blocks to the last bit, solvers, budgets, seeds.
+* ``cells``: the same blocks by name, solvers, budgets and seeds. A block's coefficients come from
+  a model's passes, which round differently on another kind of processor; ``blocks of other bits``
+  counts those and is not judged.
 * ``skips and errors``: of every cell alike. ``status`` besides, for budgets of reads or sweeps.
-* ``energy``: of budgets of reads or sweeps, to `ENERGY` of the block's magnitude; ``gap`` to
-  `ENERGY` as well.
+* ``energy``: of budgets of reads or sweeps, on blocks that are the same to the last bit, to
+  `ENERGY` of the block's magnitude; ``gap`` to `ENERGY` as well.
 * ``median gap``: of time limits, where the machine decides how far a solver gets: per solver and
-  instance at the largest limit, over seeds, to `GAP` of the attainable gain.
+  instance at the largest limit, over seeds, to `GAP` of the attainable gain. The same of blocks
+  of other bits by budgets of reads or sweeps, over seeds and blocks: a cell's seed comes from its
+  block's content, so that every solver draws other random numbers there.
 * ``loss``: at the end of every contestant's loop, mean over seeds, to `LOSS`, relative; the same
   of whole models per method and density.
 
@@ -57,6 +61,13 @@ class Finding:
 
 Tables = Mapping[str, pd.DataFrame]
 
+# What is compared over blocks and seeds, what names a block in a study, what is compared over
+# seeds, and what names a cell.
+_MEANS = ["solver", "options", "lane", "give_initial", "budget"]
+_INSTANCE = ["model", "density", "step", "instance_name"]
+_CONTESTS = [*_INSTANCE, *_MEANS]
+_PLACE = [*_CONTESTS, "seed_index"]
+
 
 def compare(old: Tables, new: Tables, study: str = "") -> list[Finding]:
     """Every statement on a committed and a new run.
@@ -66,20 +77,30 @@ def compare(old: Tables, new: Tables, study: str = "") -> list[Finding]:
         new: those of the new run.
         study: its name.
     """
-    before, after = old["runs"].set_index("key"), new["runs"].set_index("key")
+    before, after = _by_place(old["runs"]), _by_place(new["runs"])
     apart = before.index.symmetric_difference(after.index)
     found = [Finding(study, "cells", len(apart), 0, _first(apart))]
     both = before.index.intersection(after.index)
     before, after = before.loc[both], after.loc[both]
     found += _statuses(study, before, after)
-    fixed = before["time_limit"].isna()
-    found += _energies(study, before[fixed], after[fixed])
-    found += _gaps(study, before[~fixed], after[~fixed])
+    fixed, same = before["time_limit"].isna(), before["instance"] == after["instance"]
+    others = before.loc[~same, "instance"].nunique()
+    found.append(Finding(study, "blocks of other bits", others, None))
+    found += _energies(study, before[fixed & same], after[fixed & same])
+    limit = before.groupby(_CONTESTS[:-1], dropna=False)["time_limit"].transform("max")
+    last = before["time_limit"] == limit
+    found += _gaps(study, "median gap, time limit", _CONTESTS, before[last], after[last])
+    rounded = fixed & ~same
+    found += _gaps(study, "median gap, other bits", _MEANS, before[rounded], after[rounded])
     found += _losses(study, old, new)
     ratio = (after["wall"] / before["wall"]).dropna()
     if len(ratio):
         found.append(Finding(study, "seconds, ratio", float(ratio.median()), None))
     return found
+
+
+def _by_place(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.set_index(runs[_PLACE].astype(str).agg(" | ".join, axis=1))
 
 
 def _statuses(study: str, before: pd.DataFrame, after: pd.DataFrame) -> list[Finding]:
@@ -109,18 +130,20 @@ def _energies(study: str, before: pd.DataFrame, after: pd.DataFrame) -> list[Fin
     return out
 
 
-def _gaps(study: str, before: pd.DataFrame, after: pd.DataFrame) -> list[Finding]:
-    keys = ["instance", "solver"]
-    limit = before.groupby(keys)["time_limit"].transform("max")
-    last = before["time_limit"] == limit
-    left, right = (frame[last].fillna({"gap": np.inf}).groupby(keys)["gap"].median()
-                   for frame in (before, after))  # fmt: skip
+def _gaps(
+    study: str, what: str, keys: list[str], before: pd.DataFrame, after: pd.DataFrame
+) -> list[Finding]:
+    left, right = (
+        frame.fillna({"gap": np.inf}).groupby(keys, dropna=False)["gap"].median()
+        for frame in (before, after)
+    )
     apart = (right - left).abs().mask(np.isinf(left) & np.isinf(right), 0.0)
     if apart.empty:
         return []
-    instance, solver = apart.sort_values().index[-1]
-    name = before.loc[before["instance"] == instance, "instance_name"].iloc[0]
-    return [Finding(study, "median gap, time limit", float(apart.max()), GAP, f"{solver}, {name}")]
+    where = dict(zip(keys, apart.sort_values().index[-1], strict=True))
+    names = ("solver", "instance_name", "budget")
+    cell = ", ".join(str(where[name]) for name in names if name in where)
+    return [Finding(study, what, float(apart.max()), GAP, cell)]
 
 
 _GROUPS = {"trajectories": ["model", "contestant"], "methods": ["model", "density", "method"]}

@@ -116,9 +116,7 @@ def tune_weights(
             begun = time.perf_counter()
             number = len(records) + 1
             batch = batches[(number - 1) % len(batches)].to(weights[0].device)
-            divergence = _gradients(
-                model, layers, stored, masks, batch, labels, mixed_precision
-            )
+            divergence = _gradients(model, layers, stored, masks, batch, labels, mixed_precision)
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(1, number / _WARM_UP) * (1 - used)
             # A pruned weight has never had a gradient, so that Adam leaves it at exactly 0.

@@ -154,7 +154,8 @@ def test_interrupted_build_leaves_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         cached(target, interrupted)
-    assert [p.name for p in tmp_path.iterdir()] == [".thing.lock"]
+    # releases of filelock differ in whether a lock that is free stays
+    assert {p.name for p in tmp_path.iterdir()} <= {".thing.lock"}
     # what a killed process leaves is cleared away by the next one
     stale = tmp_path / ".thing.tmp-killed"
     stale.mkdir()

@@ -69,8 +69,9 @@ def frames():
     runs = pd.DataFrame(
         [
             {"key": f"{solver}{limit}{seed}", "solver": solver, "instance": "i", "seed_index": seed,
-             "instance_name": "block", "time_limit": limit, "status": "done", "magnitude": 4.0,
-             "energy": -2.0, "gap": 0.01 * seed, "wall": 0.1}
+             "instance_name": "block", "model": "m", "density": 0.5, "step": 1, "options": "{}",
+             "lane": "native", "give_initial": False, "budget": str(limit), "time_limit": limit,
+             "status": "done", "magnitude": 4.0, "energy": -2.0, "gap": 0.01 * seed, "wall": 0.1}
             for solver in ("a", "b") for limit in (float("nan"), 0.1, 0.5) for seed in range(3)
         ]
     )  # fmt: skip
@@ -105,10 +106,23 @@ def forget(table):
     return lambda new: new.pop(table)
 
 
+def on_another_machine(then):
+    """Blocks of other bits, and then a change."""
+
+    def tamper(new):
+        new["runs"]["instance"] = "j"
+        then(new)
+
+    return tamper
+
+
+ALL_BY_READS = "solver == 'b' and time_limit != time_limit"
 BY_READS = "solver == 'b' and time_limit != time_limit and seed_index == 1"
 BY_TIME = "solver == 'b' and time_limit == 0.5"
 FAULTS = [
     (drop("runs", BY_READS), "cells"),
+    (on_another_machine(change("runs", ALL_BY_READS, "gap", 1.01 * GAP)), "median gap, other bits"),
+    (on_another_machine(change("runs", BY_READS, "status", "timeout")), "status, no time limit"),
     (change("runs", BY_READS, "energy", 4 * 1.01 * ENERGY), "energy, no time limit"),
     (change("runs", BY_READS, "energy", float("nan")), "energy, no time limit"),
     (change("runs", BY_READS, "gap", 1.01 * ENERGY), "gap, no time limit"),
@@ -127,6 +141,8 @@ HARMLESS = [
     lambda new: None,
     change("runs", BY_READS, "energy", 4 * 0.9 * ENERGY),
     change("runs", BY_TIME, "gap", 0.99 * GAP),
+    on_another_machine(change("runs", "wall > 0", "energy", 1e-6)),
+    on_another_machine(change("runs", ALL_BY_READS, "gap", 0.99 * GAP)),
     change("runs", BY_TIME, "energy", 0.01),
     change("runs", "time_limit == 0.1", "gap", 0.5),
     change("runs", f"{BY_TIME} and seed_index == 1", "status", "timeout"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,6 +159,13 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(help="Windows (default 4) or images (default 500) at a time.")
     ] = None,
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Instead: a task of lm-eval, a YAML file that you trust, as it may name code; "
+            "repeat (extra lm-eval)."
+        ),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -169,10 +177,15 @@ def evaluate(
     classifiers: accuracy on the test split of Fashion-MNIST. Padding never counts.
 
     Example: icbs evaluate garment-mlp
+
+    Example: icbs evaluate smol/model --tasks multiple_choice.yaml
     """
     from icbs.evaluate import density
 
     loaded = load_on(model, device, dtype)
+    if tasks:
+        _print_tasks(loaded, tasks, batch_size or 4, as_json)
+        return
     if loaded.task == "image-classification":
         sources: list[str | None] = [data]
         batch_size = 500 if batch_size is None else batch_size
@@ -198,6 +211,23 @@ def evaluate(
     columns = ("data", "samples", "targets", "loss", "perplexity", "accuracy", "seconds")
     formats = ("{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
     print_table(title, columns, formatted(results, columns, formats))
+
+
+def _print_tasks(
+    loaded: LoadedModel, tasks: Sequence[Path], batch_size: int, as_json: bool
+) -> None:
+    from icbs.harness import evaluate_tasks
+
+    found = evaluate_tasks(loaded, tasks, batch_size=batch_size)
+    if as_json:
+        print(json.dumps({"model": loaded.name, "revision": loaded.revision, "tasks": found}))
+        return
+    rows = [
+        (task, metric, f"{value:.4f}")
+        for task, metrics in found.items()
+        for metric, value in metrics.items()
+    ]
+    print_table(f"{loaded.name} ({loaded.note})", ("task", "metric", "value"), rows)
 
 
 def _measured(
