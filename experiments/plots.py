@@ -100,7 +100,8 @@ def _gap_curve(
     x, y = x.iloc[order], y.iloc[order]
     axis.errorbar(
         x[0.5], y[0.5],
-        xerr=[x[0.5] - x[0.25], x[0.75] - x[0.5]], yerr=[y[0.5] - y[0.25], y[0.75] - y[0.5]],
+        xerr=np.array([x[0.5] - x[0.25], x[0.75] - x[0.5]]),
+        yerr=np.array([y[0.5] - y[0.25], y[0.75] - y[0.5]]),
         color=look.colour, marker=look.marker, linestyle=palette.LANES.get(lanes[label], ":"),
         elinewidth=0.6, markeredgecolor="white", markeredgewidth=0.3,
     )  # fmt: skip

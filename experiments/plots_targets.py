@@ -149,7 +149,7 @@ def _solved(
     x = one["n"] * shift
     axis.plot(x, y.where(solved), color=look.colour, linestyle=palette.LANES.get(lanes[label], ":"))
     high = one["high"].clip(upper=never)
-    bars = [(y - one["low"]).clip(lower=0).where(solved, 0), (high - y).clip(lower=0)]
+    bars = np.array([(y - one["low"]).clip(lower=0).where(solved, 0), (high - y).clip(lower=0)])
     axis.errorbar(x, y, yerr=bars, color=look.colour, marker=look.marker, linestyle="none",
                   elinewidth=0.6, markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
 
