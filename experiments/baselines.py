@@ -298,7 +298,7 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
     column = "accuracy" if images else "perplexity"
     sets = list(dict.fromkeys(table["data"]))
     with palette.look():
-        drawing = palette.new_figure(palette.COLUMN * max(1.2, len(sets)), 2.6)
+        drawing = palette.new_figure(palette.COLUMN * max(1.2, len(sets)), 3.0)
         axes = drawing.subplots(1, len(sets), squeeze=False)[0]
         for axis, name in zip(axes, sets, strict=True):
             here = table[table["data"] == name]
@@ -312,8 +312,20 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
                     label=str(method),
                 )  # fmt: skip
             axis.set(title=name, xlabel="density (share of weights kept)", ylabel=column)
+            axis.set_xticks(sorted(set(here["density"]) - {1.0}))
             if not images:
                 axis.set_yscale("log")
-        axes[0].legend()
-        palette.caption(drawing, f"{loaded.name} ({loaded.note}); all methods on the same data")
+                palette.log_ticks(axis.yaxis, here[column].min(), here[column].max())
+        handles, labels = axes[0].get_legend_handles_labels()
+        drawing.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        said = [f"{loaded.name} ({loaded.note}); all methods on the same data"]
+        loop = table[table["method"].isin([LOOP, REPAIRED, TUNED])]
+        for column, what in (
+            ("touched", "of the weights were ever in a block of the loop"),
+            ("accepted", "of the swaps it offered were accepted"),
+        ):
+            shares = loop[column].dropna()
+            if len(shares):
+                said.append(f"{shares.min():.0%} to {shares.max():.0%} {what}")
+        palette.caption(drawing, "; ".join(said))
     return drawing
