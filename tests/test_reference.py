@@ -7,7 +7,7 @@ import pytest
 
 from experiments import Study, load_runs, run
 from experiments.reference import main
-from experiments.reference_check import ENERGY, GAP, LOSS, compare
+from experiments.reference_check import BLOCK, ENERGY, GAP, LOSS, compare
 from experiments.study import study_path
 from tests.test_runner import rows, same
 
@@ -71,7 +71,8 @@ def frames():
             {"key": f"{solver}{limit}{seed}", "solver": solver, "instance": "i", "seed_index": seed,
              "instance_name": "block", "model": "m", "density": 0.5, "step": 1, "options": "{}",
              "lane": "native", "give_initial": False, "budget": str(limit), "time_limit": limit,
-             "status": "done", "magnitude": 4.0, "energy": -2.0, "gap": 0.01 * seed, "wall": 0.1}
+             "status": "done", "magnitude": 4.0, "random_energy": 1.0, "energy": -2.0,
+             "gap": 0.01 * seed, "wall": 0.1}
             for solver in ("a", "b") for limit in (float("nan"), 0.1, 0.5) for seed in range(3)
         ]
     )  # fmt: skip
@@ -123,6 +124,9 @@ FAULTS = [
     (drop("runs", BY_READS), "cells"),
     (on_another_machine(change("runs", ALL_BY_READS, "gap", 1.01 * GAP)), "median gap, other bits"),
     (on_another_machine(change("runs", BY_READS, "status", "timeout")), "status, no time limit"),
+    (on_another_machine(change("runs", BY_READS, "magnitude", 4 * 1.01 * BLOCK)), "blocks"),
+    (on_another_machine(change("runs", BY_READS, "random_energy", 4 * 1.01 * BLOCK)), "blocks"),
+    (on_another_machine(change("runs", BY_READS, "magnitude", float("nan"))), "blocks"),
     (change("runs", BY_READS, "energy", 4 * 1.01 * ENERGY), "energy, no time limit"),
     (change("runs", BY_READS, "energy", float("nan")), "energy, no time limit"),
     (change("runs", BY_READS, "gap", 1.01 * ENERGY), "gap, no time limit"),
@@ -142,6 +146,7 @@ HARMLESS = [
     change("runs", BY_READS, "energy", 4 * 0.9 * ENERGY),
     change("runs", BY_TIME, "gap", 0.99 * GAP),
     on_another_machine(change("runs", "wall > 0", "energy", 1e-6)),
+    on_another_machine(change("runs", "wall > 0", "random_energy", 4 * 0.9 * BLOCK)),
     on_another_machine(change("runs", ALL_BY_READS, "gap", 0.99 * GAP)),
     change("runs", BY_TIME, "energy", 0.01),
     change("runs", "time_limit == 0.1", "gap", 0.5),
