@@ -67,7 +67,7 @@ class Settings:
         fixed_pruned: fraction of the pruned weights, the least salient, that never move.
         batch_size: calibration samples in one backward pass.
         mixed_precision: the passes that gradients come from multiply in bfloat16 (torch.autocast),
-            about twice as fast where the hardware does so; weights, the gate's losses and the
+            1.5 to 2 times as fast where the hardware does so; weights, the gate's losses and the
             evaluation keep the model's own type. Not with ``exact``.
         seed: of everything random.
     """

@@ -180,13 +180,16 @@ def _gradients(
     batch.check(model)
     weights = [layer.get_parameter("weight") for layer in layers.values()]
     with frozen(model), memory_remedy(*batch.memory):
-        cast = multiplying(model, mixed_precision)
-        with torch.no_grad(), _as_trained(layers, dense), cast:
+        with (
+            torch.no_grad(),
+            _as_trained(layers, dense),
+            multiplying(model, mixed_precision),
+        ):
             wanted = model(**batch.arguments(model)).logits
         for weight in weights:
             weight.requires_grad_(True)
         with torch.enable_grad():
-            with cast:
+            with multiplying(model, mixed_precision):
                 logits = model(**batch.arguments(model)).logits
             loss = _Divergence.apply(logits, wanted, batch.targets, labels)
             loss.backward()
