@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from icbs.capture import Forward, LayerCapture, capture
-from icbs.errors import LayerError, ModelError, memory_remedy
+from icbs.errors import LayerError, ModelError, SettingError, memory_remedy
 from icbs.gradients import LayerGradients
 from icbs.prunable import layer_weight
 from icbs.samples import Samples
@@ -42,9 +42,8 @@ _BATCH = 64
 _POOL = 2048
 # A round of swaps that lowers the energy by less than this part of all before it is the last.
 _LAST = 1e-3
-# The ridge in units of the mean of the Fisher's diagonal, from few tries on test images: a tenth of
-# it was as good on vit-fashion and far worse on garment-mlp. Not tuned on held-out data.
-_RIDGE = 1.0
+RIDGE = 1.0
+"""Ridge in units of the mean of the Fisher's diagonal (see `experiments.benchmarks.surgeon`)."""
 
 
 def prune_by_surgeon(
@@ -53,6 +52,7 @@ def prune_by_surgeon(
     samples: Samples,
     density: float,
     *,
+    ridge: float = RIDGE,
     on_share: Callable[[float], None] = lambda share: None,
 ) -> dict[str, torch.Tensor]:
     """Prunes all layers together; some keep more than others.
@@ -62,15 +62,19 @@ def prune_by_surgeon(
         layers: chosen layers by name.
         samples: calibration data.
         density: fraction of the weights to keep in all layers together.
+        ridge: ``lam`` in units of the mean of the Fisher's diagonal, above 0.
         on_share: called with the share of the samples whose gradients are known.
 
     Returns:
         True where a weight is kept, shape (out, in), by layer; ``round(density * n)`` in all.
 
     Raises:
+        SettingError: a ridge that cannot be.
         LayerError: more weights than the factor can be held for.
         ModelError: weights or a loss that are not finite.
     """
+    if not 0 < ridge < float("inf"):
+        raise SettingError(f"ridge is {ridge}, expected a number above 0")
     weights = {name: layer_weight(layer) for name, layer in layers.items()}
     w = torch.cat([weight.reshape(-1).float() for weight in weights.values()])
     if not torch.isfinite(w).all():
@@ -82,7 +86,7 @@ def prune_by_surgeon(
         )
     rows = min(len(samples), _ENTRIES // len(w))
     J = fisher_factor(model, layers, samples[:rows], on_share)
-    lam = _RIDGE * float(J.square().sum() / len(w))
+    lam = ridge * float(J.square().sum() / len(w))
     count = len(w) - round(density * len(w))
     pruned = select(J, w, lam, count)
     found = w + surgeon_step(J, w, lam, pruned)

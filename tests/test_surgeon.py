@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icbs.capture import Forward, capture
-from icbs.errors import LayerError, ModelError
+from icbs.errors import LayerError, ModelError, SettingError
 from icbs.gradients import LayerGradients
 from icbs.prunable import layer_weight, prunable_layers
 from icbs.surgeon import fisher_factor, prune_by_surgeon, select, surgeon_step
@@ -117,9 +117,24 @@ def test_update_lowers_the_loss_of_the_mask():
     assert updated < float(Forward(model, layers, samples).losses().mean())
 
 
+def test_an_endless_ridge_prunes_the_smallest_and_moves_nothing():
+    model, samples = tiny_llama(), tiny_samples(32, seed=2)
+    layers = prunable_layers(model, "*.1.*")
+    dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
+    masks = prune_by_surgeon(model, layers, samples, 0.6, ridge=1e9)
+    sizes = torch.cat([weight.abs().reshape(-1) for weight in dense.values()])
+    kept = torch.cat([mask.reshape(-1) for mask in masks.values()])
+    assert sizes[kept].min() >= sizes[~kept].max()
+    for name, layer in layers.items():
+        torch.testing.assert_close(layer_weight(layer).data, dense[name] * masks[name])
+
+
 def test_refusals(monkeypatch):
     model = tiny_llama()
     layers = prunable_layers(model)
+    for ridge in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SettingError, match="ridge"):
+            prune_by_surgeon(model, layers, tiny_samples(), 0.5, ridge=ridge)
     monkeypatch.setattr("icbs.surgeon.LARGEST", 1000)
     with pytest.raises(LayerError, match=r"too many for cbs.*choose fewer layers"):
         prune_by_surgeon(model, layers, tiny_samples(), 0.5)
