@@ -223,6 +223,7 @@ def _warm_up(
     """Every method once on the last layer and one batch, unmeasured; weights are left pruned."""
     last = list(plan.layers(loaded))[-1]
     size = plan.options.get("batch_size", Settings().batch_size)
+    size = max(size, plan.options.get("tuning_batch_size") or 0)
     few = replace(
         data, calibration=data.calibration[:size], heldout=data.heldout[:size], evaluation={}
     )

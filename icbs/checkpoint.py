@@ -28,7 +28,7 @@ from icbs.layers import PrunedLayer
 from icbs.records import StepRecord, number, whole
 from icbs.samples import Samples
 
-SCHEMA = 4
+SCHEMA = 5
 _KIND = "icbs-pruning-run"
 # What reading a damaged file ends in.
 UNREADABLE = (

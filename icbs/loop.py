@@ -117,14 +117,13 @@ class Pruner:
         self._ridge = 1.0
         # mean gradient and how many batches are in it, by layer
         self._means: dict[str, tuple[torch.Tensor, int]] = {}
-        size = self.settings.batch_size
-        if len(calibration) < size:
-            raise DataError(
-                f"calibration has {len(calibration)} samples, expected at least "
-                f"batch_size={size}: ask for more samples or lower batch_size"
-            )
         self.calibration, self.heldout = calibration, heldout
-        self._batches = calibration[: len(calibration) // size * size].split(size)
+        size = self.settings.batch_size
+        self._batches = _batches(calibration, "batch_size", size)
+        tuning = self.settings.tuning_batch_size
+        self._tuning_batches = (
+            self._batches if tuning is None else _batches(calibration, "tuning_batch_size", tuning)
+        )
         held = () if heldout is None else heldout.split(size)
         # Kept, because the part before the chosen layers need not run again.
         self._forwards = [Forward(loaded.model, self.modules, batch) for batch in held]
@@ -262,7 +261,7 @@ class Pruner:
             self.modules,
             {name: layer.dense for name, layer in self.layers.items()},
             self.masks,
-            self._batches,
+            self._tuning_batches,
             steps=steps,
             time_limit=time_limit,
             rate=rate,
@@ -498,6 +497,16 @@ class Pruner:
         if not self._forwards:
             return None
         return float(torch.cat([forward.losses() for forward in self._forwards]).double().mean())
+
+
+def _batches(calibration: Samples, name: str, size: int) -> Sequence[Samples]:
+    """Whole batches of the size that a setting asks for."""
+    if len(calibration) < size:
+        raise DataError(
+            f"calibration has {len(calibration)} samples, expected at least {name}={size}: ask for "
+            f"more samples or lower {name}"
+        )
+    return calibration[: len(calibration) // size * size].split(size)
 
 
 class _Clock:

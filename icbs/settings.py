@@ -66,6 +66,7 @@ class Settings:
         fixed_kept: fraction of the kept weights, the most salient, that never move.
         fixed_pruned: fraction of the pruned weights, the least salient, that never move.
         batch_size: calibration samples in one backward pass.
+        tuning_batch_size: those in one step of the tuning; None takes `batch_size`.
         mixed_precision: the passes that gradients come from multiply in bfloat16 (torch.autocast),
             1.5 to 2 times as fast where the hardware does so; weights, the gate's losses and the
             evaluation keep the model's own type. Not with ``exact``.
@@ -95,6 +96,7 @@ class Settings:
     fixed_kept: float = 0.0
     fixed_pruned: float = 0.0
     batch_size: int = 16
+    tuning_batch_size: int | None = None
     mixed_precision: bool = False
     seed: int = 0
 
@@ -121,7 +123,7 @@ class Settings:
                 f"block_size is {size}, expected a whole number from 1 or a share of the layer "
                 "above 0 and below 1"
             )
-        for name in ("batch_size", "rank", "layers_per_step"):
+        for name in ("batch_size", "tuning_batch_size", "rank", "layers_per_step"):
             value = getattr(self, name)
             if value is None and name != "batch_size":
                 continue

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from icbs.errors import ModelError, SettingError
+import icbs.tuning
+from icbs.errors import DataError, ModelError, SettingError
 from icbs.loop import Pruner
 from icbs.masks import mask_at_density
 from icbs.prunable import layer_weight, prunable_layers
@@ -176,6 +177,25 @@ def test_the_heldout_loss_is_measured_no_more_than_needed(monkeypatch, gate):
     # after the eighth and the last step; without a gate once, at the end
     assert len(seen) == (2 if gate else 1)
     assert pruner._heldout_loss == pytest.approx(measure(), rel=1e-6)
+
+
+def test_the_tuning_may_have_batches_of_its_own(monkeypatch):
+    common = {"solver": "greedy", "block_size": 40, "batch_size": 4, "damping": 1.0}
+    pruner = Pruner(tiny_loaded(), tiny_samples(), tuning_batch_size=3, progress=False, **common)
+    assert {len(batch) for batch in pruner._batches} == {4}
+    pruner.run(1)
+    sizes = []
+    gradients = icbs.tuning._gradients
+
+    def noting(model, layers, stored, masks, batch, *rest):
+        sizes.append(len(batch))
+        return gradients(model, layers, stored, masks, batch, *rest)
+
+    monkeypatch.setattr("icbs.tuning._gradients", noting)
+    pruner.tune(3)
+    assert sizes == [3, 3, 3]
+    with pytest.raises(DataError, match=r"at least tuning_batch_size=99: .* lower tuning_batch_si"):
+        Pruner(tiny_loaded(), tiny_samples(), tuning_batch_size=99, progress=False, **common)
 
 
 def test_same_twice():
