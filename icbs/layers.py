@@ -26,6 +26,9 @@ from icbs.settings import Saliency, Settings
 
 # Batches that the norms of Wanda's saliency come from: they settle long before gradients do.
 _BATCHES = 2
+# Positions of the samples that the gradient's saliency takes in one pass: the gradient's mean is
+# all that is kept, so that more at once would only cost memory.
+_POSITIONS = 2048
 
 
 class PrunedLayer:
@@ -187,10 +190,14 @@ def _saliency(
     if settings.init == "wanda":
         return lambda name: scores.wanda(weight(name), norms[name])
     found: dict[str, torch.Tensor] = {}
+    samples = samples[: settings.batch_size]
+    for batch in samples.split(max(1, _POSITIONS // samples.positions)):
+        share = len(batch) / len(samples)
 
-    def keep(name: str, seen: LayerCapture) -> None:
-        mean = LayerGradients(seen).mean
-        found[name] = scores.gradient(weight(name), mean.view_as(weight(name)))
+        def keep(name: str, seen: LayerCapture, share: float = share) -> None:
+            mean = LayerGradients(seen).mean
+            part = share * scores.gradient(weight(name), mean.view_as(weight(name)))
+            found[name] = found[name] + part if name in found else part
 
-    capture(Forward(model, layers, samples[: settings.batch_size]), layers, keep)
+        capture(Forward(model, layers, batch), layers, keep)
     return found.pop

@@ -5,8 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import icbs.layers
 from icbs.baselines import BASELINES, prune_once, sparsegpt
 from icbs.errors import DensityError, ModelError, SettingError
+from icbs.losses import sample_losses
+from icbs.masks import mask_at_density
 from icbs.prunable import prunable_layers
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 
@@ -37,6 +40,32 @@ def test_density_is_exact_and_masks_are_what_is_in_the_model(name, density):
             assert int(masks[key].sum()) == round(density * masks[key].numel())
         if name not in ("sparsegpt", "cbs"):
             assert torch.equal(module.weight[masks[key]], before[key][masks[key]])
+
+
+def test_gradients_of_many_samples_are_taken_a_batch_at_a_time(monkeypatch):
+    """Saliency ``-w g`` of the mean loss of all samples, as autograd finds it, in 2, 2 and 1."""
+    model, samples = tiny_llama(), tiny_samples(5)
+    layers = prunable_layers(model)
+    sample_losses(model(**samples.arguments(model)).logits, samples.targets)[0].mean().backward()
+    expected = {
+        name: mask_at_density(-(layer.weight * layer.weight.grad).detach(), 0.5, "layer")
+        for name, layer in layers.items()
+    }
+    model.zero_grad()
+    sizes = []
+    forward = icbs.layers.Forward
+
+    def noting(model, layers, batch):
+        sizes.append(len(batch))
+        return forward(model, layers, batch)
+
+    monkeypatch.setattr("icbs.layers.Forward", noting)
+    monkeypatch.setattr("icbs.layers._POSITIONS", 2 * samples.positions + 1)
+    found = prune_once("gradient", model, layers, samples, 0.5, progress=False)
+    assert sizes == [2, 2, 1]
+    different = sum(int((found[name] != expected[name]).sum()) for name in layers)
+    # Rounding may turn a tie of two weights in a million.
+    assert different <= 2
 
 
 @settings(max_examples=30, deadline=None)
