@@ -46,6 +46,8 @@ METHODS = (*BASELINES, LOOP, FIRST_TUNED, TUNED)
 _WHOLE = ("cbs",)
 # Methods that spend a time limit, and what part of it on steps of the loop before the tuning.
 _STEPPING = {FIRST_TUNED: 0.0, TUNED: 0.4}
+# Perplexities beyond this many times the dense model's are left out of the figure.
+_READABLE = 30.0
 # What decides whether two rows may stand in one table.
 _KEYS = ["method", "density", "data"]
 
@@ -298,13 +300,14 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
     images = table["perplexity"].isna().all()
     column = "accuracy" if images else "perplexity"
     sets = list(dict.fromkeys(table["data"]))
+    beyond: set[str] = set()
     with palette.look():
         drawing = palette.new_figure(palette.COLUMN * max(1.2, len(sets)), 3.0)
         axes = drawing.subplots(1, len(sets), squeeze=False)[0]
         for axis, name in zip(axes, sets, strict=True):
             here = table[table["data"] == name]
-            level = here[here["method"] == "dense"][column]
-            axis.axhline(float(level.iloc[0]), color="#333333", lw=0.8, ls=":", label="dense")
+            level = float(here[here["method"] == "dense"][column].iloc[0])
+            axis.axhline(level, color="#333333", lw=0.8, ls=":", label="dense")
             for method, part in here[here["method"] != "dense"].groupby("method", sort=False):
                 look = palette.METHODS[str(method)]
                 ordered = part.sort_values("density")
@@ -315,8 +318,11 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
             axis.set(title=name, xlabel="density (share of weights kept)", ylabel=column)
             axis.set_xticks(sorted(set(here["density"]) - {1.0}))
             if not images:
+                top = min(here[column].max(), _READABLE * level)
+                beyond |= set(here[here[column] > top]["method"])
                 axis.set_yscale("log")
-                palette.log_ticks(axis.yaxis, here[column].min(), here[column].max())
+                axis.set_ylim(0.9 * here[column].min(), 1.1 * top)
+                palette.log_ticks(axis.yaxis, here[column].min(), top)
         handles, labels = axes[0].get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
         said = [f"{loaded.name} ({loaded.note}); all methods on the same data"]
@@ -328,5 +334,10 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
             shares = loop[column].dropna()
             if len(shares):
                 said.append(f"{shares.min():.0%} to {shares.max():.0%} {what}")
+        if beyond:
+            said.append(
+                f"above {_READABLE:g} times the dense model's perplexity somewhere, and not shown "
+                f"there: {', '.join(sorted(beyond))}"
+            )
         palette.caption(drawing, "; ".join(said))
     return drawing

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from experiments.baselines import METHODS, compare
+from experiments.baselines import METHODS, compare, figure
 from experiments.pruning import Data, curve, prune, steps_table
 from experiments.store import Store
 from icbs.baselines import prune_once
@@ -193,6 +193,19 @@ def test_comparison_of_every_method(tmp_path):
     assert (tuned.loc[tuned["method"] == "wanda + tuning", "touched"] == 0).all()
     with pytest.raises(SettingError, match="expected some of magnitude"):
         compare(loaded, data(), longer, densities=[0.5], methods=["wonda"], **options)
+
+
+def test_what_is_beyond_the_axis_is_named_on_the_figure():
+    rows = [("dense", 1.0, 15.0), ("wanda", 0.5, 40.0), ("wanda", 0.4, 100.0), ("random", 0.5, 1e6),
+            ("magnitude", 0.5, 400.0), ("magnitude", 0.4, 900.0)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "density", "perplexity"])
+    table = table.assign(data="text", accuracy=0.1, touched=0.0, accepted=None)
+    drawing = figure(table, tiny_loaded())
+    drawing.draw_without_rendering()
+    said = drawing.findobj(lambda part: hasattr(part, "get_text"))
+    assert any("not shown there: magnitude, random" in part.get_text() for part in said)
+    (axis,) = drawing.axes
+    assert axis.get_ylim()[1] == pytest.approx(1.1 * 30 * 15)
 
 
 def test_rows_made_in_another_way_are_not_mixed(tmp_path):
