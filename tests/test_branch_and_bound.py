@@ -50,7 +50,7 @@ def test_agrees_with_enumeration(family):
         assert best - 1e-10 * size <= samples.info["lower_bound"] <= best + 1e-11 * size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_n=8).filter(proper))
 def test_shift_keeps_every_feasible_energy_and_stays_convex(problem):
     if problem.factor is None or problem.n > problem.rank:

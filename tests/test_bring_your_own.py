@@ -135,7 +135,7 @@ def qplib(problem, constrained=True, sense="minimize"):
     return "\n".join([*lines, "0 # start", "0", "0", "0"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(1, 6), st.integers(0, 99), st.booleans(), st.sampled_from(["minimize", "maximize"])
 )

@@ -220,7 +220,7 @@ def test_layers_before_the_chosen_ones_run_once(family):
     assert len(runs) == (3 if family in ("bert-classes", "mlp") else 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(outs=st.integers(1, 5), ins=st.integers(1, 5), data=st.data(), transposed=st.booleans())
 def test_writing_one_weight_changes_that_entry_only(outs, ins, data, transposed):
     layer = Conv1D(outs, ins) if transposed else torch.nn.Linear(ins, outs)

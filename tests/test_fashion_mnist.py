@@ -23,9 +23,7 @@ from icbs.models import LoadedModel
 INSTALLED = module._idx_files(module.SYSTEM_FOLDER, "train") is not None
 
 # Each example overwrites the file of the one before.
-EXAMPLES = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def idx(array, kind=8):
@@ -66,9 +64,7 @@ def perceptron(**options):
     return LoadedModel(model, None, "tiny", "random", task="image-classification")
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4), zipped=st.booleans())
 def test_idx_comes_back(tmp_path, shape, zipped):
     array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -77,9 +73,7 @@ def test_idx_comes_back(tmp_path, shape, zipped):
     assert np.array_equal(read_idx(path), array)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), zipped=st.booleans())
 def test_any_cut_is_noticed(tmp_path, data, zipped):
     content = idx(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))

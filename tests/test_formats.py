@@ -14,7 +14,7 @@ from solvers.errors import FormatError
 from tests.test_problem import every_state, magnitude, problems
 
 once_per_example = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

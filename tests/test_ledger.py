@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from experiments.ledger import STAGES, Ledger
@@ -19,7 +19,6 @@ claims = st.dictionaries(
 HUGE = {"convert": 1.7976931348623157e308, "preprocess": 1.7976931348623157e308}
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1e5), claims)
 @example(0.0, HUGE)
 @example(1.0, HUGE)

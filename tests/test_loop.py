@@ -39,7 +39,7 @@ def pruner(loaded=None, **options):
     return Pruner(loaded or tiny_loaded(), tiny_samples(), **options)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     density=st.sampled_from([0.2, 0.5, 0.71]),
     fisher=st.sampled_from(["sequence", "position"]),

@@ -28,6 +28,26 @@ def test_exact_count(rows, columns, density, group, seed):
         assert int(counts.max() - counts.min()) <= 1
 
 
+@given(
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 12),
+    density=st.floats(0.01, 0.99),
+    group=st.sampled_from(["layer", "output", "input"]),
+    seed=st.integers(0, 999),
+)
+def test_the_largest_stay_and_ties_go_to_the_smaller_index(rows, columns, density, group, seed):
+    """Against a stable sort of Python's; infinite scores and signed zeros among them."""
+    few = [-np.inf, -1.0, -0.0, 0.0, 0.5, np.inf]
+    values = np.random.default_rng(seed).choice(few, (rows, columns))
+    mask = mask_at_density(torch.from_numpy(values), density, group).numpy()
+    mask, values = (mask.T, values.T) if group == "input" else (mask, values)
+    if group == "layer":
+        mask, values = mask.reshape(1, -1), values.reshape(1, -1)
+    for kept, row in zip(mask, values, strict=True):
+        order = sorted(range(len(row)), key=lambda i: -row[i])
+        assert set(np.flatnonzero(kept)) == set(order[: kept.sum()])
+
+
 def test_keeps_the_largest_of_each_row():
     values = torch.tensor([[1.0, 9.0, 3.0, 4.0], [40.0, 10.0, 30.0, 20.0]])
     kept = mask_at_density(values, 0.5, "output")

@@ -117,7 +117,7 @@ def test_ranks():
     np.testing.assert_array_equal(found.iloc[0], [1, 1, 3, np.nan])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 10**6), st.booleans())
 def test_random_energy_is_the_mean_over_the_feasible_set(n, k, seed, dense):
     k = min(k, n)
@@ -149,7 +149,7 @@ def with_factor(problem, factor):
     return replace(problem, factor=factor, initial=None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.booleans())
 def test_curvature_share_splits_the_gain(seed, dense):
     problem = block(9, seed=seed, dense=dense)

@@ -29,7 +29,6 @@ def proper(problem):
     return 0 < problem.cardinality < problem.n
 
 
-@settings(deadline=None)
 @given(families)
 def test_enumerate_agrees_with_brute_force(problem):
     best = problem.energy(feasible_states(problem)).min()
@@ -59,7 +58,7 @@ def test_enumerate_takes_24_variables():
     assert best == pytest.approx(annealed.first.energy, abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(families.filter(proper))
 def test_bound_never_passes_the_optimum(problem):
     energies = problem.energy(feasible_states(problem))
@@ -76,7 +75,7 @@ def test_bound_never_passes_the_optimum(problem):
         assert found.upper_bound == pytest.approx(energies.min(), abs=slack)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper), st.integers(0, 2**32))
 def test_every_dual_vector_is_a_bound(problem, seed):
     convex = convexified(problem)
@@ -85,7 +84,7 @@ def test_every_dual_vector_is_a_bound(problem, seed):
     assert dual_value(convex, s) <= best + 1e-11 * (magnitude(problem) + s @ s)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper))
 def test_relaxation_is_solved_to_the_end(problem):
     """Primal value of the relaxed point equals the dual value: strong duality."""
@@ -96,7 +95,7 @@ def test_relaxation_is_solved_to_the_end(problem):
     assert primal == pytest.approx(found.lower_bound, abs=1e-8 * magnitude(problem))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper))
 def test_core_keeps_every_better_state(problem):
     """Any state better than the known one agrees with the selection outside the core."""
@@ -111,7 +110,7 @@ def test_core_keeps_every_better_state(problem):
         assert (state[~open_variables] == inside[~open_variables]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper))
 def test_descent_ends_where_no_swap_helps(problem):
     search = LocalSearch(problem)
@@ -121,7 +120,7 @@ def test_descent_ends_where_no_swap_helps(problem):
     assert problem.energy(state) <= problem.energy(problem.initial) + 1e-12 * magnitude(problem)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families, st.integers(0, 2**32))
 def test_greedy_repair_takes_the_best_flip_each_time(problem, seed):
     x = np.random.default_rng(seed).random(problem.n) < 0.5

@@ -96,7 +96,7 @@ def test_blocks_are_pairs_of_one_group_each():
         assert len(set(groups)) == 20
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 999), pairs=st.integers(1, 6))
 def test_pairs_are_the_best_by_brute_force(seed, pairs):
     rng = np.random.default_rng(seed)
@@ -124,7 +124,7 @@ def test_pairs_are_the_best_by_brute_force(seed, pairs):
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999))
 def test_half_a_pair_is_put_back(seed):
     rng = np.random.default_rng(seed)

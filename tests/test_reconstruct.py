@@ -25,7 +25,7 @@ def pruned_llama(density=0.5):
     return model, layers, dense, kept
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     outs=st.integers(1, 4),
     ins=st.integers(1, 6),
@@ -52,7 +52,7 @@ def test_equals_lstsq_on_each_row(outs, ins, seed, ridge):
         np.testing.assert_allclose(found[o, S], np.linalg.lstsq(A, t)[0], rtol=1e-6, atol=1e-8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 999), iterations=st.integers(0, 12), samples=st.integers(1, 9))
 def test_no_row_gets_worse(seed, iterations, samples):
     rng = np.random.default_rng(seed)

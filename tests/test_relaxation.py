@@ -26,7 +26,7 @@ def exact_energy(problem, x):
     return total + sum(Fraction(float(G[i, j])) for i in chosen for j in chosen) / 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_n=7).filter(proper), st.sampled_from(["own", "random"]), st.integers(0, 2**32))
 def test_certified_bound_holds_in_rational_arithmetic(problem, kind, seed):
     dual = bound(problem).dual
@@ -49,7 +49,6 @@ def test_certificate_of_another_shape_is_refused():
         certified_bound(problem, np.array([1.0, np.nan]))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.floats(1e-9, 1e3), st.integers(0, 2**32))
 def test_proximal_point_satisfies_its_optimality_conditions(m, eps, seed):
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from icbs.samples import IGNORED, Samples, masked_token, next_token
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(1, 6), length=st.integers(1, 7), size=st.integers(1, 7), data=st.data())
 def test_batches_are_the_whole(count, length, size, data):
     tokens = torch.arange(count * length).view(count, length)
@@ -32,7 +32,7 @@ def test_batches_are_the_whole(count, length, size, data):
     assert [t[t != IGNORED].tolist() for t in samples.targets] == wanted
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(1, 5), length=st.integers(1, 9), seed=st.integers(0, 99), data=st.data())
 def test_masked_tokens(count, length, seed, data):
     tokens = torch.randint(1, 50, (count, length), generator=torch.Generator().manual_seed(seed))

@@ -140,7 +140,7 @@ def test_reference_schedule_and_start():
     assert samples.record.sample.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper), st.floats(0, 4))
 def test_window_holds_the_swaps_within_reach(problem, reach):
     x, d, f = problem.initial, problem.diagonal, problem.fields(problem.initial)
@@ -152,7 +152,7 @@ def test_window_holds_the_swaps_within_reach(problem, reach):
     assert zeros[:m0].tolist() == np.flatnonzero(~x)[pairs.min(axis=0) <= reach].tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(2, 300),
     st.integers(1, 6),
@@ -186,7 +186,7 @@ def test_greedy_gives_up_in_time():
     assert set(np.flatnonzero(state)) == set(np.argsort(costs)[:80])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper))
 def test_descent_with_cached_fields_ends_at_a_true_local_optimum(problem):
     search = LocalSearch(problem, dense=True)
@@ -195,7 +195,7 @@ def test_descent_with_cached_fields_ends_at_a_true_local_optimum(problem):
     assert deltas.min() >= -search.tolerance - 1e-12 * magnitude(problem)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(families.filter(proper), st.booleans(), st.floats(0, 1e4))
 def test_a_descent_cut_into_pieces_makes_the_same_swaps(problem, dense, max_work):
     search = LocalSearch(problem, dense)
@@ -435,7 +435,7 @@ def test_every_tabu_iteration_takes_the_best_swap_allowed(seed):
     assert len(set(free_at)) > 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 60), st.data())
 def test_core_holds_the_cheapest_of_both_values(n, data):
     k, size = data.draw(st.integers(1, n - 1)), data.draw(st.integers(2, 70))
@@ -458,7 +458,7 @@ def test_core_holds_the_cheapest_of_both_values(n, data):
     assert (shaken != x).any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=12), st.floats(0, 5), st.integers(0, 99))
 def test_resampling_takes_each_state_by_its_weight(energies, beta_step, seed):
     energies = np.array(energies)

@@ -86,7 +86,7 @@ def test_cells_that_waited_at_the_dead_worker_run_alone_one_by_one():
     assert (found.makespan, found.done, found.lost) == (36.0, 3, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     cells=st.lists(st.floats(0, 5), min_size=1, max_size=60),
     workers=st.integers(1, 7),

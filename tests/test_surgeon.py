@@ -29,7 +29,7 @@ def energy(J, w, lam, pruned):
     return float(0.5 * (J @ d).square().sum() + 0.5 * lam * d.square().sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 60), r=st.integers(1, 80), seed=st.integers(0, 10**6),
     share=st.floats(0, 1), lam=st.sampled_from([1e-3, 0.1, 10.0]),
@@ -70,7 +70,7 @@ def test_selection_against_enumeration(coupling):
     assert reached >= {0.1: 40, 1.0: 38, 3.0: 34}[coupling]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(1, 50), seed=st.integers(0, 999), share=st.floats(0, 1))
 def test_without_curvature_selection_is_a_sort(n, seed, share):
     J, w = problem(n, 2, seed, coupling=0.0)

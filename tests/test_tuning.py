@@ -43,7 +43,7 @@ def divergence(model, dense_logits, samples):
     return float(((each * counted).sum(1) / counted.sum(1)).mean())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     samples=st.integers(1, 3), positions=st.integers(0, 4), size=st.integers(2, 6),
     seed=st.integers(0, 999), labels=st.sampled_from([0.0, 0.3, 1.0]),
