@@ -18,14 +18,15 @@ samples alone would gain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
 from icbs.capture import Forward, LayerCapture, capture
-from icbs.errors import LayerError, ModelError, SettingError, memory_remedy
+from icbs.errors import DataError, LayerError, ModelError, SettingError, memory_remedy
 from icbs.gradients import LayerGradients
 from icbs.prunable import layer_weight
 from icbs.samples import Samples
@@ -42,8 +43,12 @@ _BATCH = 64
 _POOL = 2048
 # A round of swaps that lowers the energy by less than this part of all before it is the last.
 _LAST = 1e-3
-RIDGE = 1.0
-"""Ridge in units of the mean of the Fisher's diagonal (see `experiments.benchmarks.surgeon`)."""
+RIDGES = (0.3, 1.0, 3.0)
+"""Ridges that are tried, in units of the mean of the Fisher's diagonal. No one of them suits every
+model and density, and what lies beyond was best nowhere that it mattered (see
+`experiments.benchmarks.surgeon`)."""
+# Samples that decide between the ridges, at the most, and the share of all of them.
+_DECIDING, _DECIDING_SHARE = 2048, 0.2
 
 
 def prune_by_surgeon(
@@ -52,7 +57,7 @@ def prune_by_surgeon(
     samples: Samples,
     density: float,
     *,
-    ridge: float = RIDGE,
+    ridges: Sequence[float] = RIDGES,
     on_share: Callable[[float], None] = lambda share: None,
 ) -> dict[str, torch.Tensor]:
     """Prunes all layers together; some keep more than others.
@@ -62,19 +67,21 @@ def prune_by_surgeon(
         layers: chosen layers by name.
         samples: calibration data.
         density: fraction of the weights to keep in all layers together.
-        ridge: ``lam`` in units of the mean of the Fisher's diagonal, above 0.
+        ridges: ``lam`` in units of the mean of the Fisher's diagonal, above 0. Of several, that
+            of the least loss on some of the samples, which gradients are then not taken from.
         on_share: called with the share of the samples whose gradients are known.
 
     Returns:
         True where a weight is kept, shape (out, in), by layer; ``round(density * n)`` in all.
 
     Raises:
-        SettingError: a ridge that cannot be.
+        SettingError: a ridge that cannot be, or none.
+        DataError: a single sample for several ridges.
         LayerError: more weights than the factor can be held for.
         ModelError: weights or a loss that are not finite.
     """
-    if not 0 < ridge < float("inf"):
-        raise SettingError(f"ridge is {ridge}, expected a number above 0")
+    if not ridges or not all(0 < ridge < float("inf") for ridge in ridges):
+        raise SettingError(f"ridges are {list(ridges)}, expected numbers above 0, one or more")
     weights = {name: layer_weight(layer) for name, layer in layers.items()}
     w = torch.cat([weight.reshape(-1).float() for weight in weights.values()])
     if not torch.isfinite(w).all():
@@ -84,20 +91,44 @@ def prune_by_surgeon(
             f"{len(w):,} weights are too many for cbs, which holds all gradients of at least "
             f"{_LEAST_ROWS} samples at once: choose fewer layers, of {LARGEST:,} weights at most"
         )
-    rows = min(len(samples), _ENTRIES // len(w))
+    held = 0 if len(ridges) == 1 else min(_DECIDING, math.ceil(_DECIDING_SHARE * len(samples)))
+    if held == len(samples):
+        raise DataError(
+            f"{len(samples)} sample cannot give gradients and decide between {len(ridges)} ridges: "
+            "give more, or one ridge"
+        )
+    rows = min(len(samples) - held, _ENTRIES // len(w))
     J = fisher_factor(model, layers, samples[:rows], on_share)
-    lam = ridge * float(J.square().sum() / len(w))
+    unit = float(J.square().sum() / len(w))
     count = len(w) - round(density * len(w))
-    pruned = select(J, w, lam, count)
-    found = w + surgeon_step(J, w, lam, pruned)
-    masks = {}
-    start = 0
-    for name, weight in weights.items():
-        part = slice(start, start + weight.numel())
-        weight.copy_(found[part].view_as(weight))
-        masks[name] = ~pruned[part].view_as(weight)
-        start += weight.numel()
-    return masks
+    found: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+    for ridge in ridges:
+        pruned = select(J, w, ridge * unit, count)
+        step = surgeon_step(J, w, ridge * unit, pruned)
+        _write(weights, w + step)
+        loss = _mean_loss(model, layers, samples[len(samples) - held :]) if held else 0.0
+        if math.isfinite(loss):
+            found.append((loss, pruned, step))
+    if not found:
+        raise ModelError("the loss is not finite with any ridge: check the weights")
+    _, pruned, step = min(found, key=lambda one: one[0])
+    _write(weights, w + step)
+    parts = pruned.split([weight.numel() for weight in weights.values()])
+    return {
+        name: ~part.view_as(weight)
+        for (name, weight), part in zip(weights.items(), parts, strict=True)
+    }
+
+
+def _write(weights: Mapping[str, torch.Tensor], values: torch.Tensor) -> None:
+    parts = values.split([weight.numel() for weight in weights.values()])
+    for weight, part in zip(weights.values(), parts, strict=True):
+        weight.copy_(part.view_as(weight))
+
+
+def _mean_loss(model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples) -> float:
+    losses = [Forward(model, layers, batch).losses() for batch in samples.split(_BATCH)]
+    return float(torch.cat(losses).double().mean())
 
 
 def fisher_factor(

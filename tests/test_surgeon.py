@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import icbs.surgeon
 from icbs.capture import Forward, capture
-from icbs.errors import LayerError, ModelError, SettingError
+from icbs.errors import DataError, LayerError, ModelError, SettingError
 from icbs.gradients import LayerGradients
 from icbs.prunable import layer_weight, prunable_layers
 from icbs.surgeon import fisher_factor, prune_by_surgeon, select, surgeon_step
@@ -121,7 +122,7 @@ def test_an_endless_ridge_prunes_the_smallest_and_moves_nothing():
     model, samples = tiny_llama(), tiny_samples(32, seed=2)
     layers = prunable_layers(model, "*.1.*")
     dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
-    masks = prune_by_surgeon(model, layers, samples, 0.6, ridge=1e9)
+    masks = prune_by_surgeon(model, layers, samples, 0.6, ridges=[1e9])
     sizes = torch.cat([weight.abs().reshape(-1) for weight in dense.values()])
     kept = torch.cat([mask.reshape(-1) for mask in masks.values()])
     assert sizes[kept].min() >= sizes[~kept].max()
@@ -129,12 +130,40 @@ def test_an_endless_ridge_prunes_the_smallest_and_moves_nothing():
         torch.testing.assert_close(layer_weight(layer).data, dense[name] * masks[name])
 
 
+def test_the_ridge_is_decided_on_samples_that_gave_no_gradient(monkeypatch):
+    ridges, samples = [1e-4, 1.0, 1e4], tiny_samples(20, seed=2)
+    seen = []
+    factor = icbs.surgeon.fisher_factor
+
+    def noting(model, layers, samples, on_share):
+        seen.append(len(samples))
+        return factor(model, layers, samples, on_share)
+
+    monkeypatch.setattr("icbs.surgeon.fisher_factor", noting)
+    found, losses = [], []
+    for tried in (ridges, *([ridge] for ridge in ridges)):
+        model = tiny_llama()
+        layers = prunable_layers(model, "*.1.*")
+        # one ridge alone takes gradients from all it is given
+        masks = prune_by_surgeon(model, layers, samples if tried == ridges else samples[:16], 0.4,
+                                 ridges=tried)  # fmt: skip
+        found.append({name: layer_weight(layer).clone() for name, layer in layers.items()})
+        losses.append(float(Forward(model, layers, samples[16:]).losses().mean()))
+        assert all(torch.equal(masks[name], found[-1][name] != 0) for name in layers)
+    assert seen == [16, 16, 16, 16]
+    assert losses[0] == min(losses) < max(losses)
+    best = found[losses.index(losses[0], 1)]
+    assert all(torch.equal(found[0][name], best[name]) for name in best)
+
+
 def test_refusals(monkeypatch):
     model = tiny_llama()
     layers = prunable_layers(model)
-    for ridge in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(SettingError, match="ridge"):
-            prune_by_surgeon(model, layers, tiny_samples(), 0.5, ridge=ridge)
+    for ridges in ([], [0.0], [1.0, -1.0], [float("nan")], [float("inf")]):
+        with pytest.raises(SettingError, match="ridges are"):
+            prune_by_surgeon(model, layers, tiny_samples(), 0.5, ridges=ridges)
+    with pytest.raises(DataError, match=r"1 sample cannot .* between 3 ridges: give more"):
+        prune_by_surgeon(model, layers, tiny_samples(1), 0.5)
     monkeypatch.setattr("icbs.surgeon.LARGEST", 1000)
     with pytest.raises(LayerError, match=r"too many for cbs.*choose fewer layers"):
         prune_by_surgeon(model, layers, tiny_samples(), 0.5)
