@@ -47,7 +47,7 @@ _WHOLE = ("cbs",)
 # Methods that spend a time limit, and what part of it on steps of the loop before the tuning.
 _STEPPING = {FIRST_TUNED: 0.0, TUNED: 0.4}
 # Perplexities beyond this many times the dense model's are left out of the figure.
-_READABLE = 30.0
+_READABLE = 10.0
 # What decides whether two rows may stand in one table.
 _KEYS = ["method", "density", "data"]
 
@@ -333,7 +333,8 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
         ):
             shares = loop[column].dropna()
             if len(shares):
-                said.append(f"{shares.min():.0%} to {shares.max():.0%} {what}")
+                ends = dict.fromkeys(f"{share:.0%}" for share in (shares.min(), shares.max()))
+                said.append(f"{' to '.join(ends)} {what}")
         if beyond:
             said.append(
                 f"above {_READABLE:g} times the dense model's perplexity somewhere, and not shown "

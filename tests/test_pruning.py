@@ -205,7 +205,7 @@ def test_what_is_beyond_the_axis_is_named_on_the_figure():
     said = drawing.findobj(lambda part: hasattr(part, "get_text"))
     assert any("not shown there: magnitude, random" in part.get_text() for part in said)
     (axis,) = drawing.axes
-    assert axis.get_ylim()[1] == pytest.approx(1.1 * 30 * 15)
+    assert axis.get_ylim()[1] == pytest.approx(1.1 * 10 * 15)
 
 
 def test_rows_made_in_another_way_are_not_mixed(tmp_path):
