@@ -70,7 +70,7 @@ def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer"
     # Row r gets what makes the first r+1 rows as even as whole numbers allow.
     ends = torch.arange(len(rows) + 1, device=scores.device) * total // len(rows)
     counts = ends.diff()
-    # The least score that is kept, by row; a selection takes a tenth of the time of a sort.
+    # The least score that is kept, by row: a selection costs less than a sort.
     least = rows.amax(dim=1, keepdim=True)
     for count in counts.unique().tolist():
         if count:
