@@ -27,6 +27,7 @@ from torch import nn
 
 from icbs.capture import Forward, LayerCapture, capture
 from icbs.errors import DataError, LayerError, ModelError, SettingError, memory_remedy
+from icbs.evaluate import evaluate
 from icbs.gradients import LayerGradients
 from icbs.prunable import layer_weight
 from icbs.samples import Samples
@@ -104,31 +105,27 @@ def prune_by_surgeon(
     found: list[tuple[float, torch.Tensor, torch.Tensor]] = []
     for ridge in ridges:
         pruned = select(J, w, ridge * unit, count)
-        step = surgeon_step(J, w, ridge * unit, pruned)
-        _write(weights, w + step)
-        loss = _mean_loss(model, layers, samples[len(samples) - held :]) if held else 0.0
-        if math.isfinite(loss):
-            found.append((loss, pruned, step))
-    if not found:
-        raise ModelError("the loss is not finite with any ridge: check the weights")
-    _, pruned, step = min(found, key=lambda one: one[0])
-    _write(weights, w + step)
-    parts = pruned.split([weight.numel() for weight in weights.values()])
-    return {
-        name: ~part.view_as(weight)
-        for (name, weight), part in zip(weights.items(), parts, strict=True)
-    }
+        updated = w + surgeon_step(J, w, ridge * unit, pruned)
+        _write(weights, updated)
+        loss = 0.0
+        if held:
+            deciding = samples[len(samples) - held :]
+            loss = evaluate(model, deciding, batch_size=_BATCH, progress=False).loss
+        found.append((loss, pruned, updated))
+    _, pruned, updated = min(found, key=lambda one: one[0])
+    _write(weights, updated)
+    return {name: ~part for name, part in _by_layer(weights, pruned).items()}
+
+
+def _by_layer(weights: Mapping[str, torch.Tensor], values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Values of all weights side by side, shape (n,), as each layer's (out, in)."""
+    parts = values.split([weight.numel() for weight in weights.values()])
+    return {n: part.view_as(w) for (n, w), part in zip(weights.items(), parts, strict=True)}
 
 
 def _write(weights: Mapping[str, torch.Tensor], values: torch.Tensor) -> None:
-    parts = values.split([weight.numel() for weight in weights.values()])
-    for weight, part in zip(weights.values(), parts, strict=True):
-        weight.copy_(part.view_as(weight))
-
-
-def _mean_loss(model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples) -> float:
-    losses = [Forward(model, layers, batch).losses() for batch in samples.split(_BATCH)]
-    return float(torch.cat(losses).double().mean())
+    for name, part in _by_layer(weights, values).items():
+        weights[name].copy_(part)
 
 
 def fisher_factor(
