@@ -28,6 +28,7 @@ import dimod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.problem import Bools, CardinalityProblem
 
@@ -89,7 +90,7 @@ class Request:
         rng: the only source of randomness.
         initial: feasible start, shape (n,) of bool, or None.
         report: takes each improved feasible state as it is found; the caller owns the clock.
-        deadline: `time.perf_counter` value at which the time limit ends; inf without one.
+        deadline: when the time limit ends, or the call is stopped.
         timing: to be filled by stage.
     """
 
@@ -97,7 +98,7 @@ class Request:
     rng: np.random.Generator
     initial: Bools | None
     report: OnIncumbent
-    deadline: float
+    deadline: Deadline
     timing: Timing = field(default_factory=Timing)
 
 
@@ -268,13 +269,12 @@ class CardinalitySampler(dimod.Sampler):
             raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
         self.check_size(problem.n)
         budget = budget or Budget()
-        limit = np.inf if budget.time_limit is None else budget.time_limit
         request = Request(
             budget=budget,
             rng=np.random.default_rng(seed),
             initial=start,
             report=on_incumbent or (lambda state: None),
-            deadline=time.perf_counter() + limit,
+            deadline=Deadline(budget.time_limit),
         )
         if problem.cardinality in (0, problem.n):
             solution = self._forced(problem, request)

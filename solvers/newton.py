@@ -25,7 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from solvers.kernels import WORK_PER_CHECK
+from solvers.deadline import Deadline
+from solvers.kernels import work_per_check
 from solvers.problem import Floats
 
 # Width of the proximal term from one centre to the next. On real blocks, curvature x1
@@ -69,26 +70,25 @@ def relax_until(
     target: float,
     tolerance: float,
     max_steps: int,
-    deadline: float,
+    deadline: Deadline,
 ) -> Relaxed:
     """`relax`, of the same arguments, in chunks with a look at the clock after each.
 
-    One chunk is solved even where the `time.perf_counter` value `deadline` is over.
+    One chunk is solved even where the time is over; another only if it fits in the time left.
     """
     x = np.empty(len(c))
-    chunk = max_steps
-    if deadline < np.inf:
-        step = F.size * (4 + FRACTIONAL_SHARE * F.shape[1])
-        chunk = max(1, int(WORK_PER_CHECK / max(step, 1)))
+    step = F.size * (4 + FRACTIONAL_SHARE * F.shape[1])
+    chunk = max(1, int(work_per_check(deadline) / max(step, 1)))
     best, steps = (-np.inf, s.copy()), 0
     while True:
+        begun = time.perf_counter()
         allowed = min(chunk, max_steps - steps)
         value, dual, primal, eps, made = relax(F, c, k, u, s, z, x, eps, target, tolerance, allowed)
         steps += made
         if value > best[0]:
             best = value, dual
         solved = made < allowed or best[0] >= target or primal - best[0] <= tolerance
-        if solved or steps >= max_steps or time.perf_counter() >= deadline:
+        if solved or steps >= max_steps or deadline.left < time.perf_counter() - begun:
             return Relaxed(*best, x, steps, bool(solved))
 
 

@@ -8,7 +8,6 @@ milliseconds per read for tabu.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import neal
@@ -62,7 +61,7 @@ class _Annealer(PenaltyComposite):
                 fit = 0.5 * budget.time_limit * self.updates_per_second / problem.n**2
                 sweeps = int(np.clip(fit, 10, sweeps))
         if budget.time_limit is not None:
-            keywords["interrupt_function"] = lambda: time.perf_counter() >= request.deadline
+            keywords["interrupt_function"] = lambda: request.deadline.over
         return keywords | {"num_sweeps": sweeps}
 
 
@@ -109,7 +108,7 @@ class OceanTabu(PenaltyComposite):
                 "coefficient_z_first": 100,
                 "lower_bound_z": 10_000,
             }
-        left = request.deadline - time.perf_counter()
+        left = request.deadline.left
         return keywords | {"timeout": max(1, int(1000 * left / reads))}
 
 

@@ -13,6 +13,7 @@ import dimod
 import numpy as np
 
 from solvers.base import Budget, CardinalitySampler, Request, Solution
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.repair import LocalSearch
@@ -167,10 +168,8 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             parameters.pop("num_reads", None),
             parameters.pop("num_sweeps", None),
         )
-        limit = np.inf if budget.time_limit is None else budget.time_limit
         rng = np.random.default_rng(parameters.pop("seed", None))
-        deadline = time.perf_counter() + limit
-        request = Request(budget, rng, None, lambda state: None, deadline)
+        request = Request(budget, rng, None, lambda state: None, Deadline(budget.time_limit))
         return self._child.sample(bqm, **self.child_parameters(None, request) | parameters)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from solvers.base import Budget, Request, Solution, Timing
+from solvers.deadline import Deadline
 from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
@@ -117,10 +117,9 @@ class PaidQAOA(TrainedQAOA):
         if problem.cardinality in (0, problem.n):
             return
         budget = budget or Budget()
-        limit = math.inf if budget.time_limit is None else budget.time_limit
         request = Request(
             budget, np.random.default_rng(seed), None, lambda state: None,
-            time.perf_counter() + limit,
+            Deadline(budget.time_limit),
         )  # fmt: skip
         self._submitted(problem, request, parameters)
 
