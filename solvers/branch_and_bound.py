@@ -23,15 +23,16 @@ import numpy as np
 from scipy.linalg import eigh
 
 from solvers.annealing import Annealing
+from solvers.background import computed, one_thread
 from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.convex import (
-    FACTORING_RATE,
+    EIGEN_RATE,
     UNIT,
     Convex,
     Part,
     Value,
     column_norms,
-    factoring_seconds,
+    convex,
     least,
     part,
     plus_offset,
@@ -55,8 +56,6 @@ ROOT_SHARE = 0.5
 INCUMBENT_SHARE = 0.2
 INCUMBENT_READS = 4
 FREE = np.int8(-1)
-# Multiplications of an eigenvalue decomposition, in cubes of the order.
-EIGEN_WORK = 10
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,8 @@ def diagonally_shifted(problem: CardinalityProblem) -> Convex:
     rho = float(np.median(problem.diagonal))
     scales = row_scales(G + rho)
     C = (G + rho) / scales[:, None] / scales
-    values, vectors = eigh(C)
+    with one_thread():
+        values, vectors = eigh(C)
     t = float(values[0])
     R = np.sqrt(np.maximum(values - t, 0.0))[:, None] * vectors.T
     shifted = C.copy()
@@ -336,12 +336,13 @@ def _open_part(
 def _below(sub: Part, deadline: Deadline) -> Convex | None:
     """A convex quadratic for the tree; None where the time left does not suffice to find one."""
     problem = sub.problem
-    seconds = EIGEN_WORK * problem.n**3 / FACTORING_RATE
-    if problem.n <= problem.rank and seconds < 0.5 * deadline.left:
-        return sub.below(diagonally_shifted(problem))
-    if factoring_seconds(problem) > 0.5 * deadline.left:
-        return None
-    return sub.convex()
+    own = None
+    if problem.n <= problem.rank:
+        seconds = problem.n**3 / EIGEN_RATE
+        own = computed(lambda: diagonally_shifted(problem), seconds, deadline)
+    if own is None:
+        own = convex(problem, deadline)
+    return None if own is None else sub.below(own)
 
 
 def _placed(inside: Bools, free: Any, x: Bools) -> Bools:

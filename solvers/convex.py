@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, eigh
 from scipy.linalg.lapack import dpstrf
 
+from solvers.background import computed, one_thread
+from solvers.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 
 Places = NDArray[np.intp]
@@ -37,10 +39,11 @@ LONG_UNIT = float(np.finfo(np.longdouble).eps)
 SCALING_PASSES = 5
 # Entries of the scaled matrix left unexplained by a factor: beyond this share it is indefinite.
 INDEFINITE = 1e-10
-# Multiplications a second of LAPACK's factorisations on one core, low on purpose, and how many an
-# indefinite matrix of order n takes: 4/3 n^3 for its least eigenvalue, 1/3 n^3 to factor twice.
-FACTORING_RATE = 4e9
-FACTORING_WORK = 2.0
+# Cubes of the order that one core makes a second, low on purpose: a factor, the least eigenvalue,
+# all of them with their vectors.
+CHOLESKY_RATE = 2e10
+LEAST_RATE = 5e9
+EIGEN_RATE = 1.5e9
 
 
 @dataclass(frozen=True)
@@ -192,16 +195,15 @@ def plus_offset(lower: float, problem: CardinalityProblem) -> float:
     return float(np.nextafter(lower + problem.offset, -np.inf))
 
 
-def factoring_seconds(problem: CardinalityProblem) -> float:
-    """Seconds that `convex` may take; nothing can interrupt it."""
-    return 0.0 if problem.factor is not None else FACTORING_WORK * problem.n**3 / FACTORING_RATE
-
-
-def convex(problem: CardinalityProblem) -> Convex:
+def convex(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Convex | None:
     """The problem's own factor, or one of its dense matrix.
 
     Args:
         problem: n variables, k ones; its offset does not count.
+        deadline: when nobody waits for a factor any more.
+
+    Returns:
+        None where the time does not suffice to factor a dense matrix.
     """
     k, c = problem.cardinality, problem.linear
     if problem.factor is not None:
@@ -209,11 +211,14 @@ def convex(problem: CardinalityProblem) -> Convex:
     assert problem.quadratic is not None
     scales = row_scales(problem.quadratic)
     C = problem.quadratic / scales[:, None] / scales
-    R, unexplained = _pivoted_cholesky(C)
-    shift = 0.0
-    if unexplained > INDEFINITE:
-        R, shift = _shifted_cholesky(C)
-        unexplained = 0.0
+    cubes = float(problem.n) ** 3
+    found = computed(lambda: _pivoted_cholesky(C), cubes / CHOLESKY_RATE, deadline)
+    if found is not None and found[1] > INDEFINITE:
+        seconds = cubes / LEAST_RATE + cubes / CHOLESKY_RATE
+        found = computed(lambda: _shifted_cholesky(C), seconds, deadline)
+    if found is None:
+        return None
+    R, unexplained, shift = found
     # Backward error of a factor in scaled entries, then of x'(G - A'A)x / 2 over k ones.
     largest = float(C.diagonal().max(initial=0.0)) + shift
     off = unexplained + UNIT * (problem.n + 8) * largest
@@ -238,26 +243,33 @@ def row_scales(G: Floats) -> Floats:
     return np.asarray(2.0 ** np.round(np.log2(d)))
 
 
-def _pivoted_cholesky(C: Floats) -> tuple[Floats, float]:
+def _pivoted_cholesky(C: Floats) -> tuple[Floats, float, float]:
     """``R`` with ``R'R = C``, shape (rank, n), and the largest entry of C that it does not explain.
 
-    The latter is 0 where C is positive definite, and large where it is indefinite.
+    The latter is 0 where C is positive definite, and large where it is indefinite. The third is 0:
+    C was not shifted.
     """
     n = len(C)
     if n == 0:
-        return np.empty((0, 0)), 0.0
+        return np.empty((0, 0)), 0.0, 0.0
     tolerance = UNIT * n * float(np.abs(C.diagonal()).max(initial=1.0))
-    factor, pivots, rank, _ = dpstrf(C, tol=tolerance)
-    R = np.empty((n, n))
-    R[:, np.asarray(pivots) - 1] = np.triu(factor)
-    if rank == n:
-        return R, 0.0
-    R = np.ascontiguousarray(R[:rank])
-    return R, float(np.abs(R.T @ R - C).max())
+    with one_thread():
+        factor, pivots, rank, _ = dpstrf(C, tol=tolerance)
+        R = np.empty((n, n))
+        R[:, np.asarray(pivots) - 1] = np.triu(factor)
+        if rank == n:
+            return R, 0.0, 0.0
+        R = np.ascontiguousarray(R[:rank])
+        return R, float(np.abs(R.T @ R - C).max()), 0.0
 
 
-def _shifted_cholesky(C: Floats) -> tuple[Floats, float]:
-    """``R`` and the least t, up to rounding, with ``R'R = C + t I``."""
+def _shifted_cholesky(C: Floats) -> tuple[Floats, float, float]:
+    """``R`` with ``R'R = C + t I``, of which it explains all (0), and the least t, roughly."""
+    with one_thread():
+        return _shifted(C)
+
+
+def _shifted(C: Floats) -> tuple[Floats, float, float]:
     n = len(C)
     least_value = float(eigh(C, eigvals_only=True, subset_by_index=(0, 0))[0])
     slack = UNIT * n * float(np.abs(C).sum(axis=1).max())
@@ -267,7 +279,7 @@ def _shifted_cholesky(C: Floats) -> tuple[Floats, float]:
         shifted = C.copy()
         shifted[np.diag_indices(n)] += shift
         try:
-            return cholesky(shifted, overwrite_a=True, check_finite=False), shift
+            return cholesky(shifted, overwrite_a=True, check_finite=False), 0.0, shift
         except LinAlgError:
             slack *= 10
 
@@ -285,10 +297,6 @@ class Part:
     problem: CardinalityProblem
     error: Floats
     constant: float
-
-    def convex(self) -> Convex:
-        """A convex quadratic below the energy of the whole problem."""
-        return self.below(convex(self.problem))
 
     def below(self, own: Convex) -> Convex:
         """A convex quadratic below the part's energy, as one below the whole problem's."""

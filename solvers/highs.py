@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import highspy
 import numpy as np
 
+from solvers.background import run_until
 from solvers.base import Request
 from solvers.deadline import Deadline
-from solvers.mip import Form, MixedInteger, run_until
+from solvers.mip import Form, MixedInteger
 from solvers.penalty import MAX_SEED
 from solvers.problem import Floats
 
@@ -34,8 +35,8 @@ class MILP(MixedInteger):
         info = {"rounds": 0}
         ended = run_until(
             lambda: _rounds(program, form, request.deadline, info),
-            program.cancelSolve,
             request.deadline,
+            program.cancelSolve,
         )
         return info, ended
 

@@ -72,8 +72,9 @@ def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray
         problem: n variables.
         dense: whether to build G from a factor.
     """
-    if problem.factor is None:
-        return np.empty((0, 0)), np.ascontiguousarray(problem.gram())
+    if problem.quadratic is not None:
+        return np.empty((0, 0)), problem.quadratic
+    assert problem.factor is not None
     G = np.empty((0, 0), np.float32)
     if dense:
         A = problem.factor.astype(np.float32)

@@ -22,11 +22,8 @@ in time is left behind, to stop when it looks.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -43,10 +40,6 @@ TOLERANCE = 1e-7
 # Share of a time limit for the relaxation, and of what is left then for building the program.
 ROOT_SHARE = 0.2
 BUILD_SHARE = 0.3
-# Seconds between two looks at the clock, and for which a solver that was told to stop is waited
-# for.
-POLL = 0.02
-GRACE = 0.2
 # Seconds that a proof may take at the least, and as many times as long as the solver took.
 PROOF_SECONDS = 1.0
 
@@ -184,71 +177,3 @@ class Form:
     def closed(self) -> bool:
         """Whether the solver's bound and the best state meet."""
         return bool(self.upper - self.lower * self.unit <= self.tolerance)
-
-
-class _Worker:
-    """A thread that does one job after another.
-
-    A new thread for each job would do but for SCIP: after some 240 threads the linear algebra it
-    brings along is out of buffers and crashes.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            self._jobs.get()()
-
-    def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Starts a job; the future is done when the thread is free again."""
-        done: Future[None] = Future()
-
-        def job() -> None:
-            try:
-                work()
-            except BaseException as failure:  # handed on to whoever waits
-                _IDLE.append(self)
-                done.set_exception(failure)
-            else:
-                _IDLE.append(self)
-                done.set_result(None)
-
-        self._jobs.put(job)
-        return done
-
-
-_IDLE: list[_Worker] = []
-
-
-def run_until(work: Callable[[], None], stop: Callable[[], None], deadline: Deadline) -> bool:
-    """Runs in a thread what does not look at our clock.
-
-    Args:
-        work: returns soon after `stop` was called, as a rule.
-        stop: tells it to; may be called more than once.
-        deadline: when it is told.
-
-    Returns:
-        Whether it ended; if not, it is left behind in its thread.
-    """
-    try:
-        worker = _IDLE.pop()
-    except IndexError:
-        worker = _Worker()
-    done = worker.submit(work)
-    try:
-        while not done.done() and not deadline.over:
-            wait([done], min(POLL, max(deadline.left, 0.0)))
-        grace = Deadline(GRACE)
-        while not done.done() and not grace.over:
-            stop()
-            wait([done], POLL)
-    except BaseException:
-        stop()
-        raise
-    if not done.done():
-        return False
-    done.result()
-    return True

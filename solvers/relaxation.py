@@ -30,13 +30,12 @@ from solvers.convex import (
     Convex,
     Value,
     convex,
-    factoring_seconds,
     plus_offset,
     value,
 )
 from solvers.deadline import NEVER, Deadline
 from solvers.errors import ProblemError
-from solvers.newton import FRACTIONAL_SHARE, Relaxed, relax_until
+from solvers.newton import Relaxed, relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
 
@@ -53,8 +52,6 @@ NEAREST = 4096
 BOUND_SHARE = 0.75
 # Share of the terms' size to which the relaxation is solved.
 PRECISION = 0.25 * EQUAL
-# Multiplications a second of a Newton step on one core, low on purpose.
-NEWTON_RATE = 5e9
 
 
 @dataclass(frozen=True)
@@ -118,6 +115,7 @@ def certified_bound(problem: CardinalityProblem, s: Floats) -> float:
         ProblemError: `s` of another shape or not finite.
     """
     own = convex(problem)
+    assert own is not None
     s = np.asarray(s, dtype=np.float64)
     if s.shape != (len(own.A),) or not np.isfinite(s).all():
         raise ProblemError(
@@ -151,9 +149,9 @@ def bound(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Bound:
     states = []
     if problem.factor is None:
         states.append(constructed(problem, deadline.share(0.5)))
-        if factoring_seconds(problem) > 0.5 * deadline.left:
-            return _without_factor(problem, states[0], start)
-    own = convex(problem)
+    own = convex(problem, deadline)
+    if own is None:
+        return _without_factor(problem, states[0], start)
     found = relaxed(own, deadline.share(BOUND_SHARE))
     costs = own.reduced_costs(found.dual)
     states.append(_rounded(problem, found.relaxed, costs, deadline))
@@ -299,11 +297,7 @@ def _frank_wolfe(own: Convex, deadline: Deadline) -> _Vertices:
 def _newton(own: Convex, start: _Vertices, deadline: Deadline) -> Relaxed:
     """`solvers.newton` from where Frank-Wolfe stopped, until the deadline."""
     A, c, k = own.A, own.c, own.cardinality
-    n, r = len(c), len(A)
-    first = start.found
-    # A step may take a square matrix of the order of the fewer of r and fractional variables.
-    if n * r * (4 + FRACTIONAL_SHARE * min(n, r)) / NEWTON_RATE > deadline.left:
-        return first
+    r, first = len(A), start.found
     z = np.clip(first.relaxed, 0.0, 1.0)
     g = start.s @ A + c
     eps = FIRST_WIDTH * float(np.median(np.abs(g - np.median(g)))) or 1.0

@@ -43,7 +43,8 @@ class LocalSearch:
         if problem.factor is not None:
             self.bounds = np.sqrt(self.diagonal)
         else:
-            self.bounds = np.sqrt(np.abs(self.G).max(axis=1, initial=0))
+            largest = np.maximum(self.G.max(axis=1, initial=0), -self.G.min(axis=1, initial=0))
+            self.bounds = np.sqrt(largest)
         b = self.bounds
         self.tolerance = 1e-14 * (
             np.abs(problem.linear).max(initial=0) + b.max(initial=0) * b.sum()

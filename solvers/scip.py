@@ -8,8 +8,9 @@ import numpy as np
 import pyscipopt
 from pyscipopt import quicksum
 
+from solvers.background import run_until
 from solvers.base import Request
-from solvers.mip import Form, MixedInteger, run_until
+from solvers.mip import Form, MixedInteger
 from solvers.penalty import MAX_SEED
 
 # What SCIP calls no limit, and infinity.
@@ -60,7 +61,7 @@ class MIQP(MixedInteger):
             except Exception as failure:  # PySCIPOpt raises no other kind
                 info["failure"] = str(failure)
 
-        if not run_until(optimise, model.interruptSolve, request.deadline):
+        if not run_until(optimise, request.deadline, model.interruptSolve):
             return info, False
         if "failure" in info:
             return info, True
