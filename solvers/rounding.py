@@ -62,7 +62,10 @@ def _check(problem: CardinalityProblem, penalty: float, Q: Floats, linear: Float
     energies = problem.energy(states) - problem.offset
     spread = float(np.ptp(energies))
     # Energies of this size are rounded by as much without any penalty.
-    allowed = SHARE * spread + 64 * _EPSILON * float(np.abs(energies).max())
+    own = 64 * _EPSILON * float(np.abs(energies).max())
+    if spread <= own:
+        return
+    allowed = SHARE * spread + own
     safe = allowed / (4 * _EPSILON * k * k)
     if abs(penalty) <= safe:
         return
