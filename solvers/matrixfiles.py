@@ -24,6 +24,7 @@ A ``scale : 2`` (QUBOTools, bqpjson) multiplies everything.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ class _Notes:
             self._note(comment)
         self.offset = self._said.get("offset", 0.0)
         self.scale = self._said.get("scale", 1.0)
-        if not 0 < self.scale < np.inf:
+        if self.scale <= 0:
             raise FormatError(f"{name}: its scale is {self.scale}, expected a positive number")
         ones = self._said.get("cardinality")
         if ones is not None and not ones.is_integer():
@@ -181,6 +182,8 @@ class _Notes:
                 raise FormatError(f"{self._name}: variable {place} has two labels")
 
     def _say(self, key: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FormatError(f"{self._name}: its {key} is {value}, expected a finite number")
         if self._said.setdefault(key, value) != value:
             raise FormatError(f"{self._name}: its comments say {key} twice, differently")
 

@@ -22,6 +22,10 @@ from solvers.textfile import Objective, check_size, count_between, number, read_
 Floats = NDArray[np.float64]
 
 
+class _EarlyEndError(FormatError):
+    """A file goes on no further."""
+
+
 class _Lines:
     """The file's lines without comments, read one after the other."""
 
@@ -36,7 +40,7 @@ class _Lines:
         words = [] if self.ended else self._lines[self._next]
         self._next += 1
         if len(words) < count:
-            raise FormatError(f"{self._name} ends early, or a line has too few values")
+            raise _EarlyEndError(f"{self._name} ends early, or a line has too few values")
         return words[:count]
 
     def whole(self) -> int:
@@ -151,12 +155,13 @@ def _cardinality(lines: _Lines, n: int, constraints: int, name: str) -> int | No
 
 def _names(lines: _Lines, n: int, constraints: int, kind: str) -> tuple[str, ...] | None:
     """What stands after the starting point, in files that go on that far."""
-    if kind[2] != "L" and not lines.ended:
-        lines.number()  # what counts as infinity
-    if lines.ended:
+    try:
+        if kind[2] != "L":
+            lines.number()  # what counts as infinity
+        lines.vector(n)
+        if kind[2] == "L":
+            lines.vector(constraints)
+        lines.vector(n)
+    except _EarlyEndError:
         return None
-    lines.vector(n)
-    if kind[2] == "L":
-        lines.vector(constraints)
-    lines.vector(n)
-    return lines.names(n)
+    return None if lines.ended else lines.names(n)
