@@ -45,7 +45,7 @@ class _Model:
 
     def is_bound(self, constraint: Sum) -> bool:
         """Whether a constraint is of one variable out of several."""
-        if len(self.numbers) == 1 or len(constraint.linear) != 1 or constraint.values:
+        if len(self.numbers) == 1 or len(constraint.linear) != 1:
             return False
         return 0 not in constraint.linear.values()
 
@@ -109,6 +109,8 @@ def _model(name: str, text: str) -> _Model:
             into = model.bounds if section == "bounds" else model.constraints
             while not scan.done:
                 into.append(scan.relation(free=section == "bounds"))
+                if into[-1].values:
+                    raise FormatError(f"{name}: constraint {into[-1].label!r} is quadratic")
     if objectives != 1:
         raise FormatError(f"{name} is not an LP file: it has {objectives} objectives")
     return model
@@ -147,7 +149,7 @@ def _bounds(model: _Model, names: list[str]) -> list[tuple[float, float]]:
     """``(low, high)`` of every variable, by its kind and the section of bounds."""
     said: dict[tuple[int, str], float] = {}
     for bound in model.bounds:
-        if list(bound.linear.values()) != [1.0] or bound.values:
+        if list(bound.linear.values()) != [1.0]:
             raise FormatError(f"{model.name}: a bound must be of one variable, with factor 1")
         (v,) = bound.linear
         for side in bound.given:
@@ -208,8 +210,6 @@ def _cardinality(model: _Model, free: list[int], fixed: dict[int, float]) -> int
     low, high = -math.inf, math.inf
     for number, constraint in enumerate(model.constraints, 1):
         label = constraint.label or f"number {number}"
-        if constraint.values:
-            raise FormatError(f"{model.name}: constraint {label!r} is quadratic")
         if model.is_bound(constraint) or (constraint.low, constraint.high) == (-math.inf, math.inf):
             continue
         rest = sum(weight * fixed[v] for v, weight in constraint.linear.items() if v in fixed)

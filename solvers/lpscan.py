@@ -99,6 +99,7 @@ class Scanner:
         # As many characters, so that places stay those of the file.
         self._text = re.sub(r"\\[^\n]*", lambda found: " " * len(found[0]), text)
         self._at = self._end = 0
+        self._in_relation = False
         self.section = ""
         self.numbers: dict[str, int] = {}
 
@@ -110,6 +111,7 @@ class Scanner:
         for number, heading in enumerate(headings):
             key = (heading.lastgroup or "").replace("_", " ")
             self.section, self._at = heading[0].strip(), heading.end()
+            self._in_relation = False
             later = headings[number + 1 :]
             self._end = later[0].start() if later else len(self._text)
             if key == "end":
@@ -173,6 +175,7 @@ class Scanner:
 
     def relation(self, *, free: bool = False) -> Sum:
         """A sum with bounds, on a line that ends with it."""
+        self._in_relation = True
         label, left = self.label(), self.sum()
         if free and self._take(_FREE):
             left.low, left.high, left.given = -math.inf, math.inf, ("low", "high")
@@ -222,7 +225,7 @@ class Scanner:
         return _sign(found[1]) * float(found[2])
 
     def _term(self, into: Sum, found: re.Match[str]) -> None:
-        value = _sign(found[1]) * (float(found[2]) if found[2] else 1.0)
+        value = self._factor(found[1], found[2])
         if found[3] is None:
             into.constant += value
         elif found[3].lower() in _INFINITE:
@@ -238,12 +241,19 @@ class Scanner:
             signs, value, row, column = found.groups()
             into.rows.append(self._number(row))
             into.columns.append(self._number(column or row))
-            into.values.append(0.5 * sign * _sign(signs) * (float(value) if value else 1.0))
+            into.values.append(0.5 * sign * self._factor(signs, value))
         close = self._take(_CLOSE)
         if close is None:
             self.fail("a quadratic term or ']' is expected")
-        if close[1] is None:
+        # Constraints with squares are not halved, and not read either.
+        if close[1] is None and not self._in_relation:
             self.fail("programs differ in what [ ... ] without '/ 2' means")
+
+    def _factor(self, signs: str | None, value: str | None) -> float:
+        factor = _sign(signs) * (float(value) if value else 1.0)
+        if not math.isfinite(factor):
+            self.fail(f"{value} is beyond double precision")
+        return factor
 
     def _number(self, name: str) -> int:
         number = self.numbers.get(name)
