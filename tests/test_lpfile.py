@@ -2,16 +2,14 @@
 
 import itertools
 
+import highspy
 import numpy as np
+import pyscipopt
 import pytest
 
 from solvers import CardinalityProblem, export, load
 from solvers.errors import FormatError
 from tests.test_problem import every_state
-
-highspy = pytest.importorskip("highspy")
-pyscipopt = pytest.importorskip("pyscipopt")
-docplex = pytest.importorskip("docplex.mp.model")
 
 
 def ours(path):
@@ -118,7 +116,7 @@ class Random:
 
 
 def written_by_docplex(case, path):
-    model = docplex.Model("a model")
+    model = pytest.importorskip("docplex.mp.model").Model("a model")
     x = [
         model.integer_var(0, 1, name) if i in case.general else model.binary_var(name)
         for i, name in enumerate(case.names)
