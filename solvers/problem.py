@@ -11,7 +11,7 @@ carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.errors import ProblemError
+from solvers.rounding import penalised
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -41,10 +42,12 @@ class CardinalityProblem:
             incumbent only as an argument.
         indices: position of each variable in the flattened weight of its layer, shape (n,).
         meta: where the problem comes from; JSON values only.
+        labels: what the variables are called, n different texts; None: by their places. They tell
+            a reader which variable is which and are no part of the content hash.
 
     Raises:
         ProblemError: arrays of the wrong shape, NaN or infinite, k outside 0..n, an initial state
-            that is not feasible, a scale that is not positive.
+            that is not feasible, a scale that is not positive, labels that repeat.
     """
 
     linear: Floats
@@ -56,6 +59,7 @@ class CardinalityProblem:
     initial: Bools | None = None
     indices: NDArray[np.int64] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         linear = _finite("linear", self.linear, ndim=1)
@@ -94,6 +98,8 @@ class CardinalityProblem:
             if indices.shape != (n,):
                 raise ProblemError(f"indices has shape {indices.shape}, expected ({n},)")
             put(self, "indices", _frozen(indices))
+        if self.labels is not None:
+            put(self, "labels", _labels(self.labels, n))
 
     @property
     def n(self) -> int:
@@ -193,6 +199,10 @@ class CardinalityProblem:
 
         Returns:
             A float64 model whose energy is ``E(x) + P (sum x - k)^2`` for every x in {0,1}^n.
+
+        Raises:
+            ProblemError: a penalty that is not finite, or so large that the objective is lost in
+                its rounding (see `solvers.rounding`).
         """
         return self._objective(dimod.BinaryQuadraticModel, 0.0 if penalty is None else penalty)
 
@@ -207,19 +217,13 @@ class CardinalityProblem:
         return cqm
 
     def _objective(self, model: type, penalty: float) -> dimod.BinaryQuadraticModel:
-        if not np.isfinite(penalty):
-            raise ProblemError(f"penalty is {penalty}, expected a finite number")
-        k = self.cardinality
-        couplings = self.gram()
-        couplings += 2 * penalty
-        np.fill_diagonal(couplings, 0)
-        linear = self.linear + 0.5 * self.diagonal + penalty * (1 - 2 * k)
+        couplings, linear, offset = penalised(self, penalty)
         bqm = model("BINARY")
         bqm.add_linear_from_array(linear)
         # dimod adds both (i, j) and (j, i).
         couplings *= 0.5
         bqm.add_quadratic_from_dense(couplings)
-        bqm.offset = self.offset + penalty * k * k
+        bqm.offset = offset
         return bqm
 
     def permuted(self, rng: np.random.Generator) -> CardinalityProblem:
@@ -233,6 +237,7 @@ class CardinalityProblem:
             quadratic=None if self.quadratic is None else self.quadratic[np.ix_(order, order)],
             initial=None if self.initial is None else self.initial[order],
             indices=None if self.indices is None else self.indices[order],
+            labels=None if self.labels is None else tuple(self.labels[i] for i in order),
             **{"linear": self.linear[order], **changes},
         )
 
@@ -266,12 +271,12 @@ class CardinalityProblem:
         )
 
     def blinded(self) -> CardinalityProblem:
-        """The problem without incumbent, layer positions and provenance: what a solver may see."""
-        return replace(self, initial=None, indices=None, meta={})
+        """What a solver may see: no incumbent, layer positions, labels or provenance."""
+        return replace(self, initial=None, indices=None, meta={}, labels=None)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) of every array and number of the problem; `meta` does not count."""
+        """SHA-256 (hex) of every array and number; `meta` and `labels` do not count."""
         digest = hashlib.sha256()
         for name in ("factor", "quadratic", "linear", "initial", "indices"):
             array = getattr(self, name)
@@ -280,6 +285,15 @@ class CardinalityProblem:
                 digest.update(np.ascontiguousarray(array).data)
         digest.update(f"{self.cardinality} {self.offset!r} {self.scale!r}".encode())
         return digest.hexdigest()
+
+
+def _labels(labels: Iterable[str], n: int) -> tuple[str, ...]:
+    names = tuple(labels)
+    if not all(isinstance(name, str) for name in names):
+        raise ProblemError("labels must be texts")
+    if len(names) != n or len(set(names)) != n:
+        raise ProblemError(f"labels are {len(set(names))} different names for {n} variables")
+    return names
 
 
 def _finite(name: str, values: ArrayLike, ndim: int) -> Floats:
