@@ -291,6 +291,7 @@ class Annealing(CardinalitySampler):
     """
 
     name = "annealing"
+    compiles = True
     honours = ("time_limit", "reads", "sweeps")
     takes_initial = True
 

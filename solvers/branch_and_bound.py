@@ -368,6 +368,7 @@ class Exact(CardinalitySampler):
     """Branch and bound; proves the optimum, or gives incumbent and bound at the time limit."""
 
     name = "exact"
+    compiles = True
     exact = True
     honours = ("time_limit",)
 

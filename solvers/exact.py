@@ -93,6 +93,7 @@ class Enumerate(CardinalitySampler):
     """
 
     name = "enumerate"
+    compiles = True
     exact = True
     max_variables = 24
 

@@ -53,6 +53,7 @@ class MixedInteger(CardinalitySampler):
     program.
     """
 
+    compiles = True
     exact = True
     takes_initial = True
     honours = ("time_limit",)

@@ -63,6 +63,7 @@ class ReferenceSA(CardinalitySampler):
     """
 
     name = "reference-sa"
+    compiles = True
     honours = ("time_limit", "reads", "sweeps")
     max_variables = 8192
 

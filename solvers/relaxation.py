@@ -430,6 +430,7 @@ class Relaxation(CardinalitySampler):
     """
 
     name = "relaxation"
+    compiles = True
     honours = ("time_limit",)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:

@@ -174,6 +174,7 @@ class Tabu(CardinalitySampler):
     """
 
     name = "tabu"
+    compiles = True
     honours = ("time_limit", "reads")
     takes_initial = True
 

@@ -36,6 +36,7 @@ class Tempering(CardinalitySampler):
     """
 
     name = "tempering"
+    compiles = True
     honours = ("time_limit", "reads", "sweeps")
     takes_initial = True
 
