@@ -123,7 +123,7 @@ def computed(work: Callable[[], T], seconds: float, deadline: Deadline) -> T | N
         deadline: when it is left behind.
     """
     if seconds <= SHORT:
-        return work()
+        return _interruptible(work)
     if seconds > 0.5 * deadline.left:
         return None
     found: list[T] = []
@@ -133,3 +133,17 @@ def computed(work: Callable[[], T], seconds: float, deadline: Deadline) -> T | N
             found.append(work())
 
     return found[0] if run_until(alone, deadline) else None
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    """The value of a compiled call; Ctrl-C in the middle of it is what it was.
+
+    Compiled linear algebra looks for pending exceptions, finds the interrupt and goes on, so that
+    it comes back with a result and an exception, which Python calls a system error.
+    """
+    try:
+        return work()
+    except SystemError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
