@@ -113,6 +113,11 @@ def run_until(
     return True
 
 
+def fits(seconds: float, deadline: Deadline) -> bool:
+    """Whether to begin a call of so many seconds that nothing can interrupt."""
+    return seconds <= 0.5 * deadline.left
+
+
 def computed(work: Callable[[], T], seconds: float, deadline: Deadline) -> T | None:
     """The value of a call that nothing can interrupt; None where the time does not suffice.
 
@@ -124,7 +129,7 @@ def computed(work: Callable[[], T], seconds: float, deadline: Deadline) -> T | N
     """
     if seconds <= SHORT:
         return _interruptible(work)
-    if seconds > 0.5 * deadline.left:
+    if not fits(seconds, deadline):
         return None
     found: list[T] = []
 

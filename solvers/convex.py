@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, eigh
 from scipy.linalg.lapack import dpstrf
 
-from solvers.background import computed, one_thread
+from solvers.background import computed, fits, one_thread
 from solvers.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 
@@ -209,9 +209,11 @@ def convex(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Convex | 
     if problem.factor is not None:
         return Convex(problem.factor, c, k, np.sqrt(problem.diagonal), np.zeros(problem.n))
     assert problem.quadratic is not None
+    cubes = float(problem.n) ** 3
+    if not fits(cubes / CHOLESKY_RATE, deadline):
+        return None
     scales = row_scales(problem.quadratic)
     C = problem.quadratic / scales[:, None] / scales
-    cubes = float(problem.n) ** 3
     found = computed(lambda: _pivoted_cholesky(C), cubes / CHOLESKY_RATE, deadline)
     if found is not None and found[1] > INDEFINITE:
         seconds = cubes / LEAST_RATE + cubes / CHOLESKY_RATE
