@@ -35,14 +35,14 @@ class Gripping(First):
 
 
 class Leaking(First):
-    """Takes memory until it gets no more."""
+    """Takes memory until it gets no more; unused, as writing to it would be a matter of seconds."""
 
     name = "leaking"
 
     def _solve(self, problem, request):
         kept = []
         while problem.n > 8:
-            kept.append(np.ones(2**21))
+            kept.append(np.empty(2**21))
         return super()._solve(problem, request)
 
 
