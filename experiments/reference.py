@@ -7,9 +7,9 @@
     python -m experiments.reference --check             # run anew, compare with what is there
 
 ``OUT/NAME`` gets ``runs.parquet``, ``trajectories.parquet`` and ``methods.parquet`` where the study
-has such tables, the figures of its report as SVG and PNG, and ``run.json``: command, date, data, host
-class, versions, load. A study that was stopped goes on with the same command; one that is finished
-is only drawn again. ``density``, ``loop`` and ``loss`` need the full Fashion-MNIST.
+has such tables, the figures of its report as SVG and PNG, and ``run.json``: command, date, data,
+host class, versions, load. A study that was stopped goes on with the same command; one that is
+finished is only drawn again. ``density``, ``loop`` and ``loss`` need the full Fashion-MNIST.
 """
 
 from __future__ import annotations

@@ -159,13 +159,9 @@ def test_images_that_come_along_are_enough_and_are_named(icbs, tmp_path, monkeyp
                              "--out", rows)  # fmt: skip
     assert status == 0, err
     assert set(pd.read_csv(rows / "baselines.csv")["data"]) == {EMBEDDED}
-    for figure in (out / "curve.svg", rows / "baselines.svg"):
-        assert "6,000 embedded" in " ".join(comments(figure))
-
-
-def comments(figure):
-    """The texts of a figure, which are drawn as paths with a comment each."""
-    return re.findall(r"<!-- (.*?) -->", figure.read_text())
+    # The texts of a figure are drawn as paths with a comment each.
+    for path in (out / "curve.svg", rows / "baselines.svg"):
+        assert "6,000 embedded" in " ".join(re.findall(r"<!-- (.*?) -->", path.read_text()))
 
 
 @pytest.mark.parametrize(

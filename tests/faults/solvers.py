@@ -66,6 +66,17 @@ class Exiting(First):
         return super()._solve(problem, request)
 
 
+class Warming(Exiting):
+    """Needs more time to warm up than for an answer, which never comes."""
+
+    name = "warming"
+
+    def _solve(self, problem, request):
+        if problem.n <= 8:
+            time.sleep(1.3)
+        return super()._solve(problem, request)
+
+
 class Quitting(First):
     name = "quitting"
 
