@@ -174,8 +174,7 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
     loaded = load_model(source.model)
     samples = load_samples(loaded, count=source.count + source.heldout, length=source.length)
     test = load_samples(loaded, part="evaluation", count=source.evaluation, length=source.length)
-    name = "Fashion-MNIST" if loaded.task == "image-classification" else "wikipedia"
-    data = Data(samples[: source.count], samples[source.count :], {name: test})
+    data = Data(samples[: source.count], samples[source.count :], {test.source: test})
     layers = len(prunable_layers(loaded.model, source.layers))
     plan = Plan(source.steps, {"layers": source.layers, **source.settings}, progress=progress)
     for rows in _measured(loaded, data, own, source.densities, methods, plan):

@@ -150,6 +150,7 @@ _PAPER: dict[Any, Any] = {
 STYLES = ("screen", "paper")
 """Of figures: for a page, the conditions inside; or for LaTeX, the conditions as a caption."""
 _style: ContextVar[str] = ContextVar("style", default="screen")
+_note: ContextVar[str] = ContextVar("note", default="")
 _captions: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
           "†": r"\dag{}", "±": r"$\pm$", "−": "$-$", "µ": r"\textmu{}",
@@ -195,19 +196,24 @@ def _settings() -> dict[Any, Any]:
 
 
 @contextmanager
-def drawn_for(style: str) -> Iterator[None]:
+def drawn_for(style: str, note: str = "") -> Iterator[None]:
     """Within it, figures are drawn and saved in one of `STYLES`.
+
+    Args:
+        style: the style.
+        note: what every caption ends with.
 
     Raises:
         ReportError: no such style.
     """
     if style not in STYLES:
         raise ReportError(f"style is {style!r}, expected one of {', '.join(STYLES)}")
-    token = _style.set(style)
+    tokens = _style.set(style), _note.set(note)
     try:
         yield
     finally:
-        _style.reset(token)
+        _style.reset(tokens[0])
+        _note.reset(tokens[1])
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -243,6 +249,7 @@ def solver_handles(labels: list[str], lanes: dict[str, str]) -> list[Line2D]:
 
 def caption(figure: Figure, text: str) -> None:
     """The conditions of a figure: under it, or on paper in its caption."""
+    text = f"{text} {_note.get()}".rstrip()
     _captions[figure] = text
     if _style.get() == "paper":
         return

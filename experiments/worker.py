@@ -51,6 +51,7 @@ class Task:
         give_initial: whether the solver may have the incumbent.
         build: seconds the block took to build, for the ledger.
         memory: GiB that the solver's call may add to its process; None: no limit.
+        again: whether a worker died of it, or of something else, before.
     """
 
     cell: Cell
@@ -58,6 +59,7 @@ class Task:
     give_initial: bool
     build: float
     memory: float | None = None
+    again: bool = False
 
 
 Source = Path | bytes

@@ -1,6 +1,7 @@
 """A whole pruning run: what it leaves in its folder, resumed or not, and what it refuses."""
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -16,6 +17,7 @@ from icbs.baselines import prune_once
 from icbs.data import load_samples
 from icbs.errors import CheckpointError, OutputError, SettingError
 from icbs.evaluate import evaluate
+from icbs.fashion_mnist import EMBEDDED
 from icbs.models import load_model
 from icbs.prunable import prunable_layers
 from icbs.pruned import load_masks, save_masks
@@ -134,6 +136,32 @@ def test_command_from_model_to_model(icbs, model_folder, tmp_path):
     assert "--resume" in err
     status, _, err = icbs(*command, "--resume", "--steps", 3, "--json")
     assert status == 0, err
+
+
+def test_images_that_come_along_are_enough_and_are_named(icbs, tmp_path, monkeypatch):
+    """As they stand in README, the commands run on a machine without any data."""
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
+    out = tmp_path / "pruned"
+    status, text, err = icbs("prune", "garment-mlp", "--density", 0.1, "--steps", 1,
+                             "--block-size", 256, "--out", out)  # fmt: skip
+    assert status == 0, err
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["data"] == EMBEDDED
+    assert [(row["data"], row["samples"]) for row in summary["quality"]] == [(EMBEDDED, 2000)] * 3
+    assert summary["quality"][-1]["accuracy"] > 0.8
+    status, text, err = icbs("evaluate", out / "model", "--json")
+    assert status == 0, err
+    (found,) = json.loads(text)["results"]
+    assert (found["data"], found["samples"]) == (EMBEDDED, 2000)
+    assert found["accuracy"] == summary["quality"][-1]["accuracy"]
+    rows = tmp_path / "rows"
+    status, text, err = icbs("baselines", "garment-mlp", "--densities", 0.1, "--methods", "wanda",
+                             "--out", rows)  # fmt: skip
+    assert status == 0, err
+    assert set(pd.read_csv(rows / "baselines.csv")["data"]) == {EMBEDDED}
+    # The texts of a figure are drawn as paths with a comment each.
+    for path in (out / "curve.svg", rows / "baselines.svg"):
+        assert "6,000 embedded" in " ".join(re.findall(r"<!-- (.*?) -->", path.read_text()))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def export(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder."),
+        typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder or 'hub'."),
     ] = None,
     count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a window.")] = 128,
@@ -149,7 +149,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Any of wikipedia, pydoc and UTF-8 files, separated by commas (default: the first "
-            "two); Fashion-MNIST's folder."
+            "two); Fashion-MNIST's folder or 'hub'."
         ),
     ] = None,
     count: Annotated[
@@ -174,7 +174,8 @@ def evaluate(
 
     Causal language models: perplexity on held-out Wikipedia leads and on held-out pages of Python's
     own reference, another kind of text. Masked ones: the same with 15 % of the tokens hidden. Image
-    classifiers: accuracy on the test split of Fashion-MNIST. Padding never counts.
+    classifiers: accuracy on the test split of Fashion-MNIST, or the first 2,000 images of it, which
+    come with the package, where the full set is not found. Padding never counts.
 
     Example: icbs evaluate garment-mlp
 
@@ -238,13 +239,13 @@ def _measured(
     from icbs.evaluate import evaluate as measure
 
     samples = load_samples(loaded, source, part="evaluation", count=count, length=length)
-    place = source or "Fashion-MNIST"
     start = time.perf_counter()
-    quality = measure(loaded.model, samples, batch_size=batch_size, title=f"Evaluating on {place}")
+    title = f"Evaluating on {samples.source}"
+    quality = measure(loaded.model, samples, batch_size=batch_size, title=title)
     # Classes have no perplexity, and JSON no infinity.
     shown = loaded.task.endswith("-lm") and math.isfinite(quality.perplexity)
     return {
-        "data": place,
+        "data": samples.source,
         "samples": len(samples),
         "targets": quality.targets,
         "loss": quality.loss,

@@ -32,14 +32,17 @@ Changes = Annotated[
     typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
 ]
 Calibration = Annotated[
-    str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+    str | None,
+    typer.Option(help="Calibration: wikipedia, pydoc, a file; Fashion-MNIST's folder or 'hub'."),
 ]
 Count = Annotated[
-    int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+    int | None,
+    typer.Option(help="Calibration windows (default 320) or images (8192; 3200 if embedded)."),
 ]
 Length = Annotated[int, typer.Option(help="Tokens in a calibration window.")]
 Heldout = Annotated[
-    int | None, typer.Option(help="Windows (default 16) or images (2048) of the loop's gate.")
+    int | None,
+    typer.Option(help="Windows (default 16) or images (2048; 800 if embedded) of the loop's gate."),
 ]
 Evaluation = Annotated[
     int | None, typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all).")
@@ -93,7 +96,10 @@ def prune(
     count: Count = None,
     length: Length = 128,
     batch_size: Annotated[
-        int | None, typer.Option(help="Windows (default 16) or images (2048) in a backward pass.")
+        int | None,
+        typer.Option(
+            help="Windows (default 16) or images (2048; 800 if embedded) in a backward pass."
+        ),
     ] = None,
     heldout: Heldout = None,
     evaluation: Evaluation = None,
@@ -126,7 +132,7 @@ def prune(
     others = parse_settings(settings or [])
     loaded = load_on(model, device, dtype)
     images = loaded.task == "image-classification"
-    batch_size = batch_size or (2048 if images else 16)
+    batch_size = batch_size or _usual_counts(loaded, data)[2]
     # One position an image: the two Fishers are one, and position is the one with a sketch.
     fisher = fisher or ("position" if images else "sequence")
     chosen = {
@@ -173,13 +179,14 @@ def _pruning_data(
     from icbs.data import load_samples
 
     images = loaded.task == "image-classification"
-    count, heldout = count or (8192 if images else 320), heldout or (2048 if images else 16)
+    usual = _usual_counts(loaded, source)
+    count, heldout = count or usual[0], heldout or usual[1]
     samples = load_samples(loaded, source, count=count + heldout, length=length)
     sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
     if source is not None and source not in sources:
         sources = [source]
-    tests = {
-        name or "Fashion-MNIST": load_samples(
+    tests = [
+        load_samples(
             loaded,
             name,
             part="evaluation",
@@ -187,8 +194,17 @@ def _pruning_data(
             length=min(256, getattr(loaded.model.config, "max_position_embeddings", 256)),
         )
         for name in sources
-    }
-    return Data(samples[:count], samples[count:], tests)
+    ]
+    return Data(samples[:count], samples[count:], {test.source: test for test in tests})
+
+
+def _usual_counts(loaded: LoadedModel, source: str | None) -> tuple[int, int, int]:
+    """Calibration samples, those held out, and those of a batch, where nothing else is said."""
+    from icbs.fashion_mnist import EMBEDDED, origin
+
+    if loaded.task != "image-classification":
+        return 320, 16, 16
+    return (3200, 800, 800) if origin(source) == EMBEDDED else (8192, 2048, 2048)
 
 
 @app.command()
@@ -235,7 +251,8 @@ def baselines(
     wanted = numbers(densities, float, "--densities")
     loaded = load_on(model, device, dtype)
     images = loaded.task == "image-classification"
-    usual: dict[str, Any] = {"batch_size": 2048, "fisher": "position"} if images else {}
+    size = _usual_counts(loaded, data)[2]
+    usual: dict[str, Any] = {"batch_size": size, "fisher": "position"} if images else {}
     output_folder(out)
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
     table = compare(
