@@ -127,9 +127,11 @@ def solve(
         "loss_change": float(energies[best]) * problem.scale,
         "lower_bound": samples.info.get("lower_bound"),
         "proved_optimal": bool(samples.info.get("proved_optimal", False)),
+        "tolerance": samples.info.get("tolerance"),
         "reads": len(samples),
         "received_incumbent": samples.info["received_incumbent"],
         "seconds": samples.info["timing"],
+        "warm_up": samples.info.get("warm_up", 0.0),
         "ones": states[best].nonzero()[0].tolist(),
         "names": None,
         "fixed": problem.meta.get("fixed") or {},
@@ -143,9 +145,11 @@ def solve(
         return
     ones = answer.pop("ones")
     names, fixed = answer.pop("names"), answer.pop("fixed")
-    seconds = answer.pop("seconds")
+    seconds, warm_up = answer.pop("seconds"), answer.pop("warm_up")
     rows = [(key, "-" if value is None else value) for key, value in answer.items()]
     rows += [(f"seconds, {stage}", f"{value:.4f}") for stage, value in seconds.items() if value]
+    if warm_up:
+        rows.append(("seconds before, to load or compile the solver", f"{warm_up:.4f}"))
     if problem.initial is not None:
         swaps = int((states[best].astype(bool) & ~problem.initial).sum())
         rows.append(("swaps from the incumbent", swaps))
