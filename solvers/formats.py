@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from solvers.base import problem_from_bqm
+from solvers.bqm import problem_from_bqm
 from solvers.dimodfiles import read_bqm, read_lp
 from solvers.errors import FormatError, ProblemError
 from solvers.problem import CardinalityProblem, Floats

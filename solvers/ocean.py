@@ -1,16 +1,22 @@
 """D-Wave Ocean's classical samplers in the penalised lane.
 
-Two things are done for them that cost nothing and matter much: inverse temperatures come from the
-spread of swap energies (Ocean derives its own in a Python loop over all couplings), and a time
-limit becomes what each sampler understands: an interrupt between reads for the annealers,
-milliseconds per read for tabu.
+Three things are done for them that cost nothing and matter much. Inverse temperatures come from the
+spread of swap energies (Ocean derives its own in a Python loop over all couplings). A time limit
+becomes what each sampler understands: an interrupt between reads for the annealers, milliseconds
+per read for tabu; what the sampler spends on reading the model, which nothing interrupts, is
+estimated first and taken off. And they run in a thread of their own, so that Ctrl-C is answered at
+once: raised inside their compiled code it would be dropped. Annealers then end with the read they
+are at, the others on their own; nothing waits for them.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from typing import Any
 
+import dimod
 import neal
 import numpy as np
 from dwave.samplers import (
@@ -21,11 +27,20 @@ from dwave.samplers import (
 )
 
 from solvers.base import Request
-from solvers.penalty import MAX_SEED, PenaltyComposite
-from solvers.problem import CardinalityProblem
+from solvers.penalty import MAX_SEED, PenaltyComposite, time_left
+from solvers.problem import CardinalityProblem, Floats
 
 # More rows than this are never kept: each is repaired and scored.
 MAX_READS = 100
+# Reads that may fit if they are this many times as fast as estimated.
+OPTIMISM = 10
+# Seconds that an annealer takes to read a coupling; that tabu takes for one of its n^2, once and
+# for every read.
+READING = 1.2e-7
+TABU_READING, TABU_SET_UP = 1e-8, 8e-9
+# Draws that are made at a time: between two of them Ctrl-C is heard.
+SLICE = 0.25
+MAX_DRAWS = 1000
 
 
 def swap_spread(problem: CardinalityProblem, rng: np.random.Generator) -> float:
@@ -39,7 +54,70 @@ def swap_spread(problem: CardinalityProblem, rng: np.random.Generator) -> float:
     return float(np.abs(f[into] - f[out] + problem.diagonal[out]).mean())
 
 
-class _Annealer(PenaltyComposite):
+def flip_spread(bqm: dimod.BinaryQuadraticModel, rng: np.random.Generator) -> float:
+    """Mean |energy change| of all single flips at a random state."""
+    h, (rows, columns, J), _ = bqm.spin.to_numpy_vectors(variable_order=list(bqm.variables))
+    s = rng.choice((-1.0, 1.0), len(h))
+    fields: Floats = h + np.bincount(rows, J * s[columns], len(h))
+    fields += np.bincount(columns, J * s[rows], len(h))
+    return float(2 * np.abs(fields).mean())
+
+
+class ReadClock:
+    """Stops an annealer between two reads, where the next would end too late.
+
+    Attributes:
+        deadline: `time.perf_counter` value.
+        asked: set by whoever wants no further read.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.asked = False
+        self._last: float | None = None
+
+    def __call__(self) -> bool:
+        """Asked by the sampler after every read; True ends it."""
+        now = time.perf_counter()
+        read = 0.0 if self._last is None else now - self._last
+        self._last = now
+        return self.asked or now + read >= self.deadline
+
+
+class _Ocean(PenaltyComposite):
+    """Runs the sampler in a thread, where somebody may press Ctrl-C in this one."""
+
+    def _sampled(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return self._called(bqm, keywords)
+        answer: list[Any] = []
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                answer.append(self._called(bqm, keywords))
+            except BaseException as error:  # raised again where it is waited for
+                failure.append(error)
+
+        thread = threading.Thread(target=run, daemon=True, name=self.name)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(SLICE)
+        except BaseException:
+            if isinstance(clock := keywords.get("interrupt_function"), ReadClock):
+                clock.asked = True
+            raise
+        if failure:
+            raise failure[0]
+        return answer[0]
+
+    def _called(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
+        """The sampler's answer, in whatever thread."""
+        return super()._sampled(bqm, keywords)
+
+
+class _Annealer(_Ocean):
     """Reads of a fixed number of sweeps until the time limit, at least one."""
 
     honours = ("time_limit", "reads", "sweeps")
@@ -48,22 +126,35 @@ class _Annealer(PenaltyComposite):
     default_sweeps = 1000
 
     def child_parameters(
-        self, problem: CardinalityProblem | None, request: Request
+        self,
+        bqm: dimod.BinaryQuadraticModel,
+        problem: CardinalityProblem | None,
+        request: Request,
     ) -> dict[str, Any]:
         """Reads, sweeps, seed, interrupt and inverse temperatures."""
         budget = request.budget
+        seed = int(request.rng.integers(MAX_SEED))
+        if problem is None:
+            hot = flip_spread(bqm, request.rng) or 1.0
+        else:
+            hot = swap_spread(problem, request.rng) or 1.0
         sweeps = budget.sweeps or self.default_sweeps
         reads = budget.reads or (1 if budget.time_limit is None else MAX_READS)
-        keywords: dict[str, Any] = {"seed": int(request.rng.integers(MAX_SEED)), "num_reads": reads}
-        if problem is not None:
-            hot = swap_spread(problem, request.rng) or 1.0
-            keywords["beta_range"] = (1 / hot, 1000 / hot)
-            if budget.time_limit is not None and budget.sweeps is None:
-                fit = 0.5 * budget.time_limit * self.updates_per_second / problem.n**2
-                sweeps = int(np.clip(fit, 10, sweeps))
-        if budget.time_limit is not None:
-            keywords["interrupt_function"] = lambda: time.perf_counter() >= request.deadline
-        return keywords | {"num_sweeps": sweeps}
+        left = time_left(request, READING * bqm.num_interactions)
+        if left < math.inf:
+            sweep = (2 * bqm.num_interactions + bqm.num_variables) / self.updates_per_second
+            if budget.sweeps is None:
+                sweeps = int(np.clip(0.5 * left / sweep, 10, sweeps))
+            if budget.reads is None:
+                # The sampler scores a random start for each that it is asked for.
+                reads = int(np.clip(OPTIMISM * left / (sweep * sweeps), 1, reads))
+        return {
+            "seed": seed,
+            "num_reads": reads,
+            "num_sweeps": sweeps,
+            "beta_range": (1 / hot, 1000 / hot),
+            "interrupt_function": ReadClock(time.perf_counter() + time_left(request)),
+        }
 
 
 class Neal(_Annealer):
@@ -87,7 +178,7 @@ class PathIntegral(_Annealer):
         self.max_variables = 1024  # type: ignore[misc]
 
 
-class OceanTabu(PenaltyComposite):
+class OceanTabu(_Ocean):
     """Multistart tabu search; one read that takes the whole time limit."""
 
     honours = ("time_limit", "reads")
@@ -96,7 +187,10 @@ class OceanTabu(PenaltyComposite):
         super().__init__(TabuSampler(), name="ocean-tabu", **options)
 
     def child_parameters(
-        self, problem: CardinalityProblem | None, request: Request
+        self,
+        bqm: dimod.BinaryQuadraticModel,
+        problem: CardinalityProblem | None,
+        request: Request,
     ) -> dict[str, Any]:
         """The time left, in milliseconds, shared out over the reads."""
         reads = request.budget.reads or 1
@@ -109,19 +203,51 @@ class OceanTabu(PenaltyComposite):
                 "coefficient_z_first": 100,
                 "lower_bound_z": 10_000,
             }
-        left = request.deadline - time.perf_counter()
+        square = bqm.num_variables**2
+        left = time_left(request, (TABU_READING + reads * TABU_SET_UP) * square)
         return keywords | {"timeout": max(1, int(1000 * left / reads))}
 
 
-class SteepestDescent(PenaltyComposite):
+class SteepestDescent(_Ocean):
     """Bit-flip descent on the penalised model from random starts."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(SteepestDescentSampler(), name="steepest-descent", **options)
 
 
-class Random(PenaltyComposite):
-    """Uniform bit strings: what repair makes of nothing."""
+class Random(_Ocean):
+    """Uniform bit strings: what repair makes of nothing.
+
+    Of the draws that fit into a time limit the best `MAX_DRAWS` are kept.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(RandomSampler(), name="random", **options)
+
+    def child_parameters(
+        self,
+        bqm: dimod.BinaryQuadraticModel,
+        problem: CardinalityProblem | None,
+        request: Request,
+    ) -> dict[str, Any]:
+        """As any sampler's, and what stops it."""
+        keywords = super().child_parameters(bqm, problem, request)
+        deadline = time.perf_counter() + keywords.pop("time_limit", math.inf)
+        return keywords | {"interrupt_function": ReadClock(deadline)}
+
+    def _called(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
+        """Slices of draws from one generator: the sampler lets no other thread run meanwhile."""
+        clock, reads = keywords.pop("interrupt_function"), keywords.pop("num_reads", None)
+        keywords["seed"] = np.random.default_rng(keywords["seed"])
+        if reads is None and clock.deadline == math.inf:
+            reads = 1
+        parts: list[dimod.SampleSet] = []
+        drawn = 0
+        while not parts or (drawn < (reads or math.inf) and not clock()):
+            left = {} if reads is None else {"num_reads": reads - drawn}
+            seconds = min(SLICE, max(1e-6, clock.deadline - time.perf_counter()))
+            parts.append(super()._called(bqm, keywords | left | {"time_limit": seconds}))
+            drawn += len(parts[-1])
+            if reads is None:
+                parts = [dimod.concatenate(parts).truncate(MAX_DRAWS, sorted_by="energy")]
+        return dimod.concatenate(parts)

@@ -1,0 +1,141 @@
+"""A model with any number of ones, by a solver that proves: one problem a cardinality.
+
+A cardinality is settled by the solver's proof, or by a bound that is no better than the best state
+found; the answer is proved if all are settled. What is known before any call, for x with k ones:
+
+    E(x) >= offset + sum of the k smallest a_i,   a_i = c_i + G_ii/2 + 1/2 sum_{j != i} min(0, G_ij)
+
+Cardinalities are taken from that of a descent's state outwards, so that a time limit too short for
+all of them is spent where it may help.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import dimod
+import numpy as np
+
+from solvers.problem import Bools, CardinalityProblem, Floats
+
+Solve = Callable[[CardinalityProblem, float | None, Bools | None], dimod.SampleSet]
+# A call gets this share of the time that is left, or an equal share if fewer cardinalities are.
+CALLS = 10
+
+
+def every_cardinality(
+    problem: CardinalityProblem, solve: Solve, deadline: float, initial: Bools | None = None
+) -> dimod.SampleSet:
+    """The best state over all numbers of ones.
+
+    Args:
+        problem: n variables; its own cardinality does not matter.
+        solve: problem, seconds or None, feasible start or None -> samples with their `info`.
+        deadline: `time.perf_counter` value; inf without one.
+        initial: start of any weight, shape (n,).
+
+    Returns:
+        One BINARY sample. ``info`` is as in `solvers.base`, of all calls together; its
+        ``cardinalities`` counts those ``proved``, ``ruled_out`` by a bound, and ``open``.
+    """
+    n = problem.n
+    start = time.perf_counter()
+    bounds, proved = bounds_by_cardinality(problem), np.zeros(n + 1, dtype=np.bool_)
+    best = flip_descent(problem, np.zeros(n, dtype=np.bool_) if initial is None else initial)
+    energy = float(problem.energy(best))
+    spent = time.perf_counter() - start
+    centre = int(best.sum())
+    order = sorted(range(n + 1), key=lambda k: (abs(k - centre), k))
+    infos: list[dict[str, Any]] = []
+    for number, k in enumerate(order):
+        left = deadline - time.perf_counter()
+        if infos and left <= 0:
+            break
+        if infos and bounds[k] >= energy:
+            continue
+        seconds = None if left == np.inf else max(left, 1e-3) / min(n + 1 - number, CALLS)
+        begin = initial if initial is not None and initial.sum() == k else None
+        samples = solve(replace(problem, cardinality=k), seconds, begin)
+        infos.append(samples.info)
+        row = int(np.argmin(samples.record.energy))
+        found = float(samples.record.energy[row])
+        proved[k] = samples.info.get("proved_optimal", False)
+        bounds[k] = max(bounds[k], samples.info.get("lower_bound", found if proved[k] else -np.inf))
+        if found < energy:
+            energy, best = found, samples.record.sample[row].astype(np.bool_)
+    return _together(problem, best, bounds, proved, infos, spent)
+
+
+def _together(
+    problem: CardinalityProblem,
+    best: Bools,
+    bounds: Floats,
+    proved: Bools,
+    infos: list[dict[str, Any]],
+    spent: float,
+) -> dimod.SampleSet:
+    energy = float(problem.energy(best))
+    ruled_out = ~proved & (bounds >= energy)
+    timing = {key: sum(info["timing"][key] for info in infos) for key in infos[0]["timing"]}
+    timing["preprocess"] += spent
+    info = {
+        "solver": infos[0]["solver"],
+        "lane": infos[0]["lane"],
+        "received_incumbent": any(info["received_incumbent"] for info in infos),
+        "timing": timing,
+        "lower_bound": min(energy, float(bounds.min())),
+        "proved_optimal": bool((proved | ruled_out).all()),
+        "cardinalities": {
+            "proved": int(proved.sum()),
+            "ruled_out": int(ruled_out.sum()),
+            "open": int((~proved & ~ruled_out).sum()),
+        },
+    }
+    tolerances = [one["tolerance"] for one in infos if "tolerance" in one]
+    if tolerances:
+        info["tolerance"] = max(tolerances)
+    return dimod.SampleSet.from_samples(
+        best[None].astype(np.int8), energy=[energy], vartype=dimod.BINARY, info=info
+    )
+
+
+def bounds_by_cardinality(problem: CardinalityProblem) -> Floats:
+    """Lower bounds on the energies of x with 0, 1, ..., n ones, shape (n + 1,).
+
+    Args:
+        problem: with a `quadratic`; its cardinality does not matter.
+    """
+    G, diagonal = problem.quadratic, problem.diagonal
+    assert G is not None
+    negative = np.minimum(G, 0.0).sum(axis=1) - np.minimum(diagonal, 0.0)
+    least = np.sort(problem.linear + 0.5 * diagonal + 0.5 * negative)
+    bounds = problem.offset + np.concatenate([[0.0], np.cumsum(least)])
+    # Every term may have been rounded in every sum.
+    terms = abs(problem.offset) + float(np.abs(problem.linear).sum() + np.abs(G).sum())
+    return np.asarray(bounds - 4 * (problem.n + 1) * np.finfo(np.float64).eps * terms)
+
+
+def flip_descent(problem: CardinalityProblem, x: Bools) -> Bools:
+    """Best single flips until none lowers the energy, whatever the number of ones.
+
+    Args:
+        problem: with a `quadratic`; its cardinality does not matter.
+        x: start, shape (n,); left as it is.
+    """
+    G = problem.quadratic
+    assert G is not None
+    x = x.copy()
+    fields = problem.fields(x)
+    terms = np.abs(problem.linear).max(initial=0.0) + np.abs(fields).max(initial=0.0)
+    # Round-off may promise a gain for ever.
+    for _ in range(10 * problem.n):
+        gains = np.where(x, -fields, fields) + 0.5 * problem.diagonal
+        i = int(np.argmin(gains))
+        if gains[i] >= -1e-12 * terms:
+            break
+        fields = fields + (-G[i] if x[i] else G[i])
+        x[i] = not x[i]
+    return x
