@@ -50,8 +50,10 @@ def finite(name: str, value: Any, error: Error = ParameterError) -> float:
     raise error(f"{name} is {_shown(value)}, expected a finite number")
 
 
-def positive(name: str, value: Any, error: Error = ParameterError, what: str = "a number") -> float:
-    """A finite number above 0 as a float; `what` says of what, for the message.
+def positive(
+    name: str, value: Any, error: Error = ParameterError, what: str = "a number above 0"
+) -> float:
+    """A finite number above 0 as a float; `what` calls it so in the message.
 
     Raises:
         SolverError: of the kind `error`.
@@ -62,7 +64,7 @@ def positive(name: str, value: Any, error: Error = ParameterError, what: str = "
             return float(number)
     except OverflowError:
         pass
-    raise error(f"{name} is {_shown(value)}, expected {what} above 0")
+    raise error(f"{name} is {_shown(value)}, expected {what}")
 
 
 def seeded(seed: int | None) -> np.random.Generator:

@@ -29,10 +29,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.arguments import plain, positive, seeded, whole
-from solvers.bqm import check_composites, check_model, problem_from_bqm, start_from
+from solvers.bqm import (
+    check_composites,
+    check_model,
+    check_time,
+    problem_from_bqm,
+    start_from,
+)
 from solvers.errors import ParameterError, SampleError
 from solvers.problem import Bools, CardinalityProblem
-from solvers.unconstrained import every_cardinality
+from solvers.unconstrained import alternating, every_cardinality
 
 Lane = Literal["native", "penalised"]
 OnIncumbent = Callable[[Bools], None]
@@ -40,6 +46,8 @@ OnIncumbent = Callable[[Bools], None]
 UNLIMITED = 2**62
 # Seconds that a solver gets where turning a model into a problem has taken the whole time limit.
 LEAST_TIME = 1e-3
+# Largest model without a cardinality that native solvers take with as many free variables more.
+SLACK_MOST = 512
 
 TIMING_KEYS = (
     "convert", "preprocess", "training", "queue", "execute", "postprocess", "repair",
@@ -66,7 +74,7 @@ class Budget:
             if value is None:
                 continue
             if name == "time_limit":
-                positive(name, value, what="seconds")
+                positive(name, value, what="seconds above 0")
             else:
                 whole(name, value, 1)
             # 1 stays 1 and 1.0 stays 1.0: records name a budget as it was written.
@@ -358,8 +366,8 @@ class CardinalitySampler(dimod.Sampler):
 
         Without a cardinality any number of variables may be 1. Solvers that are `exact` then solve
         one problem for each number, see `solvers.unconstrained`; other native ones work on n more
-        variables of no cost that absorb the difference; those of the penalised lane get the model
-        as it is.
+        variables of no cost that absorb the difference, or on large models at one number after the
+        other; those of the penalised lane get the model as it is.
 
         A time limit counts from the call on: turning the model into a dense problem is part of it.
 
@@ -394,25 +402,28 @@ class CardinalitySampler(dimod.Sampler):
         seeds = seeded(seed)
         self._check_keywords(parameters)
         n = bqm.num_variables
-        every = cardinality is None and self.exact
-        self._check_model_size(n, 1 if every or cardinality is not None else 2)
-        # With every cardinality to be tried, which one the problem has does not matter.
-        problem = problem_from_bqm(bqm, 0 if every else cardinality)
+        several = every_cardinality if self.exact else alternating if n > SLACK_MOST else None
+        if cardinality is not None:
+            several = None
+        self._check_model_size(n, 1 if several or cardinality is not None else 2)
+        check_time(n, time_limit)
+        # With several cardinalities to be tried, which one the problem has does not matter.
+        problem = problem_from_bqm(bqm, 0 if several else cardinality)
         initial = None if initial_state is None else start_from(bqm, initial_state)
 
         def solve(problem: CardinalityProblem, limit: float | None, x: Bools | None) -> Any:
             return self.sample_problem(
                 problem,
                 budget=replace(budget, time_limit=limit),
-                seed=int(seeds.integers(2**63)) if every else seed,
+                seed=int(seeds.integers(2**63)) if several else seed,
                 initial=x,
                 **parameters,
             )
 
         converted = time.perf_counter()
-        if every:
+        if several:
             limit = np.inf if budget.time_limit is None else budget.time_limit
-            samples = every_cardinality(problem, solve, start + limit, initial)
+            samples = several(problem, solve, start + limit, initial)
         else:
             if initial is not None and problem.n > n:
                 slack = np.arange(n) < n - int(initial.sum())

@@ -29,6 +29,9 @@ _REMEDIES = {
 }
 # Bytes of a dense problem's coupling: the float64 that it holds and a float32 for the kernels.
 _COUPLING = 12
+# Couplings a second of a model that becomes a dense problem and is laid out for the kernels. Below
+# so many seconds a time limit that is too short is overrun, from there on refused.
+_RATE, _OVERRUN = 1e8, 2.0
 
 
 def check_model(bqm: Any) -> None:
@@ -113,15 +116,11 @@ def problem_from_bqm(
             is available.
     """
     n = bqm.num_variables
-    if cardinality is None:
-        size, k = 2 * n, n
-        remedy = (
-            "pass cardinality, which halves the variables, or take a solver of the penalised lane "
-            "(neal), which then gets the model as it is"
-        )
-    else:
+    size, k = 2 * n, n
+    if cardinality is not None:
         size, k = n, whole("cardinality", cardinality, 0, n, ProblemError)
-        remedy = "take fewer variables"
+    remedy = "take fewer variables, or" if size == n else "pass cardinality, or"
+    remedy += " without one a solver of the penalised lane (neal), which gets the model as it is"
     check_room(
         _COUPLING * size**2, f"a model of {n:,} variables as a dense problem of {size:,}", remedy
     )
@@ -138,6 +137,25 @@ def problem_from_bqm(
     return CardinalityProblem(
         linear=frozen(c), cardinality=k, quadratic=frozen(G), offset=float(offset)
     )
+
+
+def check_time(n: int, time_limit: float | None) -> None:
+    """Refuses a time limit that would be over before a solver of dense problems could start.
+
+    Args:
+        n: variables of the dense problem.
+        time_limit: seconds; None is never refused.
+
+    Raises:
+        BinaryQuadraticModelSizeError: too many couplings for the time.
+    """
+    seconds = n**2 / _RATE
+    if time_limit is not None and seconds > max(time_limit, _OVERRUN):
+        raise dimod.exceptions.BinaryQuadraticModelSizeError(
+            f"time_limit is {time_limit:g}, but a dense problem of {n:,} variables takes about "
+            f"{seconds:.2g} s to build: give more, or take without a cardinality a solver of the "
+            "penalised lane (neal), which gets the model as it is"
+        )
 
 
 def start_from(bqm: dimod.BinaryQuadraticModel, initial_state: Mapping[Any, int]) -> Bools:

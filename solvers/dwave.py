@@ -100,6 +100,10 @@ class _Annealer(dimod.Sampler):
     def __init__(self, cap: Cap, chip: str | None, rehearse: bool) -> None:
         self.cap, self._chip, self.rehearse = cap, chip, rehearse
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection belongs to this process.
+        return {k: value for k, value in self.__dict__.items() if k not in ("chip", "_graph")}
+
     @property
     def parameters(self) -> dict[str, Any]:
         """The seed belongs to the stand-in; nobody can seed a chip."""
@@ -240,6 +244,10 @@ class LeapHybridCQM(CardinalitySampler):
     def __init__(self, *, max_service_time: float | None = None, rehearse: bool = False) -> None:
         self.cap = Cap(max_service_time, self.name)
         self.rehearse = rehearse
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection belongs to this process.
+        return {key: value for key, value in self.__dict__.items() if key != "service"}
 
     @cached_property
     def service(self) -> Any:

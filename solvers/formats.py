@@ -34,7 +34,7 @@ from safetensors.numpy import save as safetensors_bytes
 from solvers.bqm import problem_from_bqm
 from solvers.dimodfiles import read_bqm, read_lp
 from solvers.errors import FormatError, ProblemError
-from solvers.problem import CardinalityProblem, Floats
+from solvers.problem import CardinalityProblem, Floats, frozen
 from solvers.qplib import read_qplib
 from solvers.textfile import check_size, read_text
 
@@ -182,7 +182,7 @@ def _read_container(path: Path) -> CardinalityProblem:
             tensors: dict[str, NDArray[Any]] = {}
             for name in file.keys():  # noqa: SIM118  (not a mapping)
                 _check_tensor(path, name, file.get_slice(name), header)
-                tensors[name] = file.get_tensor(name)
+                tensors[name] = frozen(file.get_tensor(name))
     except SafetensorError as error:
         raise FormatError(f"{path.name} is truncated or no container: {error}") from error
     if "linear" not in tensors:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -287,6 +288,18 @@ class CardinalityProblem:
             offset=float(self.energy(rest)),
             cardinality=int(state[free].sum()),
         )
+
+    def with_cardinality(self, cardinality: int) -> CardinalityProblem:
+        """The same energies with another number of ones, no incumbent; nothing is checked again.
+
+        Raises:
+            ProblemError: a cardinality outside 0..n.
+        """
+        other = copy(self)
+        other.__dict__.pop("content_hash", None)
+        k = whole("cardinality", cardinality, 0, self.n, ProblemError)
+        other.__dict__.update(cardinality=k, initial=None)
+        return other
 
     def blinded(self) -> CardinalityProblem:
         """The problem without incumbent, layer positions and provenance: what a solver may see."""

@@ -101,9 +101,9 @@ def repaired(
     different = rows[first]
     infeasible = ~problem.is_feasible(different)
     waiting = np.flatnonzero(infeasible | descend)
-    turn = first[waiting] if promise is None else promise[first[waiting]]
+    turn = np.zeros(len(waiting)) if promise is None else promise[first[waiting]]
     search = LocalSearch(problem) if len(waiting) else None
-    for number, i in enumerate(waiting[np.argsort(turn, kind="stable")]):
+    for number, i in enumerate(waiting[np.lexsort((first[waiting], turn))]):
         if number >= MAX_REPAIRED or (number and time.perf_counter() >= late):
             break
         assert search is not None

@@ -1,29 +1,39 @@
-"""A model with any number of ones, by a solver that proves: one problem a cardinality.
+"""Models with any number of ones, by solvers of problems with a fixed one.
 
-A cardinality is settled by the solver's proof, or by a bound that is no better than the best state
-found; the answer is proved if all are settled. What is known before any call, for x with k ones:
+`every_cardinality` is for solvers that prove: one problem a cardinality. It is settled by the
+solver's proof, or by a bound that is no better than the best state found; the answer is proved if
+all are settled. What is known before any call, for x with k ones:
 
     E(x) >= offset + sum of the k smallest a_i,   a_i = c_i + G_ii/2 + 1/2 sum_{j != i} min(0, G_ij)
 
 Cardinalities are taken from that of a descent's state outwards, so that a time limit too short for
 all of them is spent where it may help.
+
+`alternating` is for the others on large models: the solver at one cardinality and a descent over
+single flips, which leads to the next, until that stops. On small ones n free variables that absorb
+the difference (`solvers.bqm.problem_from_bqm`) find better states, but they make a dense problem of
+4 n^2 couplings of one of n^2.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import dimod
 import numpy as np
+from numpy.typing import ArrayLike
 
 from solvers.problem import Bools, CardinalityProblem, Floats
 
 Solve = Callable[[CardinalityProblem, float | None, Bools | None], dimod.SampleSet]
 # A call gets this share of the time that is left, or an equal share if fewer cardinalities are.
 CALLS = 10
+# A round gets this share of the time that is left.
+ROUND_SHARE = 0.7
+# Flips between two looks at the clock.
+FLIPS = 64
 
 
 def every_cardinality(
@@ -44,7 +54,7 @@ def every_cardinality(
     n = problem.n
     start = time.perf_counter()
     bounds, proved = bounds_by_cardinality(problem), np.zeros(n + 1, dtype=np.bool_)
-    best = flip_descent(problem, np.zeros(n, dtype=np.bool_) if initial is None else initial)
+    best = flip_descent(problem, np.zeros(n) if initial is None else initial, deadline)
     energy = float(problem.energy(best))
     spent = time.perf_counter() - start
     centre = int(best.sum())
@@ -58,7 +68,7 @@ def every_cardinality(
             continue
         seconds = None if left == np.inf else max(left, 1e-3) / min(n + 1 - number, CALLS)
         begin = initial if initial is not None and initial.sum() == k else None
-        samples = solve(replace(problem, cardinality=k), seconds, begin)
+        samples = solve(problem.with_cardinality(k), seconds, begin)
         infos.append(samples.info)
         row = int(np.argmin(samples.record.energy))
         found = float(samples.record.energy[row])
@@ -67,6 +77,69 @@ def every_cardinality(
         if found < energy:
             energy, best = found, samples.record.sample[row].astype(np.bool_)
     return _together(problem, best, bounds, proved, infos, spent)
+
+
+def alternating(
+    problem: CardinalityProblem, solve: Solve, deadline: float, initial: Bools | None = None
+) -> dimod.SampleSet:
+    """Solver and single flips in turn, as long as the flips find a better state of another weight.
+
+    Args:
+        problem: n variables; its own cardinality does not matter.
+        solve: as for `every_cardinality`; the start it is given is the caller's `initial`, in the
+            first round only.
+        deadline: `time.perf_counter` value; inf without one.
+        initial: start of any weight, shape (n,).
+
+    Returns:
+        The reads of the best round, each after a descent over flips; the descent's state from which
+        the first round starts if it is better. ``info`` is that of the solver, of all ``rounds``
+        together.
+    """
+    start = time.perf_counter()
+    bounds = bounds_by_cardinality(problem)
+    begin = np.zeros(problem.n) if initial is None else initial
+    best = flip_descent(problem, begin, deadline)
+    rows, energy = best[None], float(problem.energy(best))
+    spent, seconds, infos = time.perf_counter() - start, None, list[dict[str, Any]]()
+    while True:
+        k = int(best.sum())
+        left = deadline - time.perf_counter()
+        if left < np.inf:
+            seconds = ROUND_SHARE * max(left, 1e-3)
+        x = initial if initial is not None and not infos and initial.sum() == k else None
+        samples = solve(problem.with_cardinality(k), seconds, x)
+        infos.append(samples.info)
+        start = time.perf_counter()
+        found = np.array([flip_descent(problem, row, deadline) for row in samples.record.sample])
+        energies = problem.energy(found)
+        spent += time.perf_counter() - start
+        if len(infos) == 1 and energies.min() >= energy:
+            rows = np.concatenate([rows, found])
+        if energies.min() >= energy:
+            break
+        rows, energy, best = found, float(energies.min()), found[int(np.argmin(energies))]
+        if int(best.sum()) == k or time.perf_counter() >= deadline:
+            break
+    info = {
+        **infos[-1],
+        "received_incumbent": any(one["received_incumbent"] for one in infos),
+        "timing": _summed(infos, spent),
+        # What the solver knows holds for one cardinality.
+        "lower_bound": min(energy, float(bounds.min())),
+        "proved_optimal": bool(energy <= bounds.min()),
+        "rounds": len(infos),
+    }
+    return dimod.SampleSet.from_samples(
+        rows.astype(np.int8), energy=problem.energy(rows), vartype=dimod.BINARY, info=info
+    )
+
+
+def _summed(infos: list[dict[str, Any]], spent: float) -> dict[str, float]:
+    """Seconds by stage of several calls, and those between them."""
+    timing = {key: sum(one["timing"][key] for one in infos) for key in infos[0]["timing"]}
+    timing["preprocess"] += spent
+    return timing
 
 
 def _together(
@@ -79,13 +152,11 @@ def _together(
 ) -> dimod.SampleSet:
     energy = float(problem.energy(best))
     ruled_out = ~proved & (bounds >= energy)
-    timing = {key: sum(info["timing"][key] for info in infos) for key in infos[0]["timing"]}
-    timing["preprocess"] += spent
     info = {
         "solver": infos[0]["solver"],
         "lane": infos[0]["lane"],
-        "received_incumbent": any(info["received_incumbent"] for info in infos),
-        "timing": timing,
+        "received_incumbent": any(one["received_incumbent"] for one in infos),
+        "timing": _summed(infos, spent),
         "lower_bound": min(energy, float(bounds.min())),
         "proved_optimal": bool((proved | ruled_out).all()),
         "cardinalities": {
@@ -110,32 +181,38 @@ def bounds_by_cardinality(problem: CardinalityProblem) -> Floats:
     """
     G, diagonal = problem.quadratic, problem.diagonal
     assert G is not None
-    negative = np.minimum(G, 0.0).sum(axis=1) - np.minimum(diagonal, 0.0)
+    negative, sizes = np.empty(problem.n), np.empty(problem.n)
+    for i, row in enumerate(G):
+        negative[i], sizes[i] = np.minimum(row, 0.0).sum(), np.abs(row).sum()
+    negative -= np.minimum(diagonal, 0.0)
     least = np.sort(problem.linear + 0.5 * diagonal + 0.5 * negative)
     bounds = problem.offset + np.concatenate([[0.0], np.cumsum(least)])
     # Every term may have been rounded in every sum.
-    terms = abs(problem.offset) + float(np.abs(problem.linear).sum() + np.abs(G).sum())
+    terms = abs(problem.offset) + float(np.abs(problem.linear).sum() + sizes.sum())
     return np.asarray(bounds - 4 * (problem.n + 1) * np.finfo(np.float64).eps * terms)
 
 
-def flip_descent(problem: CardinalityProblem, x: Bools) -> Bools:
+def flip_descent(problem: CardinalityProblem, x: ArrayLike, deadline: float = np.inf) -> Bools:
     """Best single flips until none lowers the energy, whatever the number of ones.
 
     Args:
         problem: with a `quadratic`; its cardinality does not matter.
         x: start, shape (n,); left as it is.
+        deadline: `time.perf_counter` value at which it ends where it is.
     """
     G = problem.quadratic
     assert G is not None
-    x = x.copy()
-    fields = problem.fields(x)
+    state = np.array(x, dtype=np.bool_)
+    fields = problem.fields(state)
     terms = np.abs(problem.linear).max(initial=0.0) + np.abs(fields).max(initial=0.0)
     # Round-off may promise a gain for ever.
-    for _ in range(10 * problem.n):
-        gains = np.where(x, -fields, fields) + 0.5 * problem.diagonal
+    for flip in range(10 * problem.n):
+        if flip % FLIPS == 0 and time.perf_counter() >= deadline:
+            break
+        gains = np.where(state, -fields, fields) + 0.5 * problem.diagonal
         i = int(np.argmin(gains))
         if gains[i] >= -1e-12 * terms:
             break
-        fields = fields + (-G[i] if x[i] else G[i])
-        x[i] = not x[i]
-    return x
+        fields = fields + (-G[i] if state[i] else G[i])
+        state[i] = not state[i]
+    return state

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from solvers.arguments import seeded
 from solvers.base import Budget, Request, Solution, Timing
 from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
@@ -87,6 +88,10 @@ class PaidQAOA(TrainedQAOA):
         """Raises where no task could ever be sent: no device, no cap, no account, no network."""
         assert self._tasks
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection to the service and the open journal belong to this process.
+        return {key: value for key, value in self.__dict__.items() if key != "_tasks"}
+
     @cached_property
     def _tasks(self) -> PaidTasks:
         if self.device is None:
@@ -119,7 +124,7 @@ class PaidQAOA(TrainedQAOA):
         budget = budget or Budget()
         limit = math.inf if budget.time_limit is None else budget.time_limit
         request = Request(
-            budget, np.random.default_rng(seed), None, lambda state: None,
+            budget, seeded(seed), None, lambda state: None,
             time.perf_counter() + limit,
         )  # fmt: skip
         self._submitted(problem, request, parameters)
