@@ -86,7 +86,7 @@ def looks(names: Iterable[str]) -> dict[str, Style]:
     for number, name in enumerate(name for name in names if name not in _CHOSEN):
         # Hues a golden section apart stay apart however many there are; so do stars by points.
         hue = (0.08 + number * 0.6180339887) % 1
-        colour = to_hex(hsv_to_rgb((hue, 0.75, 0.55)))
+        colour = to_hex(hsv_to_rgb((hue, 0.75, 0.55)).tolist())
         found[name] = Style(colour, (10 + number, 1, 0))
     return found
 

@@ -191,9 +191,7 @@ def select(J: torch.Tensor, w: torch.Tensor, lam: float, count: int) -> torch.Te
         A = (J[:, pool] * w[pool]).double().cpu().numpy()
         state = x[pool].cpu().numpy()
         linear = f[pool].double().cpu().numpy() - A.T @ (A @ state)
-        problem = CardinalityProblem(
-            linear=linear, cardinality=int(state.sum()), factor=frozen(A)
-        )
+        problem = CardinalityProblem(linear=linear, cardinality=int(state.sum()), factor=frozen(A))
         answer = descent.sample_problem(problem, budget=Budget(reads=1), initial=state)
         better = np.asarray(answer.record.sample[0], dtype=np.bool_)
         gain = float(problem.energy(state) - problem.energy(better))

@@ -1,4 +1,4 @@
-"""What callers pass, checked: a refusal is one sentence with the argument, its value, the remedy."""
+"""What callers pass, checked: a refusal is one sentence of the argument, its value, the remedy."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def start_from(bqm: dimod.BinaryQuadraticModel, initial_state: Mapping[Any, int]
     low = -1 if bqm.vartype is dimod.SPIN else 0
     for v in bqm.variables:
         if v not in initial_state or initial_state[v] not in (low, 1):
-            found = initial_state[v] if v in initial_state else "missing"
+            found = initial_state.get(v, "missing")
             raise ParameterError(
                 f"initial_state of variable {v!r} is {found}, expected {low} or 1 "
                 f"({bqm.vartype.name})"

@@ -18,8 +18,8 @@ def _refuse(self: object, *args: object, **keywords: object) -> NoReturn:
 class FrozenDict(dict[str, Any]):
     """A dict without any way to change it; equal to a plain one, and JSON as it is."""
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return FrozenDict, (dict(self),)
@@ -34,9 +34,9 @@ class FrozenDict(dict[str, Any]):
 class FrozenList(list[Any]):
     """A list without any way to change it; equal to a plain one, and JSON as it is."""
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
-    append = clear = extend = insert = pop = remove = _refuse  # type: ignore[assignment]
-    reverse = sort = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = _refuse
+    reverse = sort = _refuse
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return FrozenList, (list(self),)

@@ -150,7 +150,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             "unrepaired": int(counts[unrepaired].sum()),
         }
         child = {key: value for key, value in samples.info.items() if key != "timing"}
-        vectors = {"raw_sample": rows, "num_occurrences": counts}
+        vectors: dict[str, Any] = {"raw_sample": rows, "num_occurrences": counts}
         return Solution(states, info | {"child": child}, vectors)
 
     def _book(self, info: dict[str, Any], spent: float, request: Request) -> None:

@@ -160,7 +160,10 @@ def test_meta_that_is_no_json_is_refused(meta, words):
         ({"linear": np.array(["2020-01-01"] * 4, "datetime64[D]")}, "of datetime64"),
         ({"linear": np.ma.masked_array(np.zeros(4), [1, 0, 0, 0])}, r"pass its \.filled"),
         ({"linear": [10**400] * 4}, "too large for a 64-bit float"),
-        ({"factor": scipy.sparse.csr_array(np.eye(4))}, r"sparse csr_array.*pass its \.toarray\(\)"),
+        (
+            {"factor": scipy.sparse.csr_array(np.eye(4))},
+            r"sparse csr_array.*pass its \.toarray\(\)",
+        ),
         ({"factor": scipy.sparse.eye(4)}, "sparse dia_matrix"),
         ({"factor": dimod.BinaryQuadraticModel("BINARY")}, "factor is a BinaryQuadraticModel"),
         ({"initial": [[1], [1, 0]]}, "state is a list"),
@@ -192,7 +195,9 @@ def test_restricted_to_what_is_no_index():
         problem.restricted("01")
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, [1, 2], float("nan"), np.random.default_rng(0)])
+@pytest.mark.parametrize(
+    "seed", [-1, 1.5, "a", True, [1, 2], float("nan"), np.random.default_rng(0)]
+)
 @pytest.mark.parametrize("name", ["annealing", "neal", "qaoa-aer"])
 def test_seeds_are_whole_numbers_from_0(name, seed):
     problem, sampler = CardinalityProblem(**BASE), make(name)
@@ -202,7 +207,7 @@ def test_seeds_are_whole_numbers_from_0(name, seed):
         lambda: sampler.sample(problem.to_bqm(), cardinality=2, seed=seed),
     ]
     for call in calls:
-        with pytest.raises(ParameterError, match="seed is .*, expected a whole number from 0"):
+        with pytest.raises(ParameterError, match=r"seed is .*, expected a whole number from 0"):
             call()
 
 
@@ -250,15 +255,18 @@ def test_what_is_no_model_is_refused(name, given, keywords):
 
 
 def test_what_is_no_problem_is_refused():
-    with pytest.raises(ParameterError, match="expected a CardinalityProblem.*call sample"):
+    with pytest.raises(ParameterError, match=r"expected a CardinalityProblem.*call sample"):
         make("annealing").sample_problem(CardinalityProblem(**BASE).to_bqm())
-    with pytest.raises(ParameterError, match="budget is 0.5, expected Budget"):
+    with pytest.raises(ParameterError, match=r"budget is 0\.5, expected Budget"):
         make("annealing").sample_problem(CardinalityProblem(**BASE), budget=0.5)
 
 
 @pytest.mark.parametrize(
     ("state", "words"),
-    [({"a": 1}, "variable 'b' is missing"), ({"a": 1, "b": 0}, "variable 'b' is 0, expected -1 or 1")],
+    [
+        ({"a": 1}, "variable 'b' is missing"),
+        ({"a": 1, "b": 0}, "variable 'b' is 0, expected -1 or 1"),
+    ],
 )
 def test_starts_of_a_model_are_complete(state, words):
     bqm = dimod.BinaryQuadraticModel({"a": 1, "b": 1}, {}, "SPIN")

@@ -192,7 +192,7 @@ def test_bench_says_that_a_cardinality_is_missing(tmp_path):
         run(Study("s", [tmp_path / "a.bqm"], ["greedy"]), tmp_path / "s.sqlite", progress=False)
 
 
-ONE_CLASS_AND_ONE_LINE = '''
+ONE_CLASS_AND_ONE_LINE = """
 import sys
 from pathlib import Path
 
@@ -215,7 +215,7 @@ assert len({look.colour for look in looks}) == len({look.marker for look in look
 run(Study("s", [block(12)], ["first", "greedy"], [0.05], seeds=[0]), folder / "s.sqlite")
 assert set(load_runs(folder / "s.sqlite")["status"]) == {"done"}
 print(report.write(folder / "s.sqlite", folder / "page"))
-'''
+"""
 FIRST_SOLVER = '''
 import numpy as np
 

@@ -162,7 +162,10 @@ def test_settings_that_cannot_be(icbs, tmp_path, word, message):
     ("words", "message"),
     [
         (["--density", 0.5, "--set", "density=0.3"], "--density is 0.5 and --set density is 0.3"),
-        (["--set", "block_size=64", "--block-size", 32], "--block-size is 32.0 and --set block_size"),
+        (
+            ["--set", "block_size=64", "--block-size", 32],
+            "--block-size is 32.0 and --set block_size",
+        ),
         (["--fisher", "exact", "--set", "fisher=position"], "--fisher is exact and --set fisher"),
         (["--seed", 1, "--set", "seed=2"], "--seed is 1 and --set seed is 2"),
         (["--batch-size", 1, "--set", "batch_size=2"], "--batch-size is 1 and --set batch_size"),
@@ -186,7 +189,9 @@ def test_a_setting_may_stand_for_an_option_that_is_not_given(icbs, model_folder,
         "--set", "density=0.25", "--set", "batch_size=2",
     )  # fmt: skip
     assert status == 0, err
-    assert json.loads((out / "summary.json").read_text())["density"] == pytest.approx(0.25, abs=0.01)
+    assert json.loads((out / "summary.json").read_text())["density"] == pytest.approx(
+        0.25, abs=0.01
+    )
 
 
 def test_densities_of_a_comparison_are_an_option(icbs, tmp_path):

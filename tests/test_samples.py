@@ -48,14 +48,13 @@ class Canned(dimod.Sampler):
 def canned(rows, labels=None, vartype="BINARY", counts=None, dtype=None):
     def answer(bqm):
         labels_ = list(bqm.variables) if labels is None else labels
-        record = dimod.SampleSet.from_samples(
+        return dimod.SampleSet.from_samples(
             (np.asarray(rows, dtype=dtype or np.int8), labels_),
             energy=np.zeros(len(rows)),
             vartype=vartype,
             sort_labels=False,
             num_occurrences=counts,
         )
-        return record
 
     return make(Canned(answer), name="canned")
 
@@ -216,7 +215,7 @@ COUNTING = {
 @pytest.mark.parametrize("what", COUNTING)
 def test_composites_that_change_what_is_counted_are_refused(name, what):
     bqm = problem().to_bqm()
-    with pytest.raises(ParameterError, match="cardinality comes through .*Composite.*restricted"):
+    with pytest.raises(ParameterError, match=r"cardinality comes through .*Composite.*restricted"):
         COUNTING[what](make(name), bqm)
 
 

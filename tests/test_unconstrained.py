@@ -75,9 +75,9 @@ def test_one_that_cannot_prove_leaves_a_cardinality_open():
     problem = problem_from_bqm(random_model(6), 0)
     honest = make("enumerate")
     optimum = int(
-        every_cardinality(
-            problem, lambda p, limit, x: honest.sample_problem(p), np.inf
-        ).record.sample[0].sum()
+        every_cardinality(problem, lambda p, limit, x: honest.sample_problem(p), np.inf)
+        .record.sample[0]
+        .sum()
     )
 
     def solve(part, limit, x):
@@ -128,7 +128,9 @@ def test_solver_and_flips_in_turn_never_lose():
     sampler = make("annealing")
 
     def solve(part, limit, x):
-        return sampler.sample_problem(part, budget=Budget(reads=3), seed=part.cardinality, initial=x)
+        return sampler.sample_problem(
+            part, budget=Budget(reads=3), seed=part.cardinality, initial=x
+        )
 
     samples = alternating(problem, solve, np.inf)
     assert samples.first.energy <= start + 1e-9
@@ -160,7 +162,7 @@ def test_models_that_do_not_fit_are_refused(monkeypatch):
         make("annealing").sample(bqm)
     with pytest.raises(size, match=r"12,000.*needs 1\.73 GB"):
         make("annealing").sample(bqm, cardinality=3)
-    with pytest.raises(size, match="time_limit is 0.1, but a dense problem of 30,000"):
+    with pytest.raises(size, match=r"time_limit is 0\.1, but a dense problem of 30,000"):
         make("annealing").sample(ring(30_000), time_limit=0.1)
     samples = make("neal").sample(bqm, time_limit=0.2)
     dimod.testing.assert_response_energies(samples, bqm)

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from solvers.arguments import seeded
 from solvers.base import Budget, Request, Solution, Timing
 from solvers.errors import CostError, ParameterError
