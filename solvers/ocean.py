@@ -74,14 +74,18 @@ class ReadClock:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.asked = False
-        self._last: float | None = None
+        self._first: float | None = None
+        self._reads = 0
 
     def __call__(self) -> bool:
         """Asked by the sampler after every read; True ends it."""
         now = time.perf_counter()
-        read = 0.0 if self._last is None else now - self._last
-        self._last = now
-        return self.asked or now + read >= self.deadline
+        if self._first is None:
+            # What came before the first read is not known; the mean is that of the others.
+            self._first = now
+            return self.asked or now >= self.deadline
+        self._reads += 1
+        return self.asked or now + (now - self._first) / self._reads >= self.deadline
 
 
 class _Ocean(PenaltyComposite):
@@ -243,9 +247,12 @@ class Random(_Ocean):
             reads = 1
         parts: list[dimod.SampleSet] = []
         drawn = 0
-        while not parts or (drawn < (reads or math.inf) and not clock()):
+        while not parts or (drawn < (reads or math.inf) and not clock.asked):
             left = {} if reads is None else {"num_reads": reads - drawn}
-            seconds = min(SLICE, max(1e-6, clock.deadline - time.perf_counter()))
+            remaining = clock.deadline - time.perf_counter()
+            if parts and remaining <= 0:
+                break
+            seconds = min(SLICE, max(1e-6, remaining))
             parts.append(super()._called(bqm, keywords | left | {"time_limit": seconds}))
             drawn += len(parts[-1])
             if reads is None:
