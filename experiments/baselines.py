@@ -29,7 +29,7 @@ from experiments.palette import FIRST_TUNED, LOOP, REPAIRED, TUNED
 from experiments.pruning import Data, Judge
 from experiments.sources import PruningSource
 from experiments.store import Store
-from experiments.warmup import tiny_problems, warm_up
+from experiments.warmup import warm_up
 from icbs.baselines import BASELINES, prune_once
 from icbs.checkpoint import differences, fingerprint
 from icbs.data import load_samples
@@ -40,6 +40,7 @@ from icbs.prunable import layer_weight, prunable_layers
 from icbs.settings import Settings
 from icbs.surgeon import LARGEST
 from solvers import make
+from solvers.warmup import tiny_problems
 
 METHODS = (*BASELINES, LOOP, FIRST_TUNED, TUNED)
 # Methods that optimise every weight's place in the mask at once.

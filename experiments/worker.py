@@ -28,10 +28,11 @@ from experiments.ledger import Ledger
 from experiments.scoring import Incumbents, ScoringError, score
 from experiments.store import Store, problem_of
 from experiments.study import Cell, SolverSpec, budget_json
-from experiments.warmup import tiny_problems, warm_up
+from experiments.warmup import warm_up
 from solvers.base import Budget, CardinalitySampler
 from solvers.problem import CardinalityProblem
 from solvers.registry import make
+from solvers.warmup import tiny_problems
 
 PROBLEMS_KEPT = 32
 # Seconds a warm-up may take, compilation included, before a guarded process gives it up.

@@ -36,6 +36,7 @@ from solvers.bqm import (
     problem_from_bqm,
     start_from,
 )
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError, SampleError
 from solvers.problem import Bools, CardinalityProblem
 from solvers.unconstrained import alternating, every_cardinality
@@ -106,7 +107,7 @@ class Request:
         rng: the only source of randomness.
         initial: feasible start, shape (n,) of bool, or None.
         report: takes each improved feasible state as it is found; the caller owns the clock.
-        deadline: `time.perf_counter` value at which the time limit ends; inf without one.
+        deadline: when the time limit ends, or the call is stopped.
         timing: to be filled by stage.
     """
 
@@ -114,7 +115,7 @@ class Request:
     rng: np.random.Generator
     initial: Bools | None
     report: OnIncumbent
-    deadline: float
+    deadline: Deadline
     timing: Timing = field(default_factory=Timing)
 
 
@@ -192,11 +193,17 @@ class ReadPool:
         return Solution(np.array(states), {"reads": self.reads, **info})
 
 
+# What is compiled in this process: class, and whether for dense problems.
+_WARM: set[tuple[type, bool]] = set()
+
+
 class CardinalitySampler(dimod.Sampler):
     """A dimod sampler for problems with a fixed number of ones.
 
-    `warm_up_by_size` says that a solver compiles something for every problem size (circuits), so
-    that one call does not warm it up for another size.
+    `compiles` says that a solver has compiled loops, which the first call of a process loads, or
+    compiles after an installation: that is done before the clock starts, and its seconds are in
+    ``info["warm_up"]`` of that call. `warm_up_by_size` says that a solver compiles something for
+    every problem size (circuits), so that one call does not warm it up for another size.
     """
 
     name: ClassVar[str]
@@ -204,6 +211,7 @@ class CardinalitySampler(dimod.Sampler):
     honours: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
     warm_up_by_size: ClassVar[bool] = False
     max_variables: ClassVar[int | None] = None
     paid: ClassVar[bool] = False
@@ -289,19 +297,21 @@ class CardinalitySampler(dimod.Sampler):
         if start is not None and not self.takes_initial:
             raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
         self.check_size(problem.n)
+        spent = self.warm_up(dense=problem.factor is None)
         budget = budget or Budget()
-        limit = np.inf if budget.time_limit is None else budget.time_limit
         request = Request(
             budget=budget,
             rng=seeded(seed),
             initial=start,
             report=on_incumbent or (lambda state: None),
-            deadline=time.perf_counter() + limit,
+            deadline=Deadline(budget.time_limit),
         )
         if problem.cardinality in (0, problem.n):
             solution = self._forced(problem, request)
         else:
             solution = self._solve(problem, request, **parameters)
+        if spent:
+            solution.info["warm_up"] = spent
         return self._sample_set(problem, request, solution)
 
     def _check_keywords(self, parameters: Mapping[str, Any]) -> None:
@@ -309,6 +319,27 @@ class CardinalitySampler(dimod.Sampler):
         if unknown:
             known = ", ".join(self.extra_parameters) or "none"
             raise ParameterError(f"{self.name} has no parameter {unknown[0]!r} (it has: {known})")
+
+    def warm_up(self, *, dense: bool) -> float:
+        """Compiles what the solver needs for a kind of problem, once in a process.
+
+        Args:
+            dense: whether problems hold their matrix, not a factor.
+
+        Returns:
+            Seconds it took; 0 where it was done before or there is nothing to compile.
+        """
+        if not self.compiles or (type(self), dense) in _WARM:
+            return 0.0
+        from solvers.warmup import tiny_problems
+
+        start = time.perf_counter()
+        # Noted first: the calls below come here as well.
+        _WARM.add((type(self), dense))
+        # At 8 variables the relaxation is solved before its Newton method is asked.
+        for tiny in tiny_problems(16, 8, dense=dense):
+            self.sample_problem(tiny, budget=Budget(reads=1), seed=0)
+        return time.perf_counter() - start
 
     def check_size(self, n: int) -> None:
         """Raises dimod's size error if the solver cannot take n variables."""
@@ -369,7 +400,7 @@ class CardinalitySampler(dimod.Sampler):
         variables of no cost that absorb the difference, or on large models at one number after the
         other; those of the penalised lane get the model as it is.
 
-        A time limit counts from the call on: turning the model into a dense problem is part of it.
+        Turning the model into a dense problem is part of a time limit.
 
         The cardinality counts the variables of the model that arrives here. dimod's composites pass
         it on beside a model in which variables are flipped, fixed or split up; those are refused.
@@ -394,7 +425,6 @@ class CardinalitySampler(dimod.Sampler):
             BinaryQuadraticModelSizeError: more variables than the solver takes, or than fit into
                 the memory as a dense problem.
         """
-        start = time.perf_counter()
         check_model(bqm)
         if cardinality is not None:
             check_composites(self)
@@ -407,6 +437,8 @@ class CardinalitySampler(dimod.Sampler):
             several = None
         self._check_model_size(n, 1 if several or cardinality is not None else 2)
         check_time(n, time_limit)
+        warmed = self.warm_up(dense=True)
+        start, deadline = time.perf_counter(), Deadline(budget.time_limit)
         # With several cardinalities to be tried, which one the problem has does not matter.
         problem = problem_from_bqm(bqm, 0 if several else cardinality)
         initial = None if initial_state is None else start_from(bqm, initial_state)
@@ -422,17 +454,16 @@ class CardinalitySampler(dimod.Sampler):
 
         converted = time.perf_counter()
         if several:
-            limit = np.inf if budget.time_limit is None else budget.time_limit
-            samples = several(problem, solve, start + limit, initial)
+            samples = several(problem, solve, deadline, initial)
         else:
             if initial is not None and problem.n > n:
                 slack = np.arange(n) < n - int(initial.sum())
                 initial = np.concatenate([initial, slack])
-            left = budget.time_limit
-            if left is not None:
-                left = max(left - (converted - start), LEAST_TIME)
-            samples = solve(problem, left, initial)
+            left = max(deadline.left, LEAST_TIME)
+            samples = solve(problem, None if left == np.inf else left, initial)
         samples.info["timing"]["convert"] += converted - start
+        if warmed:
+            samples.info["warm_up"] = warmed
         rows = samples.record.sample[:, :n]
         if bqm.vartype is dimod.SPIN:
             rows = 2 * rows - 1

@@ -12,7 +12,6 @@ are at, the others on their own; nothing waits for them.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from typing import Any
 
@@ -26,7 +25,9 @@ from dwave.samplers import (
     TabuSampler,
 )
 
+from solvers.background import run_until
 from solvers.base import Request
+from solvers.deadline import Deadline
 from solvers.penalty import MAX_SEED, PenaltyComposite, time_left
 from solvers.problem import CardinalityProblem, Floats
 
@@ -67,13 +68,11 @@ class ReadClock:
     """Stops an annealer between two reads, where the next would end too late.
 
     Attributes:
-        deadline: `time.perf_counter` value.
-        asked: set by whoever wants no further read.
+        deadline: when it must have ended; whoever wants no further read stops it.
     """
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
-        self.asked = False
         self._first: float | None = None
         self._reads = 0
 
@@ -83,41 +82,32 @@ class ReadClock:
         if self._first is None:
             # What came before the first read is not known; the mean is that of the others.
             self._first = now
-            return self.asked or now >= self.deadline
+            return self.deadline.over
         self._reads += 1
-        return self.asked or now + (now - self._first) / self._reads >= self.deadline
+        return self.deadline.left <= (now - self._first) / self._reads
+
+
+def _clock(seconds: float) -> ReadClock:
+    return ReadClock(Deadline(None if seconds == math.inf else seconds))
 
 
 class _Ocean(PenaltyComposite):
-    """Runs the sampler in a thread, where somebody may press Ctrl-C in this one."""
+    """Runs the sampler in a thread."""
 
     def _sampled(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
-        if threading.current_thread() is not threading.main_thread():
-            return self._called(bqm, keywords)
         answer: list[Any] = []
-        failure: list[BaseException] = []
+        clock = keywords.get("interrupt_function")
 
-        def run() -> None:
-            try:
-                answer.append(self._called(bqm, keywords))
-            except BaseException as error:  # raised again where it is waited for
-                failure.append(error)
+        def stop() -> None:
+            if isinstance(clock, ReadClock):
+                clock.deadline.stop()
 
-        thread = threading.Thread(target=run, daemon=True, name=self.name)
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(SLICE)
-        except BaseException:
-            if isinstance(clock := keywords.get("interrupt_function"), ReadClock):
-                clock.asked = True
-            raise
-        if failure:
-            raise failure[0]
+        # Waited for however long it takes: it cannot hand over what it has before it ends.
+        run_until(lambda: answer.append(self._called(bqm, keywords)), Deadline(), stop)
         return answer[0]
 
     def _called(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
-        """The sampler's answer, in whatever thread."""
+        """The sampler's answer, in that thread."""
         return super()._sampled(bqm, keywords)
 
 
@@ -157,7 +147,7 @@ class _Annealer(_Ocean):
             "num_reads": reads,
             "num_sweeps": sweeps,
             "beta_range": (1 / hot, 1000 / hot),
-            "interrupt_function": ReadClock(time.perf_counter() + time_left(request)),
+            "interrupt_function": _clock(time_left(request)),
         }
 
 
@@ -236,23 +226,21 @@ class Random(_Ocean):
     ) -> dict[str, Any]:
         """As any sampler's, and what stops it."""
         keywords = super().child_parameters(bqm, problem, request)
-        deadline = time.perf_counter() + keywords.pop("time_limit", math.inf)
-        return keywords | {"interrupt_function": ReadClock(deadline)}
+        return keywords | {"interrupt_function": _clock(keywords.pop("time_limit", math.inf))}
 
     def _called(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
         """Slices of draws from one generator: the sampler lets no other thread run meanwhile."""
-        clock, reads = keywords.pop("interrupt_function"), keywords.pop("num_reads", None)
+        keywords = dict(keywords)
+        deadline = keywords.pop("interrupt_function").deadline
+        reads = keywords.pop("num_reads", None)
         keywords["seed"] = np.random.default_rng(keywords["seed"])
-        if reads is None and clock.deadline == math.inf:
+        if reads is None and not deadline.limited:
             reads = 1
         parts: list[dimod.SampleSet] = []
         drawn = 0
-        while not parts or (drawn < (reads or math.inf) and not clock.asked):
+        while not parts or (drawn < (reads or math.inf) and not deadline.over):
             left = {} if reads is None else {"num_reads": reads - drawn}
-            remaining = clock.deadline - time.perf_counter()
-            if parts and remaining <= 0:
-                break
-            seconds = min(SLICE, max(1e-6, remaining))
+            seconds = min(SLICE, max(1e-6, deadline.left))
             parts.append(super()._called(bqm, keywords | left | {"time_limit": seconds}))
             drawn += len(parts[-1])
             if reads is None:

@@ -15,14 +15,18 @@ import numpy as np
 from solvers.arguments import positive, seeded
 from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.bqm import check_model
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.samples import checked_rows, repaired
+from solvers.warmup import tiny_problems
 
 DEFAULT_PENALTY = 0.1
 # Share of a time limit that the sampler leaves for the repair of its rows, that the repair may take
 # beyond it, and that the sampler gets however late it starts.
 SHARE = 0.1
+# Kinds of problems, dense or not, for which the repair is compiled.
+_WARM: set[bool] = set()
 # SA of Ocean takes signed 32-bit seeds.
 MAX_SEED = 2**31 - 1
 
@@ -76,6 +80,16 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         self.extra_parameters = tuple(  # type: ignore[misc]
             sorted(set(child.parameters) - {*super().parameters, "initial_states"})
         )
+
+    def warm_up(self, *, dense: bool) -> float:
+        """Compiles the repair; the sampler, which may cost money, is not called for that."""
+        if self.repair is None or dense in _WARM:
+            return 0.0
+        start = time.perf_counter()
+        _WARM.add(dense)
+        for tiny in tiny_problems(16, 8, dense=dense):
+            repaired(tiny, np.eye(1, tiny.n, dtype=np.int8), descend=True)
+        return time.perf_counter() - start
 
     @property
     def children(self) -> list[dimod.Sampler]:
@@ -135,7 +149,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
                     descend=self.repair == "descent",
                     promise=np.asarray(samples.record.energy, dtype=np.float64)[kept],
                     deadline=request.deadline,
-                    late=request.deadline + SHARE * (request.budget.time_limit or 0.0),
+                    late=_later(request),
                 )
             # Not before the repair has run: a row is worth what is known when it is handed over.
             feasible = states[~unrepaired]
@@ -172,7 +186,6 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         """As `CardinalitySampler.sample`; without a cardinality the child gets the bare model."""
         if cardinality is not None:
             return super().sample(bqm, cardinality=cardinality, **parameters)
-        start = time.perf_counter()
         check_model(bqm)
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
@@ -189,8 +202,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         if not bqm.num_variables:
             # Of no variables there is one state; not every sampler knows.
             return dimod.SampleSet.from_samples_bqm((np.empty((1, 0), np.int8), []), bqm)
-        limit = np.inf if budget.time_limit is None else budget.time_limit
-        request = Request(budget, rng, None, lambda state: None, start + limit)
+        request = Request(budget, rng, None, lambda state: None, Deadline(budget.time_limit))
         samples = self._sampled(bqm, self.child_parameters(bqm, None, request) | parameters)
         checked_rows(samples, bqm.variables, self.name)
         return samples.change_vartype(bqm.vartype, inplace=False)
@@ -204,4 +216,11 @@ def time_left(request: Request, overhead: float = 0.0) -> float:
         overhead: seconds that the sampler takes before it searches.
     """
     share = SHARE * (request.budget.time_limit or 0.0)
-    return max(share, request.deadline - share - time.perf_counter() - overhead)
+    return max(share, request.deadline.left - share - overhead)
+
+
+def _later(request: Request) -> Deadline:
+    """When repair must end."""
+    if request.budget.time_limit is None:
+        return request.deadline
+    return Deadline(request.deadline.left + SHARE * request.budget.time_limit)

@@ -11,7 +11,7 @@ carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from solvers.arguments import finite, numbers, positive, whole
 from solvers.errors import ProblemError
 from solvers.jsonvalues import frozen_json
 from solvers.memory import check_room
+from solvers.rounding import penalised
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -51,10 +52,13 @@ class CardinalityProblem:
         indices: position of each variable in the flattened weight of its layer, shape (n,).
         meta: where the problem comes from; JSON values only, numpy's scalars and arrays become
             such.
+        labels: what the variables are called, n different texts; None: by their places. They tell
+            a reader which variable is which and are no part of the content hash.
 
     Raises:
         ProblemError: arrays of the wrong shape or type, NaN or infinite, k outside 0..n, an initial
-            state that is not feasible, a scale that is not positive, a `meta` that is no JSON.
+            state that is not feasible, a scale that is not positive, a `meta` that is no JSON,
+            labels that repeat.
     """
 
     linear: Floats
@@ -66,6 +70,7 @@ class CardinalityProblem:
     initial: Bools | None = None
     indices: NDArray[np.int64] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         linear = _finite("linear", self.linear, ndim=1)
@@ -99,6 +104,8 @@ class CardinalityProblem:
         if not isinstance(self.meta, Mapping):
             raise ProblemError(f"meta is a {type(self.meta).__name__}, expected a dict")
         put(self, "meta", frozen_json("meta", self.meta))
+        if self.labels is not None:
+            put(self, "labels", _labels(self.labels, n))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what a pickle or a copy holds; its arrays are as read-only as before."""
@@ -216,6 +223,10 @@ class CardinalityProblem:
 
         Returns:
             A float64 model whose energy is ``E(x) + P (sum x - k)^2`` for every x in {0,1}^n.
+
+        Raises:
+            ProblemError: a penalty that is not finite, or so large that the objective is lost in
+                its rounding (see `solvers.rounding`).
         """
         return self._objective(dimod.BinaryQuadraticModel, 0.0 if penalty is None else penalty)
 
@@ -231,17 +242,13 @@ class CardinalityProblem:
 
     def _objective(self, model: type, penalty: float) -> dimod.BinaryQuadraticModel:
         penalty = finite("penalty", penalty, ProblemError)
-        k = self.cardinality
-        couplings = self.gram()
-        couplings += 2 * penalty
-        np.fill_diagonal(couplings, 0)
-        linear = self.linear + 0.5 * self.diagonal + penalty * (1 - 2 * k)
+        couplings, linear, offset = penalised(self, penalty)
         bqm = model("BINARY")
         bqm.add_linear_from_array(linear)
         # dimod adds both (i, j) and (j, i).
         couplings *= 0.5
         bqm.add_quadratic_from_dense(couplings)
-        bqm.offset = self.offset + penalty * k * k
+        bqm.offset = offset
         return bqm
 
     def permuted(self, rng: np.random.Generator) -> CardinalityProblem:
@@ -257,6 +264,7 @@ class CardinalityProblem:
             else frozen(self.quadratic[np.ix_(order, order)]),
             initial=_taken(self.initial, order, 0),
             indices=_taken(self.indices, order, 0),
+            labels=None if self.labels is None else tuple(self.labels[i] for i in order),
             **{"linear": _taken(self.linear, order, 0), **changes},
         )
 
@@ -302,12 +310,12 @@ class CardinalityProblem:
         return other
 
     def blinded(self) -> CardinalityProblem:
-        """The problem without incumbent, layer positions and provenance: what a solver may see."""
-        return replace(self, initial=None, indices=None, meta={})
+        """What a solver may see: no incumbent, layer positions, labels or provenance."""
+        return replace(self, initial=None, indices=None, meta={}, labels=None)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) of every array and number of the problem; `meta` does not count."""
+        """SHA-256 (hex) of every array and number; `meta` and `labels` do not count."""
         digest = hashlib.sha256()
         for name in ("factor", "quadratic", "linear", "initial", "indices"):
             array = getattr(self, name)
@@ -333,6 +341,15 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 def _taken(array: NDArray[Any] | None, order: NDArray[np.intp], axis: int) -> Any:
     return None if array is None else frozen(np.take(array, order, axis))
+
+
+def _labels(labels: Iterable[str], n: int) -> tuple[str, ...]:
+    names = tuple(labels)
+    if not all(isinstance(name, str) for name in names):
+        raise ProblemError("labels must be texts")
+    if len(names) != n or len(set(names)) != n:
+        raise ProblemError(f"labels are {len(set(names))} different names for {n} variables")
+    return names
 
 
 def _finite(name: str, values: ArrayLike, ndim: int) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import dimod
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.deadline import NEVER, Deadline
 from solvers.errors import SampleError
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
@@ -75,8 +75,8 @@ def repaired(
     *,
     descend: bool = False,
     promise: Floats | None = None,
-    deadline: float = np.inf,
-    late: float = np.inf,
+    deadline: Deadline = NEVER,
+    late: Deadline = NEVER,
 ) -> tuple[Rows, Bools]:
     """Rows made feasible by the best single flips; equal ones once.
 
@@ -89,8 +89,8 @@ def repaired(
         rows: zeros and ones, shape (m, n).
         descend: whether a descent over swaps follows.
         promise: the lower, the earlier a row has its turn, shape (m,); the rows' order when None.
-        deadline: `time.perf_counter` value.
-        late: `time.perf_counter` value.
+        deadline: see above.
+        late: see above; not before the deadline.
 
     Returns:
         The states, shape (m, n), and which of them are not feasible, shape (m,).
@@ -104,7 +104,7 @@ def repaired(
     turn = np.zeros(len(waiting)) if promise is None else promise[first[waiting]]
     search = LocalSearch(problem) if len(waiting) else None
     for number, i in enumerate(waiting[np.lexsort((first[waiting], turn))]):
-        if number >= MAX_REPAIRED or (number and time.perf_counter() >= late):
+        if number >= MAX_REPAIRED or (number and late.over):
             break
         assert search is not None
         state = search.fill(different[i], deadline)

@@ -25,6 +25,7 @@ import dimod
 import numpy as np
 from numpy.typing import ArrayLike
 
+from solvers.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 
 Solve = Callable[[CardinalityProblem, float | None, Bools | None], dimod.SampleSet]
@@ -37,14 +38,14 @@ FLIPS = 64
 
 
 def every_cardinality(
-    problem: CardinalityProblem, solve: Solve, deadline: float, initial: Bools | None = None
+    problem: CardinalityProblem, solve: Solve, deadline: Deadline, initial: Bools | None = None
 ) -> dimod.SampleSet:
     """The best state over all numbers of ones.
 
     Args:
         problem: n variables; its own cardinality does not matter.
         solve: problem, seconds or None, feasible start or None -> samples with their `info`.
-        deadline: `time.perf_counter` value; inf without one.
+        deadline: when to end.
         initial: start of any weight, shape (n,).
 
     Returns:
@@ -61,8 +62,8 @@ def every_cardinality(
     order = sorted(range(n + 1), key=lambda k: (abs(k - centre), k))
     infos: list[dict[str, Any]] = []
     for number, k in enumerate(order):
-        left = deadline - time.perf_counter()
-        if infos and left <= 0:
+        left = deadline.left
+        if infos and deadline.over:
             break
         if infos and bounds[k] >= energy:
             continue
@@ -80,7 +81,7 @@ def every_cardinality(
 
 
 def alternating(
-    problem: CardinalityProblem, solve: Solve, deadline: float, initial: Bools | None = None
+    problem: CardinalityProblem, solve: Solve, deadline: Deadline, initial: Bools | None = None
 ) -> dimod.SampleSet:
     """Solver and single flips in turn, as long as the flips find a better state of another weight.
 
@@ -88,7 +89,7 @@ def alternating(
         problem: n variables; its own cardinality does not matter.
         solve: as for `every_cardinality`; the start it is given is the caller's `initial`, in the
             first round only.
-        deadline: `time.perf_counter` value; inf without one.
+        deadline: when to end.
         initial: start of any weight, shape (n,).
 
     Returns:
@@ -104,7 +105,7 @@ def alternating(
     spent, seconds, infos = time.perf_counter() - start, None, list[dict[str, Any]]()
     while True:
         k = int(best.sum())
-        left = deadline - time.perf_counter()
+        left = deadline.left
         if left < np.inf:
             seconds = ROUND_SHARE * max(left, 1e-3)
         x = initial if initial is not None and not infos and initial.sum() == k else None
@@ -119,7 +120,7 @@ def alternating(
         if energies.min() >= energy:
             break
         rows, energy, best = found, float(energies.min()), found[int(np.argmin(energies))]
-        if int(best.sum()) == k or time.perf_counter() >= deadline:
+        if int(best.sum()) == k or deadline.over:
             break
     info = {
         **infos[-1],
@@ -192,13 +193,13 @@ def bounds_by_cardinality(problem: CardinalityProblem) -> Floats:
     return np.asarray(bounds - 4 * (problem.n + 1) * np.finfo(np.float64).eps * terms)
 
 
-def flip_descent(problem: CardinalityProblem, x: ArrayLike, deadline: float = np.inf) -> Bools:
+def flip_descent(problem: CardinalityProblem, x: ArrayLike, deadline: Deadline = NEVER) -> Bools:
     """Best single flips until none lowers the energy, whatever the number of ones.
 
     Args:
         problem: with a `quadratic`; its cardinality does not matter.
         x: start, shape (n,); left as it is.
-        deadline: `time.perf_counter` value at which it ends where it is.
+        deadline: when it ends where it is.
     """
     G = problem.quadratic
     assert G is not None
@@ -207,7 +208,7 @@ def flip_descent(problem: CardinalityProblem, x: ArrayLike, deadline: float = np
     terms = np.abs(problem.linear).max(initial=0.0) + np.abs(fields).max(initial=0.0)
     # Round-off may promise a gain for ever.
     for flip in range(10 * problem.n):
-        if flip % FLIPS == 0 and time.perf_counter() >= deadline:
+        if flip % FLIPS == 0 and deadline.over:
             break
         gains = np.where(state, -fields, fields) + 0.5 * problem.diagonal
         i = int(np.argmin(gains))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from experiments import SolverSpec, Study, load_runs, run
 from experiments.errors import StudyError
+from experiments.store import Store
 from icbs.loop import Pruner
 from solvers import available, export, load, make, registry
 from solvers.errors import FormatError, ParameterError, UnavailableError
@@ -184,6 +186,15 @@ def test_bench_takes_every_format(tmp_path):
     assert 1 <= len(frame) <= 5
     assert (frame["k"] == 3).all() and (frame["tag"] == "exact").all()
     assert np.ptp(frame["energy"]) <= 1e-9
+
+
+def test_a_store_keeps_the_names_of_its_instances(tmp_path):
+    problem = replace(block(6, dense=True), labels=tuple("uvwxyz"))
+    path = export(problem, tmp_path / "a.lp")
+    run(Study("s", [path], ["greedy"]), tmp_path / "s.sqlite", progress=False)
+    with Store(tmp_path / "s.sqlite") as store:
+        (instance,) = load_runs(tmp_path / "s.sqlite")["instance"].unique()
+        assert store.problem(instance).labels == problem.labels
 
 
 def test_bench_says_that_a_cardinality_is_missing(tmp_path):

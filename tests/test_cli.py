@@ -123,6 +123,46 @@ def test_lists(icbs):
     assert json.loads(icbs("models", "--json")[1])[0]["name"] == "smollm2"
 
 
+LP = """Maximize
+ obj: 3 x3 + 2 x2 + x1 + 0.5 x0
+Subject To
+ c: x1 + x2 + x3 + x0 = 2
+Bounds
+ x0 = 1
+Binary
+ x1 x2 x3 x0
+End
+"""
+
+
+def test_answers_have_the_names_of_the_file(icbs, tmp_path):
+    path = tmp_path / "a.lp"
+    path.write_text(LP)
+    answer = json.loads(icbs("solve", path, "--solver", "enumerate", "--json")[1])
+    assert (answer["ones"], answer["names"], answer["fixed"]) == ([2], ["x3"], {"x0": 1})
+    assert (answer["energy"], answer["objective"]) == (-3.5, 3.5)
+    out = icbs("solve", path, "--solver", "enumerate")[1]
+    assert out.splitlines()[-2:] == ['fixed by the file: {"x0": 1.0}', "1 ones: x3"]
+    status, _, err = icbs("solve", path, "--cardinality", 3)
+    assert status == 1
+    assert err == (
+        "icbs: a.lp says 2 ones and cardinality is 3: leave cardinality out, it is for files that "
+        "do not say\n"
+    )
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(icbs, tmp_path):
+    labels = ["\x1b[31mred", "plain"]
+    problem = CardinalityProblem(
+        linear=np.zeros(2), cardinality=2, factor=np.ones((1, 2)), labels=labels
+    )
+    path = save(problem, tmp_path / "a.block.safetensors")
+    out = icbs("solve", path, "--solver", "enumerate")[1]
+    assert out.splitlines()[-1] == "2 ones: '\\x1b[31mred', plain"
+    answer = json.loads(icbs("solve", path, "--solver", "enumerate", "--json")[1])
+    assert (answer["names"], answer["fixed"]) == (labels, {})
+
+
 def test_export_solve_bench_report(icbs, model_folder, tmp_path):
     """The whole path on a small model."""
     blocks = tmp_path / "blocks"

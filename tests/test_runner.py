@@ -15,9 +15,9 @@ import pytest
 from experiments import SolverSpec, Store, Study, load_runs, run
 from experiments.errors import StudyError
 from experiments.ledger import STAGES
-from experiments.warmup import tiny_problems
 from experiments.worker import Workbench
 from solvers import Budget, make, save
+from solvers.warmup import tiny_problems
 from tests.study_fixtures import (
     FAULTS,
     Deadly,

@@ -16,6 +16,7 @@ from dwave.preprocessing.composites import (
 from experiments.scoring import score
 from solvers import Budget, CardinalityProblem, make
 from solvers import samples as samples_module
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError, SampleError
 from solvers.samples import checked_rows, repaired
 
@@ -159,7 +160,7 @@ def test_repair_is_capped_and_says_so(monkeypatch):
 def test_the_most_promising_rows_are_repaired_first_and_one_always():
     given = problem(10, 5)
     rows = np.triu(np.ones((4, 10), dtype=np.int8), 6)
-    past = time.perf_counter() - 1
+    past = Deadline(-1)
     states, left = repaired(
         given, rows, promise=np.array([3.0, 0.0, 2.0, np.nan]), deadline=past, late=past
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from solvers import Budget, make
 from solvers.bqm import problem_from_bqm
+from solvers.deadline import NEVER, Deadline
 from solvers.unconstrained import (
     alternating,
     bounds_by_cardinality,
@@ -75,7 +76,7 @@ def test_one_that_cannot_prove_leaves_a_cardinality_open():
     problem = problem_from_bqm(random_model(6), 0)
     honest = make("enumerate")
     optimum = int(
-        every_cardinality(problem, lambda p, limit, x: honest.sample_problem(p), np.inf)
+        every_cardinality(problem, lambda p, limit, x: honest.sample_problem(p), NEVER)
         .record.sample[0]
         .sum()
     )
@@ -87,7 +88,7 @@ def test_one_that_cannot_prove_leaves_a_cardinality_open():
             samples.info["proved_optimal"] = False
         return samples
 
-    samples = every_cardinality(problem, solve, np.inf)
+    samples = every_cardinality(problem, solve, NEVER)
     assert samples.info["proved_optimal"] is False
     assert samples.info["cardinalities"]["open"] == 1
     assert samples.info["lower_bound"] <= samples.first.energy
@@ -119,7 +120,7 @@ def test_flip_descent_ends_in_a_local_optimum():
         flipped = state.copy()
         flipped[i] = not flipped[i]
         assert problem.energy(flipped) >= energy - 1e-9
-    assert (flip_descent(problem, state, deadline=-np.inf) == state).all()
+    assert (flip_descent(problem, state, Deadline(-1)) == state).all()
 
 
 def test_solver_and_flips_in_turn_never_lose():
@@ -132,7 +133,7 @@ def test_solver_and_flips_in_turn_never_lose():
             part, budget=Budget(reads=3), seed=part.cardinality, initial=x
         )
 
-    samples = alternating(problem, solve, np.inf)
+    samples = alternating(problem, solve, NEVER)
     assert samples.first.energy <= start + 1e-9
     assert samples.info["rounds"] >= 1
     assert samples.info["proved_optimal"] is False
@@ -140,7 +141,7 @@ def test_solver_and_flips_in_turn_never_lose():
     np.testing.assert_allclose(problem.energy(samples.record.sample), samples.record.energy)
     begin = np.zeros(40, dtype=np.bool_)
     begin[:20] = True
-    assert alternating(problem, solve, np.inf, begin).first.energy <= problem.energy(begin) + 1e-9
+    assert alternating(problem, solve, NEVER, begin).first.energy <= problem.energy(begin) + 1e-9
 
 
 def test_large_sparse_models_are_solved_without_free_variables():

@@ -83,11 +83,11 @@ def export(
     fisher: Annotated[str, typer.Option(help="sequence, position or both.")] = "sequence,position",
     formats: Annotated[
         str,
-        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,qubo."),
+        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,sparse,qubo."),
     ] = "",
     penalty: Annotated[
         float | None,
-        typer.Option(help="Add PENALTY * (sum x - k)^2 to bqm, ubqp and qubo files."),
+        typer.Option(help="Add PENALTY * (sum x - k)^2 to all but lp files."),
     ] = None,
     data: Annotated[
         str | None,

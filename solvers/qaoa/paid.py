@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from solvers.arguments import seeded
 from solvers.base import Budget, Request, Solution, Timing
+from solvers.deadline import Deadline
 from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
@@ -120,10 +120,8 @@ class PaidQAOA(TrainedQAOA):
         if problem.cardinality in (0, problem.n):
             return
         budget = budget or Budget()
-        limit = math.inf if budget.time_limit is None else budget.time_limit
         request = Request(
-            budget, seeded(seed), None, lambda state: None,
-            time.perf_counter() + limit,
+            budget, seeded(seed), None, lambda state: None, Deadline(budget.time_limit)
         )  # fmt: skip
         self._submitted(problem, request, parameters)
 
