@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,11 +22,13 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.errors import ReportError
+from solvers import registry
 
 COLUMN = 3.4
 """Width of one column of a paper, inches."""
@@ -43,7 +45,7 @@ class Style(NamedTuple):
     marker: Any
 
 
-SOLVERS = {
+_CHOSEN = {
     "greedy": Style("#000000", "X"),
     "descent": Style("#0072B2", "o"),
     "annealing": Style("#56B4E9", "s"),
@@ -72,6 +74,25 @@ SOLVERS = {
     "qpu": Style("#44AA99", (8, 1, 0)),
     "leap-hybrid-cqm": Style("#DDCC77", (9, 1, 0)),
 }
+
+
+def looks(names: Iterable[str]) -> dict[str, Style]:
+    """A look for every solver, no colour and no marker twice: chosen ones first, then spare ones.
+
+    Args:
+        names: solvers; those without a chosen look get the next spare one, in this order.
+    """
+    found = dict(_CHOSEN)
+    for number, name in enumerate(name for name in names if name not in _CHOSEN):
+        # Hues a golden section apart stay apart however many there are; so do stars by points.
+        hue = (0.08 + number * 0.6180339887) % 1
+        colour = to_hex(hsv_to_rgb((hue, 0.75, 0.55)).tolist())
+        found[name] = Style(colour, (10 + number, 1, 0))
+    return found
+
+
+SOLVERS = looks(registry.SOLVERS)
+"""The look of every registered solver."""
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
 SPARE = tuple(map(Style, _SPARE_COLOURS, _SPARE_MARKERS))

@@ -125,10 +125,6 @@ class Workbench:
             with guarded(WARM_UP_LIMIT), contextlib.suppress(Exception):
                 if not warm_up(sampler, tiny, **spec.parameters):
                     break
-        # A full garbage collection walks all that is loaded, 70 ms of some timed call; what is
-        # there by now stays, so it need not.
-        gc.collect()
-        gc.freeze()
 
     def submit(self, task: Task, source: Source) -> None:
         """Submits the cell of a paid solver without waiting, so that its tasks queue together.
@@ -157,7 +153,7 @@ class Workbench:
         initial = problem.initial if task.give_initial and sampler.takes_initial else None
         blind = problem.blinded()
         failure, samples = "", None
-        with guarded(kill_limit(cell.budget)), limited(task.memory):
+        with guarded(kill_limit(cell.budget)), limited(task.memory), unwalked():
             cpu = time.process_time()
             start = time.perf_counter()
             try:
@@ -279,6 +275,22 @@ def limited(memory: float | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (old, hard))
+
+
+@contextlib.contextmanager
+def unwalked() -> Iterator[None]:
+    """Leaves what is loaded out of the body's garbage collections: a full one walks it for 70 ms.
+
+    What the caller has frozen already stays frozen, and then nothing else is.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from solvers.dimodfiles import read_bqm
 from solvers.errors import FormatError, ProblemError
 from solvers.lpfile import lp_text, read_lp
 from solvers.matrixfiles import FAMILIES, matrix_text, read_matrix
-from solvers.problem import CardinalityProblem
+from solvers.problem import CardinalityProblem, frozen
 from solvers.qplib import read_qplib
 from solvers.textfile import Objective, check_size
 
@@ -233,7 +233,7 @@ def _read_container(path: Path) -> CardinalityProblem:
             tensors: dict[str, NDArray[Any]] = {}
             for name in file.keys():  # noqa: SIM118  (not a mapping)
                 _check_tensor(path, name, file.get_slice(name), header)
-                tensors[name] = file.get_tensor(name)
+                tensors[name] = frozen(file.get_tensor(name))
     except SafetensorError as error:
         raise FormatError(f"{path.name} is truncated or no container: {error}") from error
     if "linear" not in tensors:

@@ -306,3 +306,36 @@ def test_report_of_an_empty_store(icbs, tmp_path):
     status, _, err = icbs("report", tmp_path / "empty.sqlite", "--out", tmp_path / "page")
     assert status == 1
     assert "empty" in err
+
+
+@pytest.mark.parametrize("seed", ["-1", "-9999999999999999999"])
+def test_seeds_below_0_are_refused(icbs, block, seed):
+    for solver in ("annealing", "neal", "qaoa-aer"):
+        status, _, err = icbs("solve", block, "--solver", solver, "--seed", seed)
+        assert status == 2
+        assert f"seed is {seed}, expected a whole number from 0" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["by-size", "--instances", "a"], "--instances is the study's to say"),
+        (["by-size", "--solvers", "greedy"], "--solvers is the study's to say"),
+        (["by-size", "--time-limits", "1"], "--time-limits is the study's to say"),
+        (["by-size", "--seeds", "3"], "--seeds is the study's to say"),
+        (["by-size", "--cardinality", "3"], "--cardinality is the study's to say"),
+        (["by-size", "--give-initial"], "--give-initial is the study's to say"),
+        (["--instances", "a", "--solvers", "greedy", "--smoke"], "--smoke is the small size"),
+    ],
+)
+def test_options_that_a_study_would_overrule_are_refused(icbs, tmp_path, words, message):
+    status, _, err = icbs("bench", *words, "--store", tmp_path / "s.sqlite")
+    assert status == 2
+    assert message in " ".join(err.replace("\u2502", " ").split())
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_data_has_no_effect_on_tasks(icbs, tmp_path):
+    status, _, err = icbs("evaluate", "garment-mlp", "--tasks", tmp_path / "t", "--count", "3")
+    assert status == 2
+    assert "--count has no effect with --tasks" in err

@@ -186,6 +186,49 @@ def test_settings_that_cannot_be(icbs, tmp_path, word, message):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--density", 0.5, "--set", "density=0.3"], "--density is 0.5 and --set density is 0.3"),
+        (
+            ["--set", "block_size=64", "--block-size", 32],
+            "--block-size is 32.0 and --set block_size",
+        ),
+        (["--fisher", "exact", "--set", "fisher=position"], "--fisher is exact and --set fisher"),
+        (["--seed", 1, "--set", "seed=2"], "--seed is 1 and --set seed is 2"),
+        (["--batch-size", 1, "--set", "batch_size=2"], "--batch-size is 1 and --set batch_size"),
+        (["--init", "random", "--set", "init=wanda"], "--init is random and --set init"),
+        (["--set", "density=0.3", "--set", "density=0.4"], "setting density is given twice"),
+        (["--seed", -1], "seed is -1, expected a whole number from 0"),
+    ],
+)
+def test_a_setting_is_given_once(icbs, tmp_path, words, message):
+    status, _, err = icbs("prune", "garment-mlp", "--out", tmp_path / "x", *words)
+    assert status == 2
+    assert message in err
+    assert not (tmp_path / "x" / "summary.json").exists()
+
+
+def test_a_setting_may_stand_for_an_option_that_is_not_given(icbs, model_folder, tmp_path):
+    out = tmp_path / "pruned"
+    status, _, err = icbs(
+        "prune", model_folder, "--out", out, "--data", model_folder / "text.txt", "--count", 6,
+        "--heldout", 3, "--length", 10, "--steps", 0, "--evaluation", 1, "--json",
+        "--set", "density=0.25", "--set", "batch_size=2",
+    )  # fmt: skip
+    assert status == 0, err
+    assert json.loads((out / "summary.json").read_text())["density"] == pytest.approx(
+        0.25, abs=0.01
+    )
+
+
+def test_densities_of_a_comparison_are_an_option(icbs, tmp_path):
+    arguments = ["baselines", "garment-mlp", "--out", tmp_path / "x", "--set", "density=0.3"]
+    status, _, err = icbs(*arguments)
+    assert status == 2
+    assert "--densities" in err
+
+
 def test_settings_by_name():
     words = ["damping=3", "rank=null", "carry=false", "select=wanda", "k=4", "block_size=0.1"]
     found = parse_settings(words)

@@ -1,5 +1,6 @@
 """The runner: honest rows for every kind of solver, resume, interrupts, workers."""
 
+import gc
 import math
 import os
 import signal
@@ -150,6 +151,33 @@ def test_too_large_is_skipped_with_a_reason(tmp_path):
         "n = 30: enumerate takes at most 24 variables",
         "n = 30: the study limits greedy to 20 variables",
     }
+
+
+def test_what_is_loaded_is_left_out_of_garbage_collections_during_a_call_only(tmp_path):
+    class Collecting(First):
+        name = "collecting"
+        frozen: list[int] = []  # noqa: RUF012
+
+        def _solve(self, problem, request):
+            self.frozen.append(gc.get_freeze_count())
+            if problem.n == 11:
+                raise ValueError("no")
+            return super()._solve(problem, request)
+
+    study = Study("s", [block(10), block(11)], [spec(Collecting)], seeds=[0])
+    assert gc.get_freeze_count() == 0
+    quiet(study, tmp_path / "s.sqlite")
+    assert gc.get_freeze_count() == 0
+    # Four calls of warm-up, then those that count.
+    assert Collecting.frozen[:4] == [0] * 4
+    assert min(Collecting.frozen[4:]) > 10_000
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        quiet(study, tmp_path / "t.sqlite")
+        assert gc.get_freeze_count() >= before - 1000
+    finally:
+        gc.unfreeze()
 
 
 def test_warm_up_is_outside_the_clock(tmp_path, monkeypatch):

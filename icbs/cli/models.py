@@ -21,6 +21,7 @@ from icbs.cli.app import (
     numbers,
     output_folder,
     print_table,
+    typed,
     words,
 )
 
@@ -144,6 +145,7 @@ def export(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: Model,
     data: Annotated[
         str | None,
@@ -183,6 +185,8 @@ def evaluate(
     """
     from icbs.evaluate import density
 
+    if tasks and (own := typed(context, "data", "count", "length")):
+        raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
     loaded = load_on(model, device, dtype)
     if tasks:
         _print_tasks(loaded, tasks, batch_size or 4, as_json)

@@ -18,6 +18,7 @@ from icbs.cli.app import (
     numbers,
     output_folder,
     print_table,
+    settings_of,
     words,
 )
 from icbs.cli.models import load_on
@@ -58,6 +59,7 @@ TuneLabels = Annotated[
 
 @app.command()
 def prune(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the model, masks, records, figure.")],
     density: Annotated[float, typer.Option(help="Fraction of weights to keep.")] = 0.5,
@@ -120,7 +122,7 @@ def prune(
     Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
     """
     from experiments.pruning import prune as run_pruning
-    from icbs.settings import parse_settings
+    from icbs.settings import Settings
 
     if steps < 0 or (time_limit is not None and time_limit <= 0):
         raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
@@ -129,16 +131,18 @@ def prune(
             f"--tune is {tune} and --tune-labels {tune_labels}, expected a whole number from 0 and "
             "a share from 0 to 1"
         )
-    others = parse_settings(settings or [])
+    others = settings_of(context, settings)
     loaded = load_on(model, device, dtype)
     images = loaded.task == "image-classification"
     batch_size = batch_size or _usual_counts(loaded, data)[2]
     # One position an image: the two Fishers are one, and position is the one with a sketch.
     fisher = fisher or ("position" if images else "sequence")
-    chosen = {
+    chosen: dict[str, Any] = {
         "density": density, "block_size": block_size, "fisher": fisher, "init": init,
         "batch_size": batch_size, "seed": seed, **others,
     }  # fmt: skip
+    # Before anything is fetched or written.
+    Settings(**chosen)
     output_folder(out)
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
     summary = run_pruning(
@@ -209,6 +213,7 @@ def _usual_counts(loaded: LoadedModel, source: str | None) -> tuple[int, int, in
 
 @app.command()
 def baselines(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for baselines.csv and the figure.")],
     densities: Annotated[str, typer.Option(help="Kept fractions, by commas.")] = "0.7,0.6,0.5,0.4",
@@ -243,11 +248,12 @@ def baselines(
     Example: icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared
     """
     from experiments.baselines import compare
-    from icbs.settings import parse_settings
 
     if time_limit <= 0 or not 0 <= tune_labels <= 1:
         raise typer.BadParameter("--time-limit must be above 0 and --tune-labels from 0 to 1")
-    others = parse_settings(settings or [])
+    others = settings_of(context, settings)
+    if "density" in others:
+        raise typer.BadParameter("--set density has no effect here: give --densities")
     wanted = numbers(densities, float, "--densities")
     loaded = load_on(model, device, dtype)
     images = loaded.task == "image-classification"
