@@ -57,6 +57,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
     """
 
     lane = "penalised"
+    compiles = True
     honours: ClassVar[tuple[str, ...]] = ("reads",)
     repairs: ClassVar[tuple[str | None, ...]] = ("greedy", "descent", None)
 
@@ -126,6 +127,10 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         if isinstance(samples, dimod.SampleSet):
             samples.resolve()
         return samples
+
+    def _compile(self, tiny: CardinalityProblem) -> None:
+        """Only repair has compiled loops of ours; the sampler is not called for nothing."""
+        repaired(tiny, np.eye(tiny.n, dtype=np.int8), descend=True)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         timing = request.timing

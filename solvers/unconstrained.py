@@ -1,8 +1,9 @@
 """Models with any number of ones, by solvers of problems with a fixed one.
 
-`every_cardinality` is for solvers that prove: one problem a cardinality. It is settled by the
-solver's proof, or by a bound that is no better than the best state found; the answer is proved if
-all are settled. What is known before any call, for x with k ones:
+`every_cardinality` is for solvers that prove: one problem a cardinality. It is settled by a bound
+that is no better than the best state found, up to the tolerance of that state
+(`solvers.convex.Value`); the answer is proved if all are settled. What is known before any call,
+for x with k ones:
 
     E(x) >= offset + sum of the k smallest a_i,   a_i = c_i + G_ii/2 + 1/2 sum_{j != i} min(0, G_ij)
 
@@ -19,12 +20,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dimod
 import numpy as np
 from numpy.typing import ArrayLike
 
+from solvers.convex import Value, plus_offset, value
 from solvers.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 
@@ -50,13 +53,15 @@ def every_cardinality(
 
     Returns:
         One BINARY sample. ``info`` is as in `solvers.base`, of all calls together; its
-        ``cardinalities`` counts those ``proved``, ``ruled_out`` by a bound, and ``open``.
+        ``cardinalities`` counts those ``settled`` and ``open``.
     """
     n = problem.n
     start = time.perf_counter()
-    bounds, proved = bounds_by_cardinality(problem), np.zeros(n + 1, dtype=np.bool_)
-    best = flip_descent(problem, np.zeros(n) if initial is None else initial, deadline)
-    energy = float(problem.energy(best))
+    # An offset that is large against the energies would hide their differences.
+    bare = replace(problem, offset=0.0)
+    bounds = bounds_by_cardinality(bare)
+    best = flip_descent(bare, np.zeros(n) if initial is None else initial, deadline)
+    known = value(bare, best)
     spent = time.perf_counter() - start
     centre = int(best.sum())
     order = sorted(range(n + 1), key=lambda k: (abs(k - centre), k))
@@ -65,19 +70,17 @@ def every_cardinality(
         left = deadline.left
         if infos and deadline.over:
             break
-        if infos and bounds[k] >= energy:
+        if infos and bounds[k] >= known.energy:
             continue
         seconds = None if left == np.inf else max(left, 1e-3) / min(n + 1 - number, CALLS)
         begin = initial if initial is not None and initial.sum() == k else None
-        samples = solve(problem.with_cardinality(k), seconds, begin)
+        samples = solve(bare.with_cardinality(k), seconds, begin)
         infos.append(samples.info)
-        row = int(np.argmin(samples.record.energy))
-        found = float(samples.record.energy[row])
-        proved[k] = samples.info.get("proved_optimal", False)
-        bounds[k] = max(bounds[k], samples.info.get("lower_bound", found if proved[k] else -np.inf))
-        if found < energy:
-            energy, best = found, samples.record.sample[row].astype(np.bool_)
-    return _together(problem, best, bounds, proved, infos, spent)
+        bounds[k] = max(bounds[k], samples.info.get("lower_bound", -np.inf))
+        found = samples.record.sample[int(np.argmin(samples.record.energy))].astype(np.bool_)
+        if value(bare, found).energy < known.energy:
+            best, known = found, value(bare, found)
+    return _together(problem, best, known, bounds, infos, spent)
 
 
 def alternating(
@@ -146,31 +149,31 @@ def _summed(infos: list[dict[str, Any]], spent: float) -> dict[str, float]:
 def _together(
     problem: CardinalityProblem,
     best: Bools,
+    known: Value,
     bounds: Floats,
-    proved: Bools,
     infos: list[dict[str, Any]],
     spent: float,
 ) -> dimod.SampleSet:
-    energy = float(problem.energy(best))
-    ruled_out = ~proved & (bounds >= energy)
+    settled = bounds >= known.energy + known.error - known.tolerance
+    lower = min(known.energy - known.error, float(bounds.min()))
     info = {
         "solver": infos[0]["solver"],
         "lane": infos[0]["lane"],
         "received_incumbent": any(one["received_incumbent"] for one in infos),
         "timing": _summed(infos, spent),
-        "lower_bound": min(energy, float(bounds.min())),
-        "proved_optimal": bool((proved | ruled_out).all()),
+        "lower_bound": plus_offset(lower, problem),
+        "proved_optimal": bool(settled.all()),
+        "tolerance": known.tolerance,
         "cardinalities": {
-            "proved": int(proved.sum()),
-            "ruled_out": int(ruled_out.sum()),
-            "open": int((~proved & ~ruled_out).sum()),
+            "settled": int(settled.sum()),
+            "open": int((~settled).sum()),
         },
     }
-    tolerances = [one["tolerance"] for one in infos if "tolerance" in one]
-    if tolerances:
-        info["tolerance"] = max(tolerances)
     return dimod.SampleSet.from_samples(
-        best[None].astype(np.int8), energy=[energy], vartype=dimod.BINARY, info=info
+        best[None].astype(np.int8),
+        energy=[float(problem.energy(best))],
+        vartype=dimod.BINARY,
+        info=info,
     )
 
 
