@@ -4,9 +4,8 @@
 
 Each of the four IDX files of the full set in FOLDER is cut after its first images, 4,000 of the
 training split and 2,000 of the test split. The order of the files is random, so the part is neither
-chosen nor balanced (373 to 440 training and 188 to 219 test images a class), and whoever
-asks for fewer images gets the very ones of the full set. The same files give the same archive, byte
-for byte.
+chosen nor balanced (373 to 440 training and 188 to 219 test images a class), and whoever asks for
+fewer images gets the very ones of the full set. Equal files give equal archives, byte for byte.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from icbs.fashion_mnist import ARCHIVE, Bytes, Split, fashion_mnist
+from icbs.fashion_mnist import ARCHIVE, STEM, Bytes, Split, fashion_mnist
 
 COUNTS: dict[Split, int] = {"train": 4000, "test": 2000}
-_STEM = {"train": "train", "test": "t10k"}
 
 
 def main() -> None:
@@ -49,7 +47,7 @@ def embed(folder: str | Path, out: Path) -> None:
             images, labels = fashion_mnist(split, folder)
             for name, array in (("images-idx3", images), ("labels-idx1", labels)):
                 # The member's date is fixed: that of the oldest a zip file can name.
-                member = zipfile.ZipInfo(f"{_STEM[split]}-{name}-ubyte")
+                member = zipfile.ZipInfo(f"{STEM[split]}-{name}-ubyte")
                 member.compress_type = zipfile.ZIP_LZMA
                 archive.writestr(member, _idx(array[:count]))
 

@@ -52,7 +52,7 @@ Bytes = NDArray[np.uint8]
 # A folder, or one inside a zip archive.
 Place = Path | zipfile.Path
 
-_STEM = {"train": "train", "test": "t10k"}
+STEM = {"train": "train", "test": "t10k"}
 # Beyond the training split: 60,000 rows, 31 MB.
 _MOST_ROWS, _MOST_BYTES = 100_000, 1 << 27
 _HUB_FILE = "fashion_mnist/{}-00000-of-00001.parquet"
@@ -72,7 +72,7 @@ def fashion_mnist(split: Split, data: Path | str | None = None) -> tuple[Bytes, 
         DataError: no such folder or split, or a file that is not what it should be.
         DownloadError: the hub cannot be reached.
     """
-    if split not in _STEM:
+    if split not in STEM:
         raise DataError(f"split is {split!r}, expected 'train' or 'test'")
     if str(data) == HUB:
         images, labels = _from_hub(split)
@@ -105,15 +105,15 @@ def _system_folder() -> Path | None:
     """The system's folder, if both splits are there: the parts of two sets are never mixed."""
     found = os.environ.get("ICBS_SYSTEM_DATA", SYSTEM_DATA)
     folder = Path(found) / "fashion-mnist"
-    return folder if found and all(_idx_files(folder, split) for split in _STEM) else None
+    return folder if found and all(_idx_files(folder, split) for split in STEM) else None
 
 
 def _read(folder: Place, split: Split) -> tuple[Bytes, Bytes]:
     found = _idx_files(folder, split)
     if found is None:
         raise DataError(
-            f"folder {str(folder)!r} has no {_STEM[split]}-images-idx3-ubyte and "
-            f"{_STEM[split]}-labels-idx1-ubyte (plain or .gz): {REMEDY}"
+            f"folder {str(folder)!r} has no {STEM[split]}-images-idx3-ubyte and "
+            f"{STEM[split]}-labels-idx1-ubyte (plain or .gz): {REMEDY}"
         )
     return read_idx(found[0]), read_idx(found[1])
 
@@ -122,7 +122,7 @@ def _idx_files(folder: Place, split: str) -> tuple[Place, Place] | None:
     for place in (folder, folder / "FashionMNIST" / "raw"):
         paths: list[Place] = []
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            either = [place / f"{_STEM[split]}-{kind}{suffix}" for suffix in ("", ".gz")]
+            either = [place / f"{STEM[split]}-{kind}{suffix}" for suffix in ("", ".gz")]
             paths += [path for path in either if path.is_file()][:1]
         if len(paths) == 2:
             return paths[0], paths[1]
