@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from icbs import scores
 from icbs.errors import ModelError, SettingError
 from icbs.layers import prune_layers
-from icbs.masks import checked_density
+from icbs.masks import checked_density, mask_at_density
 from icbs.progress import stage
 from icbs.prunable import layer_weight
 from icbs.samples import Samples
@@ -109,6 +110,11 @@ def _sparsegpt(
             update(len(masks))
 
         visit_in_order(model, layers, samples, visit)
+    for name in set(layers) - set(masks):
+        # Experts that no sample reached.
+        weight = layer_weight(layers[name])
+        masks[name] = mask_at_density(scores.magnitude(weight), density)
+        weight.mul_(masks[name])
     return masks
 
 

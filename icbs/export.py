@@ -48,7 +48,7 @@ def export_blocks(
         Problems in the order of layers, sizes, Fishers, their variables in random order.
 
     Raises:
-        LayerError: no layer matches, or a size does not fit one.
+        LayerError: no layer matches, a size does not fit one, or no sample reaches an expert.
         DensityError: a density or fraction that cannot be.
         DataError: fewer samples than one batch, or samples the model cannot take.
     """
@@ -101,4 +101,10 @@ def export_blocks(
         finally:
             for layer in pruned.values():
                 layer.restore()
+    idle = [name for name in modules if name not in cut]
+    if idle:
+        raise LayerError(
+            f"no sample reaches {len(idle)} of the chosen layers, {idle[0]!r} among them: give more "
+            "samples or choose other layers"
+        )
     return [problem for name in modules for problem in cut[name]]

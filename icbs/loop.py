@@ -142,6 +142,11 @@ class Pruner:
         return total / sum(layer.size for layer in self.layers.values())
 
     @property
+    def unreached(self) -> tuple[str, ...]:
+        """Experts that no calibration sample came to: their masks are those of magnitude."""
+        return tuple(name for name, layer in self.layers.items() if not layer.reached)
+
+    @property
     def masks(self) -> dict[str, torch.Tensor]:
         """True where a weight is kept, shape (out, in), by layer."""
         return {name: ~layer.pruned.view(layer.weight.shape) for name, layer in self.layers.items()}
@@ -309,12 +314,14 @@ class Pruner:
             if heldout_after is None:
                 loss_after = float(forward.losses().mean())
                 clock.lap("measure")
+        done = {
+            m.layer.name: (m.n, m.k, m.predicted(share), m.swaps(share), m.swaps(1.0))
+            for m in moves
+        }
         record = StepRecord(
             step=number,
-            layers=tuple(
-                LayerStep(m.layer.name, m.n, m.k, m.predicted(share), m.swaps(share), m.swaps(1.0))
-                for m in reversed(moves)
-            ),
+            # No block in an expert that the batch did not reach.
+            layers=tuple(LayerStep(name, *done.get(name, (0, 0, 0.0, 0, 0))) for name in chosen),
             seconds=clock.seconds,
             loss_before=float(losses.mean()),
             loss_after=loss_after,
@@ -355,7 +362,7 @@ class Pruner:
         else:
             # The Hessian runs the model itself, so it has to wait for the pass to end.
             losses, captures = capture(forward, modules)
-            for name in reversed(chosen):
+            for name in reversed(list(captures)):
                 solve(name, captures.pop(name))
         clock.lap("capture")
         moves = [answer() for answer in answers]
