@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def _measured(
     wanted = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
     missing = [row for row in wanted if row not in done]
     try:
-        _warm_up(loaded, data, densities[0], {name for name, _ in missing}, plan)
+        _warm_up(loaded, data, densities[0], {name for name, _ in missing}, plan, restore)
         for method, density in missing:
             restore()
             judge = Judge(loaded, data.evaluation, plan.progress)
@@ -220,7 +220,12 @@ def _measured(
 
 
 def _warm_up(
-    loaded: LoadedModel, data: Data, density: float, methods: set[str], plan: Plan
+    loaded: LoadedModel,
+    data: Data,
+    density: float,
+    methods: set[str],
+    plan: Plan,
+    restore: Callable[[], None],
 ) -> None:
     """Every method once on the last layer and one batch, unmeasured; weights are left pruned."""
     last = list(plan.layers(loaded))[-1]
@@ -236,6 +241,7 @@ def _warm_up(
         for tiny in tiny_problems(8, 4, dense=False):
             warm_up(make(plan.options.get("solver", "relaxation")), tiny)
     for method in sorted(methods):
+        restore()
         _run(method, loaded, few, density, Judge(loaded, {}, progress=False), short)
 
 

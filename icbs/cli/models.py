@@ -34,8 +34,8 @@ def load_on(model: str, device: str, dtype: str) -> LoadedModel:
 
     from icbs.models import load_model
 
-    if dtype not in ("float32", "bfloat16"):
-        raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32 or bfloat16")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32, bfloat16 or float16")
     return load_model(
         model,
         device="cpu" if device == "auto" else device,
@@ -180,7 +180,9 @@ def evaluate(
 
     Example: icbs evaluate smol/model --tasks multiple_choice.yaml
     """
-    from icbs.evaluate import density
+    from icbs.coverage import already_sparse, densities
+    from icbs.evaluate import worse_than_guessing
+    from icbs.progress import say
 
     loaded = load_on(model, device, dtype)
     if tasks:
@@ -195,21 +197,39 @@ def evaluate(
             raise typer.BadParameter(f"--data is {data!r}, expected wikipedia, pydoc or a file")
         count = 64 if count is None else count
         batch_size = 4 if batch_size is None else batch_size
+    warnings = [*loaded.warnings, *filter(None, (already_sparse(loaded.model),))]
     results = [_measured(loaded, source, count, length, batch_size) for source in sources]
+    for result in results:
+        doubt = worse_than_guessing(loaded.model, result["loss"])
+        warnings += [] if doubt is None else [f"{result['data']}: {doubt}"]
+    found = densities(loaded.model)
     answer = {
         "model": loaded.name,
         "revision": loaded.revision,
         "note": loaded.note,
         "task": loaded.task,
-        "density": density(loaded.model),
+        **found.to_json(),
+        "warnings": warnings,
         "results": results,
     }
+    for warning in warnings:
+        say(f"warning: {warning}")
     if as_json:
         print(json.dumps(answer))
         return
-    title = f"{loaded.name} ({loaded.note}), density {answer['density']:.3f}"
-    columns = ("data", "samples", "targets", "loss", "perplexity", "accuracy", "seconds")
-    formats = ("{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    title = f"{loaded.name} ({loaded.note}), {found}"
+    columns = (
+        "data",
+        "split",
+        "samples",
+        "length",
+        "targets",
+        "loss",
+        "perplexity",
+        "accuracy",
+        "seconds",
+    )
+    formats = ("{}", "{}", "{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
     print_table(title, columns, formatted(results, columns, formats))
 
 
@@ -245,7 +265,9 @@ def _measured(
     shown = loaded.task.endswith("-lm") and math.isfinite(quality.perplexity)
     return {
         "data": place,
+        "split": "evaluation",
         "samples": len(samples),
+        "length": None if samples.is_images else samples.positions,
         "targets": quality.targets,
         "loss": quality.loss,
         "perplexity": quality.perplexity if shown else None,

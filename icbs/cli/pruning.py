@@ -114,6 +114,7 @@ def prune(
     Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
     """
     from experiments.pruning import prune as run_pruning
+    from icbs.coverage import Densities
     from icbs.settings import parse_settings
 
     if steps < 0 or (time_limit is not None and time_limit <= 0):
@@ -155,7 +156,8 @@ def prune(
         return
     columns = ("state", "data", "loss", "perplexity", "accuracy", "seconds")
     formats = ("{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
-    title = f"{loaded.name} at density {summary['density']:.3f}: {out}"
+    reached = Densities(summary["density"], summary["model_density"])
+    title = f"{loaded.name}, {reached}: {out}"
     print_table(title, columns, formatted(summary["quality"], columns, formats))
     print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
 
