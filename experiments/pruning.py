@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import nn
 
 from experiments import palette
 from experiments.store import Store
 from icbs.coverage import already_sparse, densities
 from icbs.errors import OutputError
 from icbs.evaluate import evaluate, worse_than_guessing
+from icbs.experts import unreached
 from icbs.loop import Pruner
 from icbs.models import LoadedModel
 from icbs.progress import say, stage
@@ -98,9 +100,9 @@ def prune(
         raise OutputError(
             f"{out} holds a pruning run: pass --resume to go on with it, or choose another folder"
         )
-    judge = Judge(loaded, data.evaluation, progress)
     # Before anything slow: it refuses what cannot be pruned.
     pruner = Pruner(loaded, data.calibration, heldout=data.heldout, progress=progress, **options)
+    judge = Judge(loaded, data.evaluation, progress, pruner.modules)
     covered = pruner.coverage
     notes = [*loaded.warnings, *filter(None, (already_sparse(loaded.model),))]
     for note in (covered.describe(), *notes):
@@ -119,10 +121,7 @@ def prune(
         pruner.initialise()
         seconds = {"initialise": time.perf_counter() - start}
         if pruner.unreached:
-            notes.append(
-                f"no calibration sample reached {len(pruner.unreached)} matrices of experts "
-                f"({pruner.unreached[0]} and so on): these are pruned by magnitude"
-            )
+            notes.append(unreached(pruner.unreached))
             say(notes[-1], show=progress)
         judge.measure(f"first mask ({pruner.settings.init})", seconds["initialise"])
         pruner.run(steps, time_limit=time_limit, checkpoint=checkpoint)
@@ -155,6 +154,8 @@ def prune(
     notes += [] if needed is None else [needed]
     summary = {
         **_summary(loaded, pruner, judge.rows, seconds, tune, labels),
+        "calibration": _amount(data.calibration),
+        "heldout": _amount(data.heldout),
         "coverage": covered.to_json(),
         "notes": notes,
     }
@@ -166,21 +167,42 @@ def prune(
     return summary
 
 
+def _amount(samples: Samples) -> dict[str, int | None]:
+    if samples.is_images:
+        return {"samples": len(samples), "length": None, "tokens": None}
+    tokens = samples.inputs.numel() if samples.mask is None else int(samples.mask.sum())
+    return {"samples": len(samples), "length": samples.positions, "tokens": tokens}
+
+
 class Judge:
     """Measures the model as it is, state by state."""
 
     def __init__(
-        self, loaded: LoadedModel, evaluation: Mapping[str, Samples], progress: bool
+        self,
+        loaded: LoadedModel,
+        evaluation: Mapping[str, Samples],
+        progress: bool,
+        layers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.loaded, self.evaluation, self.progress = loaded, evaluation, progress
+        self.layers = layers
         self.rows: list[dict[str, Any]] = []
+
+    def refuse(self, state: str, reason: str) -> None:
+        """One row a data set for a state that there is not."""
+        for name in self.evaluation:
+            self.rows.append(
+                {"state": state, "data": name, "loss": None, "perplexity": None, "accuracy": None,
+                 "seconds": None, "touched": None, "accepted": None, "refused": reason}
+            )  # fmt: skip
 
     def doubts(self) -> list[str]:
         """Warnings about what was measured so far, each also shown."""
         found = [
             f"{row['state']} on {row['data']}: {doubt}"
             for row in self.rows
-            if (doubt := worse_than_guessing(self.loaded.model, row["loss"])) is not None
+            if row["loss"] is not None
+            and (doubt := worse_than_guessing(self.loaded.model, row["loss"])) is not None
         ]
         for doubt in found:
             say(doubt, show=self.progress)
@@ -195,6 +217,7 @@ class Judge:
             more: columns of every row.
         """
         batch = 500 if self.loaded.task == "image-classification" else 4
+        found_density = densities(self.loaded.model, self.layers) if self.evaluation else None
         for name, samples in self.evaluation.items():
             title = f"Evaluating on {name}: {state}"
             found = evaluate(
@@ -213,6 +236,8 @@ class Judge:
                     "perplexity": found.perplexity if text else None,
                     "accuracy": found.accuracy,
                     "seconds": seconds,
+                    "layer_density": found_density and found_density.layers,
+                    "model_density": found_density and found_density.model,
                     **(more or {}),
                 }
             )

@@ -147,7 +147,8 @@ def capture(
 
     Returns:
         ``(losses, captures)``: each sample's loss, shape (B,), and the layers (empty with
-        `on_layer`). Experts that no position was routed to are not among them.
+        `on_layer`). Experts that no position was routed to are not among them, nor is what has no
+        influence on the loss.
 
     Raises:
         ModelError: the loss is not finite, or a layer did not run.
@@ -191,7 +192,9 @@ def capture(
             bad = int((~torch.isfinite(losses)).nonzero()[0])
             raise ModelError(f"the loss of sample {bad} is {losses[bad].item()}: check the weights")
         check_ran(layers, inputs)
-        losses.sum().backward()
+        # Not if no layer has an influence on the loss: none is captured then.
+        if losses.requires_grad:
+            losses.sum().backward()
     return losses.detach(), kept
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from icbs.errors import DensityError
+from icbs.errors import DensityError, LayerError
 from icbs.prunable import layer_weight, prunable_layers
 
 # A larger share of the matrix weights left dense is said aloud before anything starts.
@@ -172,26 +172,29 @@ class Densities:
     """Shares of weights that are not zero, counted in the model as it is.
 
     Attributes:
-        layers: of the weights of the layers under pruning.
+        layers: of the weights of the layers under pruning; None if there is none.
         model: of all weights, embeddings and head included.
     """
 
-    layers: float
+    layers: float | None
     model: float
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         """JSON values: densities and sparsities."""
         return {
             "density": self.layers,
-            "sparsity": 1 - self.layers,
+            "sparsity": None if self.layers is None else 1 - self.layers,
             "model_density": self.model,
             "model_sparsity": 1 - self.model,
         }
 
     def __str__(self) -> str:
+        whole = f"{self.model:.3f} ({1 - self.model:.3f}) in the whole model"
+        if self.layers is None:
+            return f"no linear layer; density (sparsity) {whole}"
         return (
-            f"density {self.layers:.3f} (sparsity {1 - self.layers:.3f}) in the pruned layers, "
-            f"{self.model:.3f} ({1 - self.model:.3f}) in the whole model"
+            f"density {self.layers:.3f} (sparsity {1 - self.layers:.3f}) in the linear layers, "
+            f"{whole}"
         )
 
 
@@ -201,12 +204,14 @@ def densities(model: nn.Module, layers: Mapping[str, nn.Module] | None = None) -
     Args:
         model: the model.
         layers: those under pruning; all prunable ones if None.
-
-    Raises:
-        LayerError: the model has no prunable layer.
     """
-    weights = [layer_weight(layer) for layer in (layers or prunable_layers(model)).values()]
-    return Densities(_density(weights), _density(list(model.parameters())))
+    if layers is None:
+        try:
+            layers = prunable_layers(model)
+        except LayerError:
+            layers = {}
+    weights = [layer_weight(layer) for layer in layers.values()]
+    return Densities(_density(weights) if weights else None, _density(list(model.parameters())))
 
 
 def _density(weights: list[torch.Tensor]) -> float:
@@ -217,7 +222,7 @@ def _density(weights: list[torch.Tensor]) -> float:
 def already_sparse(model: nn.Module) -> str | None:
     """A warning if many prunable weights are 0 before anything is pruned; None if not."""
     found = densities(model)
-    if found.layers >= _DENSE:
+    if found.layers is None or found.layers >= _DENSE:
         return None
     return (
         f"the model is sparse already: {1 - found.layers:.1%} of its prunable weights are 0; what "

@@ -13,7 +13,7 @@ the rows of each expert and which positions of the batch they belong to.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -104,6 +104,15 @@ def expert_layers(module: nn.Module) -> Iterator[tuple[str, ExpertLinear]]:
     for number, expert in enumerate(_experts_of(module)):
         for layer, stack in zip(expert, (_first_name(module), _SECOND), strict=True):
             yield f"{number}.{stack}", layer
+
+
+def unreached(names: Sequence[str]) -> str:
+    """What is said of matrices of experts that no sample came to."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"no calibration sample reached the expert of {names[0]}{more}: pruned by magnitude "
+        "instead; more samples may reach it"
+    )
 
 
 def _first_name(module: nn.Module) -> str:

@@ -155,20 +155,9 @@ def prune_layers(
         ModelError: weights or a loss that are not finite.
         DensityError: the pattern does not fit a layer, or a layer would be emptied or filled.
     """
-    if settings.pattern is not None:
-        # Before anything is pruned.
-        _, m = parse_pattern(settings.pattern)
-        for name, layer in layers.items():
-            width = layer_weight(layer).shape[1]
-            if width % m:
-                raise DensityError(
-                    f"pattern {settings.pattern} does not fit layer {name!r} of {width} inputs: "
-                    "leave the layer out or choose an M that divides its inputs"
-                )
-    densities = dict.fromkeys(layers, settings.density)
-    if settings.allocation == "size":
-        sizes = {name: layer_weight(layer).numel() for name, layer in layers.items()}
-        densities = layer_densities(sizes, settings.density, spread=settings.spread)
+    # Before anything is pruned.
+    check_pattern(layers, settings)
+    densities = densities_of(layers, settings)
     norms: dict[str, torch.Tensor] = {}
     if "wanda" in (settings.init, settings.select):
         norms = _norms(model, layers, samples, _BATCHES * settings.batch_size)
@@ -180,6 +169,36 @@ def prune_layers(
         )
         for name, layer in layers.items()
     }  # fmt: skip
+
+
+def check_pattern(layers: Mapping[str, nn.Module], settings: Settings) -> None:
+    """Refuses a pattern that does not fit.
+
+    Raises:
+        DensityError: M does not divide the inputs of a layer.
+    """
+    if settings.pattern is None:
+        return
+    _, m = parse_pattern(settings.pattern)
+    for name, layer in layers.items():
+        width = layer_weight(layer).shape[1]
+        if width % m:
+            raise DensityError(
+                f"pattern {settings.pattern} does not fit layer {name!r} of {width} inputs: "
+                "leave the layer out or choose an M that divides its inputs"
+            )
+
+
+def densities_of(layers: Mapping[str, nn.Module], settings: Settings) -> dict[str, float]:
+    """Density of each layer by the settings' allocation.
+
+    Raises:
+        DensityError: a layer would be emptied or filled.
+    """
+    if settings.allocation == "uniform":
+        return dict.fromkeys(layers, settings.density)
+    sizes = {name: layer_weight(layer).numel() for name, layer in layers.items()}
+    return layer_densities(sizes, settings.density, spread=settings.spread)
 
 
 def _norms(

@@ -27,7 +27,7 @@ from icbs.coverage import Coverage, check_reachable, coverage
 from icbs.errors import DataError, SettingError
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
-from icbs.layers import PrunedLayer, prune_layers
+from icbs.layers import PrunedLayer, check_pattern, prune_layers
 from icbs.models import LoadedModel
 from icbs.moves import Move, best_state
 from icbs.probe import usable_layers
@@ -109,6 +109,7 @@ class Pruner:
         usable = usable_layers(loaded.model, layers, calibration)
         self.modules, self.refused = usable.layers, usable.refused
         check_reachable(self.modules, self.settings.density)
+        check_pattern(self.modules, self.settings)
         self.solver = make(solver)
         self.budget = budget
         if executor is not None and self.settings.carry:

@@ -115,7 +115,7 @@ def load_model(
         SettingError: a device that torch does not know or that is not there.
         MemoryLimitError: the model does not fit.
     """
-    _check_device(device)
+    check_device(device)
     source, note = find_model(name)
     hub = isinstance(source, str)
     folder = _hub_folder(name) if hub else source
@@ -175,6 +175,45 @@ def find_model(name: str) -> tuple[Path | str, str]:
     )
 
 
+def skeleton(name: str) -> tuple[nn.Module, Task] | None:
+    """The model without its weights, to ask for layers and limits before anything is read.
+
+    Args:
+        name: as for `load_model`.
+
+    Returns:
+        The model on torch's device ``meta`` and what it predicts; None for a registered model that
+        is not on this machine yet.
+
+    Raises:
+        ModelError: no such model, or one that is refused by its configuration.
+        DownloadError: offline.
+    """
+    if name in REGISTRY and not REGISTRY[name].folder.is_dir():
+        return None
+    source, _ = find_model(name)
+    folder = _hub_folder(name) if isinstance(source, str) else source
+    if isinstance(source, Path):
+        _check_files(folder, name)
+    # Not before a wrong name is told: these take seconds.
+    import transformers
+
+    import icbs.mlp  # noqa: F401  makes transformers know the perceptron
+
+    limits: AbstractContextManager[None] = nullcontext()
+    if isinstance(source, Path):
+        limits = bounded(sorted(folder.glob("*.safetensors")), name)
+    with quiet_transformers(), _load_errors(source, name), limits, torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        task = _task(config, name)
+        # By name, because an automatic class may not know which of several is meant.
+        kind = getattr(transformers, config.architectures[0], None)
+        if kind is None or config.architectures[0].endswith("ForPreTraining"):
+            kind = getattr(transformers, _AUTO_CLASS[task])
+            return kind.from_config(config), task
+        return kind(config), task
+
+
 def stored_dtype(folder: Path) -> torch.dtype | None:
     """Type of most of the weights in a folder; None if it holds none."""
     counts: Counter[torch.dtype] = Counter()
@@ -199,7 +238,12 @@ def _unexpected(lost: Sequence[str], model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuses a device that torch does not know or that is not there.
+
+    Raises:
+        SettingError: as said.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

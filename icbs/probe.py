@@ -52,7 +52,7 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
         samples: calibration data; two short ones of it are run forwards and backwards.
 
     Raises:
-        LayerError: nothing matches, or nothing that matches can be pruned.
+        LayerError: nothing matches, or less than half of what matches can be pruned.
         DataError: samples that the model cannot take.
         ModelError: weights that are not finite, or a model that does not run on such samples or
             cannot be differentiated.
@@ -61,13 +61,13 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
     for name, layer in layers.items():
         if not torch.isfinite(layer_weight(layer)).all():
             raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
-    few = _few(samples)
-    few.check(model)
+    samples[:2].check(model)
+    few = _few(model, samples)
     with frozen(model):
         together, runs, refused = _seen(model, layers, few)
         for s in range(len(few) if len(few) > 1 else 0):
             alone, _, more = _seen(model, layers, few[s : s + 1])
-            for name in together.keys() - refused.keys():
+            for name in [name for name in together if name not in refused]:
                 if name not in alone or not _close(together[name][s], alone[name][0]):
                     refused[name] = more.get(name, "mixes samples in its rows")
     for name, layer in layers.items():
@@ -77,27 +77,57 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
         elif count == 0 and not isinstance(layer, ExpertLinear):
             refused[name] = "never runs, or its weight is used without it"
     usable = {name: layer for name, layer in layers.items() if name not in refused}
+    _check_most(layers, usable, refused)
+    reached: set[str] = set()
+    with _running(model):
+        capture(Forward(model, usable, few), usable, lambda name, seen: reached.add(name))
+    for name in list(usable):
+        if name not in reached and not isinstance(usable[name], ExpertLinear):
+            refused[name] = "has no influence on the loss"
+            del usable[name]
+    _check_most(layers, usable, refused)
+    return Usable(usable, {name: refused[name] for name in layers if name in refused})
+
+
+def _check_most(
+    layers: Mapping[str, nn.Module],
+    usable: Mapping[str, nn.Module],
+    refused: Mapping[str, str],
+) -> None:
+    """Refuses to prune in name only."""
+    whole, part = (
+        sum(layer_weight(layer).numel() for layer in some.values()) for some in (layers, usable)
+    )
+    if 2 * part >= whole and usable:
+        return
+    name, reason = next(iter(refused.items()))
     if not usable:
-        name, reason = next(iter(refused.items()))
         raise LayerError(
             f"none of the {len(layers)} chosen layers can be pruned: {name!r} {reason}; choose "
             "other layers or another model"
         )
-    with _running(model):
-        capture(Forward(model, usable, few), usable, lambda name, seen: None)
-    return Usable(usable, {name: refused[name] for name in layers if name in refused})
+    raise LayerError(
+        f"only {part / whole:.1%} of the weights of the {len(layers)} chosen layers can be pruned: "
+        f"{name!r} {reason}, and {len(refused) - 1} more cannot either; to prune the others alone, "
+        f"choose them by name, such as {next(iter(usable))!r}"
+    )
 
 
-def _few(samples: Samples) -> Samples:
+def _few(model: nn.Module, samples: Samples) -> Samples:
+    """Two samples, short ones if the model takes such."""
     few = samples[:2]
     if few.is_images or few.positions <= _TOKENS:
         return few
     mask = None if few.mask is None else few.mask[:, :_TOKENS]
-    if few.targets.ndim == 1:
-        return Samples(few.inputs[:, :_TOKENS], few.targets, mask)
-    targets = few.targets[:, :_TOKENS]
-    # Hidden tokens may all come later; then any will do.
-    return few if (targets == IGNORED).all() else Samples(few.inputs[:, :_TOKENS], targets, mask)
+    targets = few.targets if few.targets.ndim == 1 else few.targets[:, :_TOKENS]
+    short = Samples(few.inputs[:, :_TOKENS], targets, mask)
+    try:
+        _seen(model, {}, short)
+    except ModelError:
+        # Some models take one length only.
+        return few
+    # Hidden tokens may all come later.
+    return few if (targets == IGNORED).all() else short
 
 
 def _seen(
@@ -109,9 +139,12 @@ def _seen(
     refused: dict[str, str] = {}
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             runs[name] = runs.get(name, 0) + 1
             if isinstance(module, ExpertLinear):
+                return
+            if not args or not isinstance(output, torch.Tensor):
+                refused[name] = "is more than a matrix"
                 return
             try:
                 rows = by_sample(module, args, args[0].detach(), batch, name)
@@ -123,7 +156,7 @@ def _seen(
 
     with ExitStack() as hooks, torch.no_grad(), _running(model):
         for name, layer in layers.items():
-            hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
+            hooks.callback(layer.register_forward_hook(watch(name)).remove)
         model(**batch.arguments(model))
     return sums, runs, refused
 

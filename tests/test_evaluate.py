@@ -164,7 +164,7 @@ def test_density_counts_prunable_weights_only():
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("--dtype", "int8"), 2, "--dtype is 'int8', expected float32 or bfloat16"),
+        (("--dtype", "int8"), 2, "--dtype is 'int8', expected float32, bfloat16 or float16"),
         (("--device", "tpu9"), 2, "device is 'tpu9', which cannot be used here"),
         (("--data", ","), 2, "--data is ','"),
         (("--batch-size", "0"), 2, "batch_size is 0"),

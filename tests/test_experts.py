@@ -244,6 +244,16 @@ def test_an_expert_that_nothing_reaches_is_pruned_by_magnitude():
     assert not any(run.layers[name].touched.any() for name in idle)
 
 
+@pytest.mark.parametrize("method", ["wanda", "gradient", "sparsegpt"])
+def test_idle_experts_are_told(method, capsys):
+    model = moe("mixtral", num_local_experts=16, num_experts_per_tok=1)
+    layers = prunable_layers(model)
+    prune_once(method, model, layers, samples_of(1), 0.5)
+    err = " ".join(capsys.readouterr().err.split())
+    assert "no calibration sample reached the expert of model.layers.0.mlp.experts." in err
+    assert "pruned by magnitude" in err
+
+
 def test_layers_before_the_chosen_experts_run_once():
     model, samples = moe("mixtral"), samples_of()
     layers = prunable_layers(model, "*.1.mlp.experts.*")
