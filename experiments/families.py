@@ -212,9 +212,11 @@ def full_size(row: Row) -> tuple[float, float] | None:
     """
     if row.refusal is not None:
         return None
+    # What a kind is switched to is part of it; sizes and lists of layers are not.
+    structure = {k: v for k, v in row.kind.more.items() if isinstance(v, (bool, str))}
     try:
         with quiet_transformers(), torch.device("meta"):
-            model = _built(row.kind, AutoConfig.for_model(row.kind.name))
+            model = _built(row.kind, AutoConfig.for_model(row.kind.name, **structure))
     # Whatever transformers runs into.
     except Exception:
         return None
@@ -241,7 +243,7 @@ def table(rows: list[tuple[Row, tuple[float, float] | None]]) -> str:
         "after, equal logits after reloading. Everything else is refused in the sentence that is "
         "given, before anything slow runs. Shares are those of the kind's default configuration: "
         "of the weights of all matrices and kernels, embeddings and heads left out, and of all "
-        "weights.",
+        "weights; none where transformers builds no model from that configuration.",
         "",
         f"{len(rows)} kinds with transformers {transformers.__version__}: {len(pruned)} are pruned "
         f"({sum(not row.refused for row in pruned)} of them in every linear layer), "

@@ -18,7 +18,8 @@ LARGE_SHARE = 0.05
 # Below this a model counts as sparse already.
 _DENSE = 0.99
 
-_NO_MATRIX = ("embedding", "head")
+NO_MATRIX = ("embedding", "head")
+"""Reasons of weights that are not counted among those of matrices."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def coverage(
         for number in range(len(parameter) if parameter.ndim == 3 else 0):
             inside += rest.pop(f"{owner}.{number}.{stack}", 0)
         reason = reasons.of(name, parameter)
-        if reason not in _NO_MATRIX:
+        if reason not in NO_MATRIX:
             matrices += parameter.numel()
         if inside < parameter.numel():
             found.setdefault(reason, []).append((name, parameter.numel() - inside))
@@ -150,8 +151,8 @@ class _Reasons:
             return "convolution"
         if self._uses[id(parameter)] > 1:
             return "shared by several modules"
-        if parameter.ndim == 3 and "expert" in owner:
-            return "experts in a layout of their own"
+        if parameter.ndim == 3:
+            return "stacks of matrices in a layout of their own"
         if any(word in owner.rpartition(".")[2] for word in ("gate", "router")):
             return "router of experts"
         return "parameter that no linear layer holds"

@@ -158,10 +158,13 @@ def _forward(
     routed = top_k_index.reshape(len(x), -1)
     weights = top_k_weights.reshape(len(x), -1)
     total = torch.zeros_like(x)
-    for number, expert in enumerate(_experts_of(module)):
-        tokens, slots = torch.where(routed == number)
-        if not len(tokens):
+    experts = _experts_of(module)
+    for number in routed.unique().tolist():
+        # A number beyond the last expert stands for none.
+        if number >= len(experts):
             continue
+        expert = experts[number]
+        tokens, slots = torch.where(routed == number)
         inner = expert.first(x[tokens], tokens, len(x))
         inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)
         y = expert.second(inner, tokens, len(x))

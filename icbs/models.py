@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
 
 from icbs.errors import (
@@ -56,6 +56,10 @@ _AUTO_CLASS: dict[Task, str] = {
     "text-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
 }
+
+
+# What stands beside the weights of a model of the hub.
+_OTHERS = ("*.json", "*.txt", "*.jinja", "*.model", "*.md", "LICENSE*", "NOTICE*")
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def load_model(
         revision=_revision(source, name, commit),
         note=note,
         task=task,
-        warnings=_unexpected(lost, model),
+        warnings=(*_unexpected(lost, model), *(_fetch_others(name, commit) if hub else ())),
         folder=folder,
         dtype=stored_dtype(folder),
     )
@@ -308,6 +312,21 @@ def _hub_folder(name: str) -> Path:
         config = Path(hf_hub_download(name, "config.json"))
         check_config(config, name)
         return config.parent
+
+
+def _fetch_others(name: str, commit: str) -> tuple[str, ...]:
+    """Fetches image processor, templates and licence, which a saved model takes along."""
+    try:
+        with quiet_transformers():
+            snapshot_download(name, revision=commit, allow_patterns=list(_OTHERS))
+    # The hub's client raises many kinds; the model itself is here.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        return (
+            f"files beside the weights of {name!r} could not be fetched ({reason}), so that what "
+            "is saved may lack some of them",
+        )
+    return ()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from icbs.capture import Forward, capture, frozen
+from icbs.coverage import NO_MATRIX, coverage
 from icbs.errors import IcbsError, LayerError, ModelError
 from icbs.experts import ExpertLinear
 from icbs.positions import by_sample
@@ -26,6 +27,8 @@ from icbs.samples import IGNORED, Samples
 _TOKENS = 15
 # Largest deviation, relative, of what a layer sees of a sample alone and beside another.
 _SAME = 0.1
+# Smallest share of the weights that is worth being called pruned.
+_LEAST = 0.5
 
 Seen = dict[str, torch.Tensor]
 
@@ -52,7 +55,8 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
         samples: calibration data; two short ones of it are run forwards and backwards.
 
     Raises:
-        LayerError: nothing matches, or less than half of what matches can be pruned.
+        LayerError: nothing matches, or less than half of what matches can be pruned; with the glob
+            ``*``, less than half of the model's matrix weights.
         DataError: samples that the model cannot take.
         ModelError: weights that are not finite, or a model that does not run on such samples or
             cannot be differentiated.
@@ -86,6 +90,8 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
             refused[name] = "has no influence on the loss"
             del usable[name]
     _check_most(layers, usable, refused)
+    if glob.strip() == "*":
+        _check_whole(model, usable, refused)
     return Usable(usable, {name: refused[name] for name in layers if name in refused})
 
 
@@ -98,7 +104,7 @@ def _check_most(
     whole, part = (
         sum(layer_weight(layer).numel() for layer in some.values()) for some in (layers, usable)
     )
-    if 2 * part >= whole and usable:
+    if part >= _LEAST * whole and usable:
         return
     name, reason = next(iter(refused.items()))
     if not usable:
@@ -110,6 +116,21 @@ def _check_most(
         f"only {part / whole:.1%} of the weights of the {len(layers)} chosen layers can be pruned: "
         f"{name!r} {reason}, and {len(refused) - 1} more cannot either; to prune the others alone, "
         f"choose them by name, such as {next(iter(usable))!r}"
+    )
+
+
+def _check_whole(
+    model: nn.Module, usable: Mapping[str, nn.Module], refused: Mapping[str, str]
+) -> None:
+    """Refuses a model most of which is no linear layer, unless layers were chosen by name."""
+    found = coverage(model, usable, refused)
+    if found.share >= _LEAST:
+        return
+    most = next(part for part in found.left if part.reason not in NO_MATRIX)
+    raise LayerError(
+        f"only {found.share:.1%} of the matrix weights of a {type(model).__name__} are in layers "
+        f"that can be pruned, most of the rest is {most.reason} ({most.example}): to prune those "
+        f"layers alone, choose them by name, such as {next(iter(usable))!r}"
     )
 
 

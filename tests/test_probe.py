@@ -103,6 +103,17 @@ def test_a_model_that_would_be_pruned_in_name_only():
     assert list(usable_layers(model, "*mapping_in", samples).layers)
 
 
+def test_a_model_most_of_which_is_no_linear_layer():
+    """Unless its layers are chosen by name, as is said."""
+    config = transformers.JetMoeConfig(
+        **WORDS, **FEED, num_key_value_heads=1, kv_channels=8, num_local_experts=4
+    )
+    model = transformers.JetMoeForCausalLM(config)
+    with pytest.raises(LayerError, match=r"most of the rest is stacks of matrices in a layout"):
+        usable_layers(model, "*", tiny_samples())
+    assert usable_layers(model, "*kv_proj", tiny_samples()).layers
+
+
 def test_mamba_is_pruned_but_for_its_time_step():
     config = transformers.MambaConfig(
         vocab_size=61, hidden_size=16, num_hidden_layers=2, state_size=4, time_step_rank=2

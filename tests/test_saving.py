@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, ViTImageProcessorPil
 
+from experiments.families import kinds, tiny_model
 from icbs.baselines import prune_once
 from icbs.errors import ModelError
 from icbs.evaluate import evaluate
@@ -17,7 +19,7 @@ from icbs.saving import round_weights, save_model
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 from tests.test_evaluate import save_tokenizer
 from tests.test_experts import MOE, moe, samples_of
-from tests.test_families import FEED, TEXT, tiny
+from tests.test_families import FEED, TEXT
 from tests.test_models import folder
 
 __all__ = ["folder"]
@@ -106,8 +108,9 @@ def test_experts_are_saved_and_loaded(family, tmp_path):
 
 def test_side_files_come_along(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
-    tiny("vit").save_pretrained(old)
-    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(old)
+    (kind,) = (kind for kind in kinds() if kind.id == "vit-image")
+    tiny_model(kind).save_pretrained(old)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(old)
     (old / "LICENSE").write_text("free")
     (old / "templates").mkdir()
     (old / "templates" / "chat.jinja").write_text("{{ x }}")
@@ -122,7 +125,8 @@ def test_side_files_come_along(tmp_path):
         "templates/chat.jinja",
     }  # fmt: skip
     made = transformers.AutoImageProcessor.from_pretrained(new, backend="pil")
-    assert made.size["height"] == 8
+    ask = transformers.pipeline("image-classification", model=str(new), image_processor=made)
+    assert len(ask(Image.new("RGB", (50, 40)))) == 5
 
 
 def test_tensors_that_the_model_does_not_use_are_said_and_kept(tmp_path):

@@ -292,7 +292,6 @@ def evaluate(
     title = f"{loaded.name} ({loaded.note}), {found}"
     columns = (
         "data",
-        "split",
         "samples",
         "length",
         "targets",
@@ -301,7 +300,7 @@ def evaluate(
         "accuracy",
         "seconds",
     )
-    formats = ("{}", "{}", "{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    formats = ("{}", "{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
     print_table(title, columns, formatted(results, columns, formats))
 
 
