@@ -30,7 +30,7 @@ from experiments.methods import FIRST_TUNED, LOOP, METHODS, REPAIRED, TUNED
 from experiments.pruning import Data, Judge
 from experiments.sources import PruningSource
 from experiments.store import Store
-from experiments.warmup import tiny_problems, warm_up
+from experiments.warmup import warm_up
 from icbs.baselines import BASELINES, SHARED, prune_once
 from icbs.checkpoint import differences, fingerprint
 from icbs.coverage import already_sparse, coverage
@@ -43,6 +43,7 @@ from icbs.progress import say
 from icbs.prunable import layer_weight
 from icbs.settings import Settings
 from solvers import make
+from solvers.warmup import tiny_problems
 
 # Methods that optimise every weight's place in the mask at once.
 _WHOLE = ("cbs",)
@@ -176,8 +177,7 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
     loaded = load_model(source.model)
     samples = load_samples(loaded, count=source.count + source.heldout, length=source.length)
     test = load_samples(loaded, part="evaluation", count=source.evaluation, length=source.length)
-    name = "Fashion-MNIST" if loaded.task == "image-classification" else "wikipedia"
-    data = Data(samples[: source.count], samples[source.count :], {name: test})
+    data = Data(samples[: source.count], samples[source.count :], {test.source: test})
     layers = usable_layers(loaded.model, source.layers, data.calibration).layers
     options = {"layers": source.layers, **source.settings}
     plan = Plan(source.steps, options, layers, progress=progress)

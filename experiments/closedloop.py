@@ -6,7 +6,7 @@ making. Contestants are the study's solvers, and the first of them made worse on
 gives up a chosen share of each block's gain, so that the cost of a gap is measured and not guessed.
 
 Table ``trajectories`` of the store: contestant, gap (of artificial contestants), seed, step,
-seconds, heldout, loss, accuracy; step 0 is the fork.
+seconds, heldout, loss, accuracy, data (that of the test); step 0 is the fork.
 """
 
 from __future__ import annotations
@@ -236,6 +236,7 @@ class _Fork:
         found = evaluate(self._pruner.loaded.model, self._test, batch_size=batch, progress=False)
         return {
             "model": self._source.model,
+            "data": self._test.source,
             "contestant": label,
             "gap": gap,
             "seed": self._seed,

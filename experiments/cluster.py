@@ -21,12 +21,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import distributed
+from distributed.utils import sync
 
 from experiments.errors import StudyError
 from experiments.pool import WorkerDied
@@ -39,6 +40,8 @@ _PROBLEMS_KEPT = 64
 _PATIENCE = 20
 # Seconds for which the number of workers is believed.
 _SLOTS_HOLD = 2.0
+# The scheduler's topic for what `_watch_and_tell` says.
+_CLOCKS = "icbs-clocks"
 
 
 class Cluster:
@@ -134,10 +137,10 @@ class Cluster:
         try:
             answer.set_result(await sent)
         except distributed.KilledWorker as error:
-            busy = 0.0
+            late = False
             with suppress(OSError, CancelledError):
-                busy = await self._client.run_on_scheduler(_busy, sent.key)
-            died = WorkerDied("the worker process died", busy=busy)
+                late = await self._client.run_on_scheduler(_ended_itself, sent.key)
+            died = WorkerDied("the worker process died", late=late)
             died.__cause__ = error
             answer.set_exception(died)
         except (CancelledError, asyncio.CancelledError) as error:
@@ -174,10 +177,11 @@ def _allow_failures(allowed: int, dask_scheduler: Any = None) -> int:
     return before
 
 
-def _busy(key: str, dask_scheduler: Any = None) -> float:
-    """Runs in the scheduler: seconds since a worker that was there got the task."""
-    given = [entry[-1] for entry in dask_scheduler.story(key) if entry[2] == "processing"]
-    return time.time() - given[-1] if given else 0.0
+def _ended_itself(key: str, dask_scheduler: Any = None) -> bool:
+    """Runs in the scheduler: whether the task's worker was lost only when its clock had run out."""
+    told = [(at, msg[1]) for at, msg in dask_scheduler.get_events(_CLOCKS) if msg[0] == key]
+    lost = [entry[-1] for entry in dask_scheduler.story(key) if entry[2] == "erred"]
+    return bool(told and lost) and lost[-1] - told[-1][0] >= told[-1][1]
 
 
 def _workers(dask_scheduler: Any = None) -> dict[str, tuple[int, list[str]]]:
@@ -191,7 +195,9 @@ def _workers(dask_scheduler: Any = None) -> dict[str, tuple[int, list[str]]]:
 def _guarded(fn: Callable[[Task, Source], Record], task: Task, container: bytes) -> Record:
     """Runs in a worker: a cell under a watchdog that needs neither the driver nor the GIL."""
     _stop_sampling()
-    guard_with(_watch)
+    # Whether a worker died of its own clock is asked of a second death only: telling when the clock
+    # starts, and waiting until that is heard, is no part of every cell.
+    guard_with(partial(_watch_and_tell, distributed.get_worker()) if task.again else _watch)
     return fn(task, container)
 
 
@@ -203,6 +209,14 @@ def _stop_sampling() -> None:
         sampling = worker.periodic_callbacks.get(name)
         if sampling is not None:
             worker.loop.add_callback(sampling.stop)
+
+
+def _watch_and_tell(worker: distributed.Worker, seconds: float | None) -> None:
+    """As `_watch`; the scheduler hears of the clock before it starts."""
+    if seconds is not None:
+        message = (worker.get_current_task(), seconds)
+        sync(worker.loop, worker.scheduler.log_event, topic=_CLOCKS, msg=message)
+    _watch(seconds)
 
 
 _NOWHERE = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,12 +22,14 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.errors import ReportError
 from experiments.methods import FIRST_TUNED, LOOP, REPAIRED, TUNED
+from solvers import registry
 
 COLUMN = 3.4
 """Width of one column of a paper, inches."""
@@ -44,7 +46,7 @@ class Style(NamedTuple):
     marker: Any
 
 
-SOLVERS = {
+_CHOSEN = {
     "greedy": Style("#000000", "X"),
     "descent": Style("#0072B2", "o"),
     "annealing": Style("#56B4E9", "s"),
@@ -73,6 +75,25 @@ SOLVERS = {
     "qpu": Style("#44AA99", (8, 1, 0)),
     "leap-hybrid-cqm": Style("#DDCC77", (9, 1, 0)),
 }
+
+
+def looks(names: Iterable[str]) -> dict[str, Style]:
+    """A look for every solver, no colour and no marker twice: chosen ones first, then spare ones.
+
+    Args:
+        names: solvers; those without a chosen look get the next spare one, in this order.
+    """
+    found = dict(_CHOSEN)
+    for number, name in enumerate(name for name in names if name not in _CHOSEN):
+        # Hues a golden section apart stay apart however many there are; so do stars by points.
+        hue = (0.08 + number * 0.6180339887) % 1
+        colour = to_hex(hsv_to_rgb((hue, 0.75, 0.55)).tolist())
+        found[name] = Style(colour, (10 + number, 1, 0))
+    return found
+
+
+SOLVERS = looks(registry.SOLVERS)
+"""The look of every registered solver."""
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
 SPARE = tuple(map(Style, _SPARE_COLOURS, _SPARE_MARKERS))
@@ -149,6 +170,7 @@ _PAPER: dict[Any, Any] = {
 STYLES = ("screen", "paper")
 """Of figures: for a page, the conditions inside; or for LaTeX, the conditions as a caption."""
 _style: ContextVar[str] = ContextVar("style", default="screen")
+_note: ContextVar[str] = ContextVar("note", default="")
 _captions: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
           "†": r"\dag{}", "±": r"$\pm$", "−": "$-$", "µ": r"\textmu{}",
@@ -194,19 +216,24 @@ def _settings() -> dict[Any, Any]:
 
 
 @contextmanager
-def drawn_for(style: str) -> Iterator[None]:
+def drawn_for(style: str, note: str = "") -> Iterator[None]:
     """Within it, figures are drawn and saved in one of `STYLES`.
+
+    Args:
+        style: the style.
+        note: what every caption ends with.
 
     Raises:
         ReportError: no such style.
     """
     if style not in STYLES:
         raise ReportError(f"style is {style!r}, expected one of {', '.join(STYLES)}")
-    token = _style.set(style)
+    tokens = _style.set(style), _note.set(note)
     try:
         yield
     finally:
-        _style.reset(token)
+        _style.reset(tokens[0])
+        _note.reset(tokens[1])
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -242,6 +269,7 @@ def solver_handles(labels: list[str], lanes: dict[str, str]) -> list[Line2D]:
 
 def caption(figure: Figure, text: str) -> None:
     """The conditions of a figure: under it, or on paper in its caption."""
+    text = f"{text} {_note.get()}".rstrip()
     _captions[figure] = text
     if _style.get() == "paper":
         return

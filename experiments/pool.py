@@ -34,20 +34,11 @@ class WorkerDied(Exception):  # noqa: N818 - it says what happened
     Attributes:
         late: whether it was killed for being late.
         seconds: from the start of its clock to the end; None if that is not known.
-        busy: seconds since it had the call, where it may have ended itself for being late without a
-            word.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        late: bool = False,
-        seconds: float | None = None,
-        busy: float = 0.0,
-    ) -> None:
+    def __init__(self, message: str, *, late: bool = False, seconds: float | None = None) -> None:
         super().__init__(message)
-        self.late, self.seconds, self.busy = late, seconds, busy
+        self.late, self.seconds = late, seconds
 
 
 @dataclass

@@ -272,6 +272,7 @@ def _summary(
         "model": loaded.name,
         "revision": loaded.revision,
         "note": loaded.note,
+        "data": pruner.calibration.source,
         "layers": len(pruner.layers),
         **densities(loaded.model, pruner.modules).to_json(),
         "steps": len(steps),
@@ -319,7 +320,7 @@ def curve(
             seen = [i for i, record in enumerate(tuned) if record.heldout is not None]
             values = [*losses[-1:], *(tuned[i].heldout for i in seen)]
             axis.plot([start, *at[seen]][-len(values) :], values, "s--", color="#009E73")
-        share = summary["swaps_accepted_share"]
+        share, made = summary["swaps_accepted_share"], summary["data"]
         axis.set(xlabel="seconds of pruning, evaluation not counted", xlim=(0, None))
         axis.set_ylabel("held-out loss, nats per target")
         palette.caption(
@@ -327,6 +328,7 @@ def curve(
             f"{summary['model']}, {summary['layers']} layers at density {summary['density']:.3g}, "
             f"{summary['solver']}; crosses: undone by the gate; squares: tuning; "
             f"{summary['touched']:.1%} of the weights were ever in a block"
-            + ("" if share is None else f"; {share:.1%} of the swaps offered were accepted"),
+            + ("" if share is None else f"; {share:.1%} of the swaps offered were accepted")
+            + (f"; calibrated on {made}" if made else ""),
         )
     return figure

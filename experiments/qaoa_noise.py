@@ -28,6 +28,7 @@ from experiments.progress import cell_progress
 from experiments.qaoa_library import X_PENALTY, simulator_of
 from experiments.qaoa_quality import LABELS, summary
 from solvers import CardinalityProblem, load
+from solvers.deadline import NEVER
 from solvers.penalty import penalty_weight
 from solvers.qaoa.braket import BraketLocalQAOASampler
 from solvers.qaoa.circuits import gates
@@ -44,7 +45,7 @@ SIMULATED = {"complete": "complete-trotter", "ring": "ring", "grover": "grover",
 def noisy(problem: CardinalityProblem, mixer: str, depth: int) -> list[dict[str, object]]:
     """One row for each noise level."""
     simulator = simulator_of(problem, SIMULATED[mixer])
-    angles = chosen_angles(simulator, "trained", depth, 1.0, 100, np.inf)
+    angles = chosen_angles(simulator, "trained", depth, 1.0, 100, NEVER)
     weight = penalty_weight(problem, X_PENALTY) if mixer == "x" else None
     circuit, values = gates(problem, Trained(mixer, simulator, angles, weight))
     size = describe(angles, circuit)

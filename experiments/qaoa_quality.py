@@ -33,6 +33,7 @@ from experiments import palette
 from experiments.progress import cell_progress
 from experiments.qaoa_library import simulator_of
 from solvers import Budget, CardinalityProblem, load, make
+from solvers.deadline import NEVER
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.simulator import Simulator
 from solvers.qaoa.training import STRATEGIES, chosen_angles
@@ -93,7 +94,7 @@ def quantum(problem: CardinalityProblem, depths: Sequence[int]) -> list[dict[str
         feasible = Feasible.of(problem, simulator)
         for depth in depths:
             for strategy in STRATEGIES:
-                angles = chosen_angles(simulator, strategy, depth, 1.0, 100, np.inf)
+                angles = chosen_angles(simulator, strategy, depth, 1.0, 100, NEVER)
                 rows.append(
                     {
                         "n": problem.n,
@@ -110,7 +111,7 @@ def quantum(problem: CardinalityProblem, depths: Sequence[int]) -> list[dict[str
 def circuit_seconds(problem: CardinalityProblem) -> float:
     """One execution of complete XY at `LIMIT_DEPTH`: the median of seven."""
     simulator = simulator_of(problem, "complete")
-    angles = chosen_angles(simulator, "ramp", LIMIT_DEPTH, 1.0, 0, np.inf)
+    angles = chosen_angles(simulator, "ramp", LIMIT_DEPTH, 1.0, 0, NEVER)
     seconds = []
     for _ in range(8):
         start = time.perf_counter()

@@ -7,9 +7,9 @@
     python -m experiments.reference --check             # run anew, compare with what is there
 
 ``OUT/NAME`` gets ``runs.parquet``, ``trajectories.parquet`` and ``methods.parquet`` where the study
-has such tables, the figures of its report as SVG and PNG, and ``run.json``: command, date, host
-class, versions, load. A study that was stopped goes on with the same command; one that is finished
-is only drawn again.
+has such tables, the figures of its report as SVG and PNG, and ``run.json``: command, date, data,
+host class, versions, load. A study that was stopped goes on with the same command; one that is
+finished is only drawn again. ``density``, ``loop`` and ``loss`` need the full Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from experiments.report import write
 from experiments.runner import run
 from experiments.store import Store
 from experiments.study import STUDIES, Study, study_path
+from icbs.errors import IcbsError
 
 RUNS = "runs"
 TABLES = ("trajectories", "methods")
@@ -86,6 +87,7 @@ def _about(path: Path, name: str, smoke: bool) -> dict[str, Any]:
         "started": calls[0]["started"],
         "calls": len(calls),
         "seconds": None if seconds is None else round(json.loads(seconds), 1),
+        "data": sorted(set(runs["data"].dropna())),
         "cells": runs["status"].value_counts().to_dict(),
         "load": {"median": float(runs["load"].median()), "highest": float(runs["load"].max())},
         "host": calls[-1]["host"],
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 finish(study, path)
                 publish(path, folder, smoke=given.smoke)
                 print(folder)
-    except ExperimentError as error:
+    except (ExperimentError, IcbsError) as error:
         print(f"reference: {error}", file=sys.stderr)
         return 1
     for finding in found:

@@ -31,6 +31,7 @@ from experiments.figures import Planned
 from experiments.ranking import Headline, duration, headline
 from experiments.references import SCORED
 from experiments.store import Store
+from icbs.fashion_mnist import EMBEDDED
 
 PAGE = "report.html"
 RUNS = "runs.csv"
@@ -59,6 +60,8 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     with Store(store_path) as store:
         runs, instances = store.runs(), store.instances()
         steps, quality = store.table("steps"), store.table("perplexity")
+        models = map(store.table, ("trajectories", figures.METHODS))
+        data = _data(instances, quality, *models)
         invocations = store.invocations()
         incumbents = store.incumbents()
         if runs.empty:
@@ -74,7 +77,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
     said = headline(runs)
-    with palette.drawn_for(style):
+    with palette.drawn_for(style, f"Images: {EMBEDDED}." if EMBEDDED in data else ""):
         figures_drawn = _figures(runs, instances, steps, extra, out / "figures", said)
     context = {
         "title": Path(store_path).stem,
@@ -82,7 +85,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "headline": said,
         "ranking": report_tables.ranking(said.table),
         "times": _times(runs, incumbents),
-        "facts": _facts(runs, instances),
+        "facts": _facts(runs, instances, data),
         "studies": [_study(entry) for entry in invocations],
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
@@ -132,12 +135,21 @@ def _times(runs: pd.DataFrame, incumbents: pd.DataFrame) -> list[list[report_tab
     return report_tables.times(targets.summary(limited, incumbents))
 
 
-def _facts(runs: pd.DataFrame, instances: pd.DataFrame) -> list[tuple[str, str]]:
+def _data(instances: pd.DataFrame, *tables: pd.DataFrame | None) -> list[str]:
+    """What blocks were cut on and models were judged on, where that is known."""
+    found = [
+        table["data"] for table in (instances, *tables) if table is not None and "data" in table
+    ]
+    return sorted({str(name) for column in found for name in column.dropna()} - {""})
+
+
+def _facts(runs: pd.DataFrame, instances: pd.DataFrame, data: list[str]) -> list[tuple[str, str]]:
     counts = runs["status"].value_counts()
     models = sorted(set(instances["model"].dropna()))
     return [
         ("Instances", f"{len(instances)}, n = {', '.join(map(str, sorted(set(instances['n']))))}"),
         ("Models", ", ".join(models) or "not recorded"),
+        ("Data", ", ".join(data) or "not recorded"),
         ("Layers", str(instances["layer"].nunique())),
         ("Solvers", str(runs["solver"].nunique())),
         ("Runs", ", ".join(f"{counts[s]} {s}" for s in counts.index)),

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -298,52 +298,45 @@ def resource_of(spec: SolverSpec) -> str:
     return registered()[spec.name].resource
 
 
-@dataclass
-class _Out:
-    task: Task
-    again: bool
-
-
 def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
     """Hands out tasks, a bounded number ahead, and yields records as they come.
 
     A cell whose worker died is run again, once and with nothing beside it: the worker may have died
     of something else. If it dies again, or was killed for being late, that is the cell's row.
     """
-    out: dict[Future[Record], _Out] = {}
+    out: dict[Future[Record], Task] = {}
     suspects: deque[Task] = deque()
     while True:
-        alone = any(one.again for one in out.values())
+        alone = any(task.again for task in out.values())
         while not alone and not stop.asked:
             if suspects:
                 if not out:
-                    task = suspects.popleft()
-                    out[crew.submit(task)] = _Out(task, again=True)
+                    task = replace(suspects.popleft(), again=True)
+                    out[crew.submit(task)] = task
                 break
             if len(out) >= crew.room() or (fresh := next(tasks, None)) is None:
                 break
-            out[crew.submit(fresh)] = _Out(fresh, again=False)
+            out[crew.submit(fresh)] = fresh
         if not out:
             return
         finished, _ = wait(out, return_when=FIRST_COMPLETED)
         for future in finished:
-            one = out.pop(future)
+            task = out.pop(future)
             try:
                 yield future.result()
             except WorkerDied as death:
-                if one.again or death.late:
-                    yield _obituary(one.task, death)
+                if task.again or death.late:
+                    yield _obituary(task, death)
                 else:
-                    suspects.append(one.task)
+                    suspects.append(task)
 
 
 def _obituary(task: Task, death: WorkerDied) -> Record:
     """The row of a cell whose worker died."""
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
-    late = death.late or (limit is not None and death.busy >= limit)
     row = blank_row(task.cell, task.spec, task.give_initial)
-    if late:
+    if death.late:
         row |= {"status": "timeout", "wall": seconds}
         row["reason"] = (
             f"no answer after {limit or seconds:.3g} s, killed; the limit is "

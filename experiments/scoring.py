@@ -27,9 +27,9 @@ class Score:
     Attributes:
         energy: best feasible sample, None if none is feasible.
         raw_energy: the same before repair.
-        reads: rows of the sample set.
-        best_reads: rows whose energy is `energy`, up to round-off.
-        feasible: share of feasible rows.
+        reads: rows of the sample set, each as often as it occurred.
+        best_reads: those whose energy is `energy`, up to round-off.
+        feasible: share of the reads that are feasible.
         raw_feasible: the same before repair.
         state: the best feasible row, packed to bits.
         complaint: why the run is no good, empty otherwise.
@@ -95,7 +95,7 @@ def score(problem: CardinalityProblem, samples: Any, lane: str) -> Score:
     Raises:
         ScoringError: no sample set over this problem's variables.
     """
-    rows, reported = _rows(problem, samples)
+    rows, reported, counts = _rows(problem, samples)
     energies = problem.energy(rows)
     feasible = problem.is_feasible(rows)
     raw, raw_ok = _raw(problem, samples, rows, feasible)
@@ -103,14 +103,14 @@ def score(problem: CardinalityProblem, samples: Any, lane: str) -> Score:
     best = int(np.argmin(np.where(feasible, energies, np.inf))) if feasible.any() else None
     raw_energies = energies if raw is rows else problem.energy(raw)
     return Score(
-        reads=len(rows),
-        feasible=float(feasible.mean()),
-        raw_feasible=float(raw_ok.mean()),
+        reads=int(counts.sum()),
+        feasible=int(counts[feasible].sum()) / int(counts.sum()),
+        raw_feasible=int(counts[raw_ok].sum()) / int(counts.sum()),
         energy=None if best is None else float(energies[best]),
         raw_energy=float(raw_energies[raw_ok].min()) if raw_ok.any() else None,
         best_reads=0
         if best is None
-        else int((feasible & (energies <= energies[best] + 0.1 * tolerance)).sum()),
+        else int(counts[feasible & (energies <= energies[best] + 0.1 * tolerance)].sum()),
         state=None if best is None else np.packbits(rows[best].astype(np.bool_)).tobytes(),
         complaint=_complaint(reported, energies, feasible, lane, tolerance),
     )
@@ -129,7 +129,10 @@ def _complaint(
     return ""
 
 
-def _rows(problem: CardinalityProblem, samples: Any) -> tuple[NDArray[Any], Floats]:
+def _rows(
+    problem: CardinalityProblem, samples: Any
+) -> tuple[NDArray[Any], Floats, NDArray[np.int64]]:
+    """Rows in the problem's order, their reported energies, and how often each occurred."""
     if not isinstance(samples, dimod.SampleSet):
         raise ScoringError(f"returned {type(samples).__name__}, expected a dimod.SampleSet")
     samples.resolve()
@@ -140,12 +143,16 @@ def _rows(problem: CardinalityProblem, samples: Any) -> tuple[NDArray[Any], Floa
             f"returned {len(samples.variables)} variables, expected 0..{problem.n - 1}"
         )
     record = samples.record
-    if len(record) == 0:
+    counts = np.asarray(record.num_occurrences)
+    if counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ScoringError("returned num_occurrences that are no whole numbers from 0")
+    if not counts.any():
         raise ScoringError("returned no sample")
     order = [samples.variables.index(i) for i in range(problem.n)]
-    repeats = record.num_occurrences
-    rows = np.repeat(record.sample[:, order], repeats, axis=0)
-    return rows, np.repeat(np.asarray(record.energy, dtype=np.float64), repeats)
+    # Rows of no reads count for nothing; the others are kept once, however often they occurred.
+    kept = counts > 0
+    rows = record.sample[:, order][kept]
+    return rows, np.asarray(record.energy, dtype=np.float64)[kept], counts[kept].astype(np.int64)
 
 
 def _raw(
@@ -153,7 +160,7 @@ def _raw(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if "raw_sample" not in (samples.record.dtype.names or ()):
         return rows, feasible
-    raw = np.repeat(samples.record["raw_sample"], samples.record.num_occurrences, axis=0)
+    raw = samples.record["raw_sample"][np.asarray(samples.record.num_occurrences) > 0]
     if raw.shape != rows.shape:
         raise ScoringError(f"raw samples have shape {raw.shape}, expected {rows.shape}")
     return raw, problem.is_feasible(raw)

@@ -302,8 +302,11 @@ class Store:
         ]  # fmt: skip
 
     def instances(self) -> pd.DataFrame:
-        """One row an instance, without its container."""
-        return self._frame("instances", "n, name", without="container")
+        """One row an instance, without its container; `data` is what its block was made from."""
+        frame = self._frame("instances", "n, name", without="container")
+        made = [self._json(text, "metadata").get("data") for text in frame["meta"]]
+        frame["data"] = pd.Series([None if one is None else str(one) for one in made], dtype=object)
+        return frame
 
     def incumbents(self) -> pd.DataFrame:
         """Improvements over time: run, seconds, energy."""

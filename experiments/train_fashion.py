@@ -27,8 +27,9 @@ from torch.nn import functional
 from transformers import DeiTConfig, DeiTForImageClassification
 
 from icbs.data import fashion_samples
+from icbs.errors import DataError
 from icbs.evaluate import evaluate
-from icbs.fashion_mnist import CLASSES
+from icbs.fashion_mnist import CLASSES, EMBEDDED, REMEDY
 from icbs.mlp import MlpConfig, MlpForImageClassification
 from icbs.models import load_model
 from icbs.registered import CHECKPOINTS, quiet_transformers
@@ -96,7 +97,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=RECIPES)
-    parser.add_argument("--data", help="folder of the four IDX files")
+    parser.add_argument("--data", help="folder of the four IDX files, or hub")
     parser.add_argument("--work", type=Path, default=Path("train-fashion"))
     parser.add_argument("--out", type=Path, help="default: the package's checkpoints folder")
     parser.add_argument("--seed", type=int, default=0)
@@ -110,16 +111,21 @@ def train(name: str, data: str | None, work: Path, out: Path, seed: int) -> floa
 
     Args:
         name: key of `RECIPES`.
-        data: folder of the IDX files; None looks in the usual places.
+        data: folder of the IDX files, or ``hub``; None takes the system's.
         work: folder for the state after each epoch.
         out: folder for the checkpoint.
         seed: of initial weights, order, flips and dropped patches.
 
     Returns:
         Test accuracy of the checkpoint as written, 0 to 1.
+
+    Raises:
+        DataError: images that cannot be read, or only the part that comes with the package.
     """
     recipe = RECIPES[name]
     images = fashion_samples(data, part="calibration")
+    if images.source == EMBEDDED:
+        raise DataError(f"{name} is trained on all 60,000 images: {REMEDY}, or --data hub")
     torch.manual_seed(seed)
     kind = DeiTForImageClassification if name == "vit-fashion" else MlpForImageClassification
     model = kind(recipe.config)

@@ -6,8 +6,6 @@ import math
 import time
 from typing import Any
 
-import numpy as np
-
 from solvers import Budget, CardinalityProblem, CardinalitySampler
 
 _BUDGET = Budget(time_limit=0.05, reads=1)
@@ -38,21 +36,3 @@ def warm_up(sampler: CardinalitySampler, tiny: CardinalityProblem, **parameters:
         if seconds > before / 2:
             return False
         before = seconds
-
-
-def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:
-    """Problems that make a solver compile all it has.
-
-    One of low and one of full rank, for which solvers compile a loop each, and the same with little
-    or no linear term: they have no easy proof, so that exact solvers come to their search.
-    """
-    rng = np.random.default_rng(0)
-    problems = []
-    for rank, linear in ((1, 1.0), (n, 1.0), (4, 0.0), (n, 0.1)):
-        c, factor = linear * rng.standard_normal(n), rng.standard_normal((rank, n))
-        if dense:
-            G = factor.T @ factor
-            problems.append(CardinalityProblem(linear=c, cardinality=k, quadratic=(G + G.T) / 2))
-        else:
-            problems.append(CardinalityProblem(linear=c, cardinality=k, factor=factor))
-    return problems

@@ -28,10 +28,11 @@ from experiments.ledger import Ledger
 from experiments.scoring import Incumbents, ScoringError, score
 from experiments.store import Store, problem_of
 from experiments.study import Cell, SolverSpec, budget_json
-from experiments.warmup import tiny_problems, warm_up
+from experiments.warmup import warm_up
 from solvers.base import Budget, CardinalitySampler
 from solvers.problem import CardinalityProblem
 from solvers.registry import make
+from solvers.warmup import tiny_problems
 
 PROBLEMS_KEPT = 32
 # Seconds a warm-up may take, compilation included, before a guarded process gives it up.
@@ -50,6 +51,7 @@ class Task:
         give_initial: whether the solver may have the incumbent.
         build: seconds the block took to build, for the ledger.
         memory: GiB that the solver's call may add to its process; None: no limit.
+        again: whether a worker died of it, or of something else, before.
     """
 
     cell: Cell
@@ -57,6 +59,7 @@ class Task:
     give_initial: bool
     build: float
     memory: float | None = None
+    again: bool = False
 
 
 Source = Path | bytes
@@ -122,10 +125,6 @@ class Workbench:
             with guarded(WARM_UP_LIMIT), contextlib.suppress(Exception):
                 if not warm_up(sampler, tiny, **spec.parameters):
                     break
-        # A full garbage collection walks all that is loaded, 70 ms of some timed call; what is
-        # there by now stays, so it need not.
-        gc.collect()
-        gc.freeze()
 
     def submit(self, task: Task, source: Source) -> None:
         """Submits the cell of a paid solver without waiting, so that its tasks queue together.
@@ -154,7 +153,7 @@ class Workbench:
         initial = problem.initial if task.give_initial and sampler.takes_initial else None
         blind = problem.blinded()
         failure, samples = "", None
-        with guarded(kill_limit(cell.budget)), limited(task.memory):
+        with guarded(kill_limit(cell.budget)), limited(task.memory), unwalked():
             cpu = time.process_time()
             start = time.perf_counter()
             try:
@@ -276,6 +275,22 @@ def limited(memory: float | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (old, hard))
+
+
+@contextlib.contextmanager
+def unwalked() -> Iterator[None]:
+    """Leaves what is loaded out of the body's garbage collections: a full one walks it for 70 ms.
+
+    What the caller has frozen already stays frozen, and then nothing else is.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any]:

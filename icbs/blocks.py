@@ -37,7 +37,7 @@ from icbs.gradients import LayerGradients
 from icbs.layers import PrunedLayer
 from icbs.scores import gradient
 from icbs.settings import Settings
-from solvers.problem import CardinalityProblem
+from solvers.problem import CardinalityProblem, frozen
 
 Floats = NDArray[np.float64]
 
@@ -97,8 +97,8 @@ def block_problem(
     problem = CardinalityProblem(
         linear=c / root**2,
         cardinality=int(pruned.sum()),
-        factor=A / root if hessian is None else None,
-        quadratic=None if hessian is None else w0[:, None] * hessian * w0 / root**2,
+        factor=frozen(A / root) if hessian is None else None,
+        quadratic=None if hessian is None else frozen(w0[:, None] * hessian * w0 / root**2),
         scale=root**2,
         initial=pruned,
         indices=indices,

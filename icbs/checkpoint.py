@@ -4,7 +4,7 @@ A safetensors file: masks as bits, tabu blocks, mean gradients; the rest is JSON
 pickle anywhere.
 
 Schema history: 1, first; 2, a layer's step says how many swaps its solver offered; 3, settings
-have a pattern and an allocation; 4, they have mixed_precision.
+have a pattern and an allocation; 4, they have mixed_precision; 5, they have tuning_batch_size.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Calibration and evaluation data: text as fixed windows of tokens, and Fashion-MNIST.
 
 Images: the calibration part is the training split, the evaluation part the test split, in the order
-of the files (which is random). Pixels are scaled to 0..1 and normalised by the mean 0.2860 and the
-deviation 0.3530 of the training split.
+of the files (which is random); where the full set is not found, its first 6,000 images, which come
+with this package (see `icbs.fashion_mnist`). Pixels are scaled to 0..1 and normalised by the mean
+0.2860 and the deviation 0.3530 of the full training split.
 
 Texts are cut into documents, and each document belongs to exactly one part:
 
@@ -26,6 +27,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 
 from icbs.errors import DataError
-from icbs.fashion_mnist import DEVIATION, MEAN, fashion_mnist
+from icbs.fashion_mnist import DEVIATION, EMBEDDED, MEAN, REMEDY, fashion_mnist, origin
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
 from icbs.samples import Samples, masked_token, next_token
 
@@ -68,8 +70,8 @@ def load_samples(
     Args:
         loaded: the model.
         source: for a language model ``wikipedia`` (the default), ``pydoc`` or the path of a UTF-8
-            text file; for an image classifier the folder of Fashion-MNIST's IDX files (by default
-            it is looked for, see `icbs.fashion_mnist`).
+            text file; for an image classifier the folder of Fashion-MNIST's IDX files or ``hub``
+            (by default the system's or the embedded ones, see `icbs.fashion_mnist`).
         part: which of the two disjoint parts.
         count: windows or images, >= 1; None takes all from `start` on.
         length: tokens in a window, >= 2; images take no notice.
@@ -88,9 +90,10 @@ def load_samples(
             "icbs.samples.Samples from your own texts and classes"
         )
     else:
+        source = source or "wikipedia"
         tokens = token_windows(
             loaded.tokenizer,
-            source or "wikipedia",
+            source,
             part=part,
             count=count,
             length=length,
@@ -106,38 +109,41 @@ def load_samples(
             samples = masked_token(tokens, mask_id, seed=start)
         else:
             samples = next_token(tokens)
+        samples = replace(samples, source=source)
     samples.check(loaded.model)
     return samples
 
 
 def fashion_samples(
-    folder: str | None = None, *, part: Part, count: int | None = None, start: int = 0
+    data: str | None = None, *, part: Part, count: int | None = None, start: int = 0
 ) -> Samples:
     """Fashion-MNIST as normalised images and classes.
 
     Args:
-        folder: where the IDX files are; None looks in the usual places.
+        data: the folder of the IDX files, or ``hub``; None takes the system's or the embedded ones.
         part: calibration is the training split, evaluation the test split.
         count: images, >= 1; None takes all from `start` on.
         start: images to skip.
 
     Raises:
         DataError: data that cannot be read, or fewer images than were asked for.
-        DownloadError: no local copy, and the hub cannot be reached.
+        DownloadError: the hub cannot be reached.
     """
     _checked_part(part)
     if start < 0 or (count is not None and count < 1):
         raise DataError(f"count={count}, start={start}: expected at least one image from 0 on")
-    images, labels = fashion_mnist("train" if part == "calibration" else "test", folder)
+    images, labels = fashion_mnist("train" if part == "calibration" else "test", data)
+    source = origin(data)
     end = len(images) if count is None else start + count
     if not start < end <= len(images):
+        more = f", or get the full set: {REMEDY}, or --data hub" if source == EMBEDDED else ""
         raise DataError(
-            f"Fashion-MNIST has {len(images)} images for {part}, {count or 'all'} from number "
-            f"{start} on were asked for: ask for fewer"
+            f"{source} has {len(images)} images for {part}, {count or 'all'} from number {start} "
+            f"on were asked for: ask for fewer{more}"
         )
     pixels = torch.tensor(images[start:end, None], dtype=torch.float32) / 255
     classes = torch.tensor(labels[start:end], dtype=torch.int64)
-    return Samples((pixels - MEAN) / DEVIATION, classes)
+    return Samples((pixels - MEAN) / DEVIATION, classes, source=source)
 
 
 def token_windows(

@@ -77,6 +77,7 @@ def export_blocks(
         "model": loaded.name,
         "revision": loaded.revision,
         "note": loaded.note,
+        "data": samples.source,
         "step": 0,
     }
     with stage(f"Cutting blocks from {len(modules)} layers", len(modules), show=progress) as update:

@@ -2,7 +2,12 @@
 
 The four original IDX files, plain or gzipped, are taken from the first of: a folder of the user's
 (itself or torchvision's ``FashionMNIST/raw`` below it); the folder of the Debian package
-``dataset-fashion-mnist``; the hub's ``zalando-datasets/fashion_mnist``.
+``dataset-fashion-mnist``; the part that comes with this package, the first 4,000 training and the
+first 2,000 test images in the order of the files (``embedded/``, made by the script
+``experiments/embed_fashion.py``). Who asks for ``hub`` gets ``zalando-datasets/fashion_mnist``.
+
+System data is looked for in ``/usr/share/datasets``, or in the folder that the environment variable
+``ICBS_SYSTEM_DATA`` names; set to nothing, it is looked for nowhere.
 
 IDX format: two zero bytes, a type byte (8: unsigned bytes), the number of dimensions, each
 dimension as a big-endian 32-bit integer, then the values, last dimension fastest.
@@ -11,8 +16,11 @@ dimension as a big-endian 32-bit integer, then the values, last dimension fastes
 from __future__ import annotations
 
 import gzip
+import lzma
 import math
+import os
 import struct
+import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -29,8 +37,11 @@ CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+SYSTEM_DATA = "/usr/share/datasets"
+HUB = "hub"
 HUB_DATASET = "zalando-datasets/fashion_mnist"
+ARCHIVE = Path(__file__).parent / "embedded" / "fashion-mnist.zip"
+FULL, EMBEDDED = "Fashion-MNIST", "Fashion-MNIST (6,000 embedded images)"
 REMEDY = (
     "run `apt-get install dataset-fashion-mnist`, or give the folder of its four IDX files with "
     "--data FOLDER"
@@ -38,6 +49,8 @@ REMEDY = (
 
 Split = Literal["train", "test"]
 Bytes = NDArray[np.uint8]
+# A folder, or one inside a zip archive.
+Place = Path | zipfile.Path
 
 _STEM = {"train": "train", "test": "t10k"}
 # Beyond the training split: 60,000 rows, 31 MB.
@@ -45,32 +58,29 @@ _MOST_ROWS, _MOST_BYTES = 100_000, 1 << 27
 _HUB_FILE = "fashion_mnist/{}-00000-of-00001.parquet"
 
 
-def fashion_mnist(split: Split, folder: Path | str | None = None) -> tuple[Bytes, Bytes]:
+def fashion_mnist(split: Split, data: Path | str | None = None) -> tuple[Bytes, Bytes]:
     """Images and classes of one split, in the order of the files.
 
     Args:
-        split: ``train`` (60,000 images) or ``test`` (10,000).
-        folder: where the IDX files are; None looks in the usual places.
+        split: ``train`` (60,000 images, 4,000 of them embedded) or ``test`` (10,000, 2,000).
+        data: the folder of the IDX files, or ``hub``; None takes the system's or the embedded ones.
 
     Returns:
         ``(images, labels)``, shapes (count, 28, 28) and (count,).
 
     Raises:
         DataError: no such folder or split, or a file that is not what it should be.
-        DownloadError: no local copy, and the hub cannot be reached.
+        DownloadError: the hub cannot be reached.
     """
     if split not in _STEM:
         raise DataError(f"split is {split!r}, expected 'train' or 'test'")
-    if folder is not None:
-        found = _idx_files(Path(folder).expanduser(), split)
-        if found is None:
-            raise DataError(
-                f"folder {str(folder)!r} has no {_STEM[split]}-images-idx3-ubyte and "
-                f"{_STEM[split]}-labels-idx1-ubyte (plain or .gz): {REMEDY}"
-            )
+    if str(data) == HUB:
+        images, labels = _from_hub(split)
+    elif folder := _system_folder() if data is None else Path(data).expanduser():
+        images, labels = _read(folder, split)
     else:
-        found = _idx_files(SYSTEM_FOLDER, split)
-    images, labels = _from_hub(split) if found is None else (read_idx(found[0]), read_idx(found[1]))
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            images, labels = _read(zipfile.Path(archive), split)
     if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels):
         raise DataError(
             f"Fashion-MNIST's {split} images have shape {images.shape} and its labels "
@@ -84,19 +94,43 @@ def fashion_mnist(split: Split, folder: Path | str | None = None) -> tuple[Bytes
     return images, labels
 
 
-def _idx_files(folder: Path, split: Split) -> tuple[Path, Path] | None:
+def origin(data: Path | str | None = None) -> str:
+    """What `fashion_mnist` takes its images from, as records, tables and figures name it."""
+    if data is not None and str(data) != HUB:
+        return str(data)
+    return EMBEDDED if data is None and _system_folder() is None else FULL
+
+
+def _system_folder() -> Path | None:
+    """The system's folder, if both splits are there: the parts of two sets are never mixed."""
+    found = os.environ.get("ICBS_SYSTEM_DATA", SYSTEM_DATA)
+    folder = Path(found) / "fashion-mnist"
+    return folder if found and all(_idx_files(folder, split) for split in _STEM) else None
+
+
+def _read(folder: Place, split: Split) -> tuple[Bytes, Bytes]:
+    found = _idx_files(folder, split)
+    if found is None:
+        raise DataError(
+            f"folder {str(folder)!r} has no {_STEM[split]}-images-idx3-ubyte and "
+            f"{_STEM[split]}-labels-idx1-ubyte (plain or .gz): {REMEDY}"
+        )
+    return read_idx(found[0]), read_idx(found[1])
+
+
+def _idx_files(folder: Place, split: str) -> tuple[Place, Place] | None:
     for place in (folder, folder / "FashionMNIST" / "raw"):
-        paths = []
+        paths: list[Place] = []
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            plain = place / f"{_STEM[split]}-{kind}"
-            paths += [p for p in (plain, plain.with_name(f"{plain.name}.gz")) if p.is_file()][:1]
+            either = [place / f"{_STEM[split]}-{kind}{suffix}" for suffix in ("", ".gz")]
+            paths += [path for path in either if path.is_file()][:1]
         if len(paths) == 2:
             return paths[0], paths[1]
     return None
 
 
-def read_idx(path: Path) -> Bytes:
-    """An array of unsigned bytes from an IDX file, plain or gzipped.
+def read_idx(path: Place) -> Bytes:
+    """An array of unsigned bytes from an IDX file, plain or gzipped, or inside a zip archive.
 
     Raises:
         DataError: not IDX, another type than unsigned bytes, or another size than it declares.
@@ -104,7 +138,7 @@ def read_idx(path: Path) -> Bytes:
     if not path.is_file():
         raise DataError(f"{path} is no file: {REMEDY}")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             header = file.read(4)
             if len(header) < 4 or header[:3] != b"\0\0\x08" or not 1 <= header[3] <= 4:
                 raise DataError(
@@ -118,7 +152,7 @@ def read_idx(path: Path) -> Bytes:
             # A reader never takes more than one byte beyond what is declared, whatever the archive
             # unpacks to, and never allocates for a declared size that is not there.
             body = _at_most(file, math.prod(shape) + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}): {REMEDY}") from error
     if len(body) != math.prod(shape):
         had = f"{len(body)}" if len(body) < math.prod(shape) else "more"
@@ -145,8 +179,7 @@ def _from_hub(split: Split) -> tuple[Bytes, Bytes]:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DownloadError(
-            f"Fashion-MNIST is not on this machine and the hub cannot be reached ({reason}): "
-            f"{REMEDY}"
+            f"Fashion-MNIST cannot be had from the hub ({reason}): {REMEDY}"
         ) from error
     return read_parquet(Path(path))
 

@@ -416,6 +416,7 @@ class Pruner:
                 "model": self.loaded.name,
                 "revision": self.loaded.revision,
                 "note": self.loaded.note,
+                "data": self.calibration.source,
                 "step": number,
             },
             on_stage=clock.lap,

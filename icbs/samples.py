@@ -32,6 +32,7 @@ class Samples:
             (count, length), `IGNORED` where none is. int64.
         mask: True where a token is real, shape (count, length); None means everywhere. Padding
             stands on the right.
+        source: what the samples are taken from, as records, tables and figures name it.
 
     Raises:
         DataError: shapes that do not fit, padding on the left, or a sample that is all padding.
@@ -40,6 +41,7 @@ class Samples:
     inputs: torch.Tensor
     targets: torch.Tensor
     mask: torch.Tensor | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         inputs, targets = tuple(self.inputs.shape), tuple(self.targets.shape)
@@ -90,7 +92,7 @@ class Samples:
 
     def __getitem__(self, part: slice) -> Samples:
         mask = None if self.mask is None else self.mask[part]
-        return Samples(self.inputs[part], self.targets[part], mask)
+        return Samples(self.inputs[part], self.targets[part], mask, self.source)
 
     def split(self, size: int) -> list[Samples]:
         """Consecutive batches of `size`; the last may be shorter."""
@@ -99,7 +101,7 @@ class Samples:
     def to(self, device: torch.device | str) -> Samples:
         """The same samples on a device."""
         mask = None if self.mask is None else self.mask.to(device)
-        return Samples(self.inputs.to(device), self.targets.to(device), mask)
+        return Samples(self.inputs.to(device), self.targets.to(device), mask, self.source)
 
     def arguments(self, model: nn.Module) -> dict[str, Any]:
         """Keyword arguments for the model's forward pass.

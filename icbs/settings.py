@@ -129,6 +129,8 @@ class Settings:
                 continue
             if value < 1:
                 raise SettingError(f"{name} is {value}, expected a whole number from 1")
+        if self.seed < 0:
+            raise SettingError(f"seed is {self.seed}, expected a whole number from 0")
         if self.k is not None and (size < 1 or not 0 <= self.k <= size):
             raise DensityError(
                 f"k is {self.k}, expected the number of pruned weights in a block of a fixed size, "
@@ -191,7 +193,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     """Settings given as ``name=value``; values are words, or JSON: 0.5, 3, true, null.
 
     Raises:
-        SettingError: no such setting, no ``=``, or a value of another type.
+        SettingError: no such setting, no ``=``, a value of another type, or a name given twice.
     """
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     found: dict[str, Any] = {}
@@ -201,6 +203,8 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
             raise SettingError(
                 f"setting {word!r}, expected NAME=VALUE with one of {', '.join(kinds)}"
             )
+        if name in found:
+            raise SettingError(f"setting {name} is given twice, as {word!r} at last: give it once")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:

@@ -32,7 +32,7 @@ from icbs.gradients import LayerGradients
 from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from solvers import Budget, make
-from solvers.problem import CardinalityProblem
+from solvers.problem import CardinalityProblem, frozen
 
 # Entries of the factor, 1 GB of float32: the more weights, the fewer samples. Too few say nothing.
 _ENTRIES, _LEAST_ROWS = 1 << 28, 64
@@ -192,7 +192,7 @@ def select(J: torch.Tensor, w: torch.Tensor, lam: float, count: int) -> torch.Te
         A = (J[:, pool] * w[pool]).double().cpu().numpy()
         state = x[pool].cpu().numpy()
         linear = f[pool].double().cpu().numpy() - A.T @ (A @ state)
-        problem = CardinalityProblem(linear=linear, cardinality=int(state.sum()), factor=A)
+        problem = CardinalityProblem(linear=linear, cardinality=int(state.sum()), factor=frozen(A))
         answer = descent.sample_problem(problem, budget=Budget(reads=1), initial=state)
         better = np.asarray(answer.record.sample[0], dtype=np.bool_)
         gain = float(problem.energy(state) - problem.energy(better))

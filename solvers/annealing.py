@@ -28,11 +28,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.base import UNLIMITED, Budget, CardinalitySampler, ReadPool, Request, Solution
+from solvers.deadline import NEVER, Deadline
 from solvers.descent import random_state
 from solvers.kernels import (
     ANNEALING_RANK_SHARE,
     SUMS,
-    WORK_PER_CHECK,
     Integers,
     Word,
     add_product,
@@ -40,6 +40,7 @@ from solvers.kernels import (
     dense_pays,
     random_pair,
     random_unit,
+    work_per_check,
 )
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
@@ -244,26 +245,24 @@ class Walk:
         return twin
 
     def anneal(
-        self, temperatures: Floats, margin: float | None = None, deadline: float = np.inf
+        self, temperatures: Floats, margin: float | None = None, deadline: Deadline = NEVER
     ) -> int:
         """One sweep at each temperature; returns the accepted swaps.
 
         Args:
             temperatures: > 0.
             margin: of the window, in temperatures; `usual_margin` when None.
-            deadline: `time.perf_counter` value, after which what is left of the sweeps is left out.
+            deadline: after which what is left of the sweeps is left out.
         """
         if margin is None:
             margin = usual_margin(len(self.x))
         search, n = self.search, len(self.x)
-        chunk = len(temperatures)
-        if deadline < np.inf:
-            # A sweep of n proposals, half of them accepted.
-            work = n * (100 + (0.5 * n if search.dense else 2.0 * search.problem.rank))
-            chunk = max(1, int(WORK_PER_CHECK / work))
+        # A sweep of n proposals, half of them accepted.
+        work = n * (100 + (0.5 * n if search.dense else 2.0 * search.problem.rank))
+        chunk = max(1, int(work_per_check(deadline) / work))
         accepted = 0
         for first in range(0, len(temperatures), chunk):
-            if time.perf_counter() >= deadline:
+            if deadline.over:
                 break
             accepted += anneal(
                 search.F, search.G, search.problem.linear, search.diagonal, search.bounds, self.s,
@@ -292,6 +291,7 @@ class Annealing(CardinalitySampler):
     """
 
     name = "annealing"
+    compiles = True
     honours = ("time_limit", "reads", "sweeps")
     takes_initial = True
 
@@ -371,7 +371,7 @@ class Annealing(CardinalitySampler):
             pool.add(state)
 
 
-def search_for(problem: CardinalityProblem, deadline: float) -> LocalSearch:
+def search_for(problem: CardinalityProblem, deadline: Deadline) -> LocalSearch:
     """The couplings that annealing is fastest with."""
     return LocalSearch(problem, dense_pays(problem, ANNEALING_RANK_SHARE * problem.n, deadline))
 
@@ -394,13 +394,13 @@ class Pace:
 
     Attributes:
         budget: what may be spent.
-        deadline: `time.perf_counter` value.
+        deadline: of the call.
         num_threads: reads made at a time.
         seconds_per_sweep: of the read that ended last; 0 before that.
     """
 
     budget: Budget
-    deadline: float
+    deadline: Deadline
     num_threads: int
     seconds_per_sweep: float = 0.0
 
@@ -413,7 +413,7 @@ class Pace:
         planned = FIRST_SWEEPS << min(number // self.num_threads, 40)
         if not self.seconds_per_sweep:
             return FIRST_SWEEPS
-        left = self.deadline - time.perf_counter()
+        left = self.deadline.left
         fitting = int(0.9 * left / self.seconds_per_sweep)
         return max(1, fitting) if fitting < 3 * planned else planned
 

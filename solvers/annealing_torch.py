@@ -7,11 +7,10 @@ batch: a step proposes one swap in each, a handful of gathers over (reads, r) or
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.problem import Bools, CardinalityProblem, Floats
 
@@ -130,7 +129,7 @@ def anneal_batch(
     margin: float,
     device: torch.device,
     seed: int,
-    deadline: float,
+    deadline: Deadline,
 ) -> Bools:
     """One sweep at each temperature in all reads; stops when the time is over.
 
@@ -141,7 +140,7 @@ def anneal_batch(
         margin: half-width of the window in temperatures.
         device: where to work.
         seed: whole number from 0.
-        deadline: `time.perf_counter` value.
+        deadline: ends it.
 
     Returns:
         States, shape (m, n).
@@ -155,7 +154,7 @@ def anneal_batch(
                     if device.type == "cuda":
                         # Kernels are queued far ahead of the clock otherwise.
                         torch.cuda.synchronize(device)
-                    if time.perf_counter() >= deadline:
+                    if deadline.over:
                         return batch.states()
                 batch.step(temperature, m1, m0, number)
     return batch.states()

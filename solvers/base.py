@@ -21,20 +21,34 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import dimod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from solvers.errors import ParameterError
+from solvers.arguments import plain, positive, seeded, whole
+from solvers.bqm import (
+    check_composites,
+    check_model,
+    check_time,
+    problem_from_bqm,
+    start_from,
+)
+from solvers.deadline import Deadline
+from solvers.errors import ParameterError, SampleError
 from solvers.problem import Bools, CardinalityProblem
+from solvers.unconstrained import alternating, every_cardinality
 
 Lane = Literal["native", "penalised"]
 OnIncumbent = Callable[[Bools], None]
 
 UNLIMITED = 2**62
+# Seconds that a solver gets where turning a model into a problem has taken the whole time limit.
+LEAST_TIME = 1e-3
+# Largest model without a cardinality that native solvers take with as many free variables more.
+SLACK_MOST = 512
 
 TIMING_KEYS = (
     "convert", "preprocess", "training", "queue", "execute", "postprocess", "repair",
@@ -56,12 +70,16 @@ class Budget:
     sweeps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.time_limit is not None and not 0 < self.time_limit < np.inf:
-            raise ParameterError(f"time_limit is {self.time_limit}, expected seconds above 0")
-        for name in ("reads", "sweeps"):
+        for name in ("time_limit", "reads", "sweeps"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not value >= 1 or value % 1):
-                raise ParameterError(f"{name} is {value!r}, expected a whole number from 1")
+            if value is None:
+                continue
+            if name == "time_limit":
+                positive(name, value, what="seconds above 0")
+            else:
+                whole(name, value, 1)
+            # 1 stays 1 and 1.0 stays 1.0: records name a budget as it was written.
+            object.__setattr__(self, name, plain(value))
 
 
 class Timing(dict[str, float]):
@@ -89,7 +107,7 @@ class Request:
         rng: the only source of randomness.
         initial: feasible start, shape (n,) of bool, or None.
         report: takes each improved feasible state as it is found; the caller owns the clock.
-        deadline: `time.perf_counter` value at which the time limit ends; inf without one.
+        deadline: when the time limit ends, or the call is stopped.
         timing: to be filled by stage.
     """
 
@@ -97,7 +115,7 @@ class Request:
     rng: np.random.Generator
     initial: Bools | None
     report: OnIncumbent
-    deadline: float
+    deadline: Deadline
     timing: Timing = field(default_factory=Timing)
 
 
@@ -108,8 +126,9 @@ class Solution:
     Attributes:
         states: one row a read, shape (m, n), 0/1.
         info: goes into the sample set's ``info``.
-        vectors: per-read data for the sample set's record, each with m rows. The penalised lane
-            puts the sampler's untouched rows under ``raw_sample``.
+        vectors: data for the sample set's record, each with m rows. The penalised lane puts the
+            sampler's untouched rows under ``raw_sample``, and how many reads gave a row under
+            ``num_occurrences``.
     """
 
     states: NDArray[Any]
@@ -174,11 +193,17 @@ class ReadPool:
         return Solution(np.array(states), {"reads": self.reads, **info})
 
 
+# What is compiled in this process: class, and whether for dense problems.
+_WARM: set[tuple[type, bool]] = set()
+
+
 class CardinalitySampler(dimod.Sampler):
     """A dimod sampler for problems with a fixed number of ones.
 
-    `warm_up_by_size` says that a solver compiles something for every problem size (circuits), so
-    that one call does not warm it up for another size.
+    `compiles` says that a solver has compiled loops, which the first call of a process loads, or
+    compiles after an installation: that is done before the clock starts, and its seconds are in
+    ``info["warm_up"]`` of that call. `warm_up_by_size` says that a solver compiles something for
+    every problem size (circuits), so that one call does not warm it up for another size.
     """
 
     name: ClassVar[str]
@@ -186,6 +211,7 @@ class CardinalitySampler(dimod.Sampler):
     honours: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
     warm_up_by_size: ClassVar[bool] = False
     max_variables: ClassVar[int | None] = None
     paid: ClassVar[bool] = False
@@ -244,43 +270,76 @@ class CardinalitySampler(dimod.Sampler):
         Args:
             problem: n variables, k ones.
             budget: what may be spent; the solver's own defaults when None.
-            seed: whole number; the same seed gives the same samples.
+            seed: whole number from 0; the same seed gives the same samples.
             initial: feasible start, shape (n,); None keeps the solver blind to any incumbent.
             on_incumbent: called with each improved feasible state, shape (n,) of bool; from a
                 thread of the solver's if need be, but never from two at once.
             **parameters: the solver's own, listed in its `extra_parameters`.
 
         Returns:
-            A BINARY sample set over variables 0..n-1, one row a read, with `info` as in the
-            module's docstring.
+            A BINARY sample set over variables 0..n-1, one row a read or, in the penalised lane, as
+            many reads as ``num_occurrences`` says, with `info` as in the module's docstring.
 
         Raises:
-            ParameterError: a keyword the solver does not have.
+            ParameterError: a keyword the solver does not have, a value of another type.
             ProblemError: an infeasible `initial`.
             BinaryQuadraticModelSizeError: more variables than `max_variables`.
         """
-        unknown = sorted(set(parameters) - set(self.extra_parameters))
-        if unknown:
-            known = ", ".join(self.extra_parameters) or "none"
-            raise ParameterError(f"{self.name} has no parameter {unknown[0]!r} (it has: {known})")
+        self._check_keywords(parameters)
+        if not isinstance(problem, CardinalityProblem):
+            raise ParameterError(
+                f"problem is a {type(problem).__name__}, expected a CardinalityProblem; for a "
+                "dimod.BinaryQuadraticModel call sample"
+            )
+        if not isinstance(budget, Budget | None):
+            raise ParameterError(f"budget is {budget!r}, expected Budget(time_limit=..., ...)")
         start = None if initial is None else problem.checked_state(initial)
         if start is not None and not self.takes_initial:
             raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
         self.check_size(problem.n)
+        spent = self.warm_up(dense=problem.factor is None)
         budget = budget or Budget()
-        limit = np.inf if budget.time_limit is None else budget.time_limit
         request = Request(
             budget=budget,
-            rng=np.random.default_rng(seed),
+            rng=seeded(seed),
             initial=start,
             report=on_incumbent or (lambda state: None),
-            deadline=time.perf_counter() + limit,
+            deadline=Deadline(budget.time_limit),
         )
         if problem.cardinality in (0, problem.n):
             solution = self._forced(problem, request)
         else:
             solution = self._solve(problem, request, **parameters)
+        if spent:
+            solution.info["warm_up"] = spent
         return self._sample_set(problem, request, solution)
+
+    def _check_keywords(self, parameters: Mapping[str, Any]) -> None:
+        unknown = sorted(set(parameters) - set(self.extra_parameters))
+        if unknown:
+            known = ", ".join(self.extra_parameters) or "none"
+            raise ParameterError(f"{self.name} has no parameter {unknown[0]!r} (it has: {known})")
+
+    def warm_up(self, *, dense: bool) -> float:
+        """Compiles what the solver needs for a kind of problem, once in a process.
+
+        Args:
+            dense: whether problems hold their matrix, not a factor.
+
+        Returns:
+            Seconds it took; 0 where it was done before or there is nothing to compile.
+        """
+        if not self.compiles or (type(self), dense) in _WARM:
+            return 0.0
+        from solvers.warmup import tiny_problems
+
+        start = time.perf_counter()
+        # Noted first: the calls below come here as well.
+        _WARM.add((type(self), dense))
+        # At 8 variables the relaxation is solved before its Newton method is asked.
+        for tiny in tiny_problems(16, 8, dense=dense):
+            self.sample_problem(tiny, budget=Budget(reads=1), seed=0)
+        return time.perf_counter() - start
 
     def check_size(self, n: int) -> None:
         """Raises dimod's size error if the solver cannot take n variables."""
@@ -300,7 +359,14 @@ class CardinalitySampler(dimod.Sampler):
     def _sample_set(
         self, problem: CardinalityProblem, request: Request, solution: Solution
     ) -> dimod.SampleSet:
-        states = np.asarray(solution.states, dtype=np.int8)
+        found = np.asarray(solution.states)
+        with np.errstate(invalid="ignore"):
+            states = found.astype(np.int8)
+        if states.shape != (len(found), problem.n) or ((states != found) | (states & ~1)).any():
+            raise SampleError(
+                f"{self.name} returned states of shape {found.shape} and type {found.dtype}, "
+                f"expected rows of {problem.n} zeros and ones"
+            )
         return dimod.SampleSet.from_samples(
             states,
             energy=problem.energy(states),
@@ -329,10 +395,19 @@ class CardinalitySampler(dimod.Sampler):
     ) -> dimod.SampleSet:
         """Solve a binary quadratic model, as every dimod sampler does.
 
+        Without a cardinality any number of variables may be 1. Solvers that are `exact` then solve
+        one problem for each number, see `solvers.unconstrained`; other native ones work on n more
+        variables of no cost that absorb the difference, or on large models at one number after the
+        other; those of the penalised lane get the model as it is.
+
+        Turning the model into a dense problem is part of a time limit.
+
+        The cardinality counts the variables of the model that arrives here. dimod's composites pass
+        it on beside a model in which variables are flipped, fixed or split up; those are refused.
+
         Args:
             bqm: any vartype, any labels.
-            cardinality: number of variables that are 1 (SPIN: +1). None means any number; native
-                solvers then work on n more variables of no cost that absorb the difference.
+            cardinality: number of variables that are 1 (SPIN: +1); None means any number.
             initial_state: feasible start, variable -> value.
             num_reads: see `Budget`.
             num_sweeps: see `Budget`.
@@ -342,50 +417,68 @@ class CardinalitySampler(dimod.Sampler):
 
         Returns:
             Samples over the model's variables, with the model's energies.
+
+        Raises:
+            ParameterError: another kind of model, see `sample_problem`; a cardinality that came
+                through a composite.
+            ProblemError: a bias that is not finite, a cardinality outside 0..n.
+            BinaryQuadraticModelSizeError: more variables than the solver takes, or than fit into
+                the memory as a dense problem.
         """
-        problem = problem_from_bqm(bqm, cardinality)
-        initial: Bools | None = None
-        if initial_state is not None:
-            values = [initial_state[v] > 0 for v in bqm.variables]
-            slack = problem.n - len(values)
-            initial = np.array(values + [False] * slack, dtype=np.bool_)
-            initial[len(values) : len(values) + problem.cardinality - int(initial.sum())] = True
-        samples = self.sample_problem(
-            problem,
-            budget=Budget(time_limit, num_reads, num_sweeps),
-            seed=seed,
-            initial=initial,
-            **parameters,
-        )
-        rows = samples.record.sample[:, : bqm.num_variables]
+        check_model(bqm)
+        if cardinality is not None:
+            check_composites(self)
+        budget = Budget(time_limit, num_reads, num_sweeps)
+        seeds = seeded(seed)
+        self._check_keywords(parameters)
+        n = bqm.num_variables
+        several = every_cardinality if self.exact else alternating if n > SLACK_MOST else None
+        if cardinality is not None:
+            several = None
+        self._check_model_size(n, 1 if several or cardinality is not None else 2)
+        check_time(n, time_limit)
+        warmed = self.warm_up(dense=True)
+        start, deadline = time.perf_counter(), Deadline(budget.time_limit)
+        # With several cardinalities to be tried, which one the problem has does not matter.
+        problem = problem_from_bqm(bqm, 0 if several else cardinality)
+        initial = None if initial_state is None else start_from(bqm, initial_state)
+
+        def solve(problem: CardinalityProblem, limit: float | None, x: Bools | None) -> Any:
+            return self.sample_problem(
+                problem,
+                budget=replace(budget, time_limit=limit),
+                seed=int(seeds.integers(2**63)) if several else seed,
+                initial=x,
+                **parameters,
+            )
+
+        converted = time.perf_counter()
+        if several:
+            samples = several(problem, solve, deadline, initial)
+        else:
+            if initial is not None and problem.n > n:
+                slack = np.arange(n) < n - int(initial.sum())
+                initial = np.concatenate([initial, slack])
+            left = max(deadline.left, LEAST_TIME)
+            samples = solve(problem, None if left == np.inf else left, initial)
+        samples.info["timing"]["convert"] += converted - start
+        if warmed:
+            samples.info["warm_up"] = warmed
+        rows = samples.record.sample[:, :n]
         if bqm.vartype is dimod.SPIN:
             rows = 2 * rows - 1
-        return dimod.SampleSet.from_samples_bqm((rows, list(bqm.variables)), bqm, info=samples.info)
+        return dimod.SampleSet.from_samples_bqm(
+            (rows, list(bqm.variables)),
+            bqm,
+            info=samples.info,
+            num_occurrences=samples.record.num_occurrences,
+        )
 
-
-def problem_from_bqm(
-    bqm: dimod.BinaryQuadraticModel, cardinality: int | None = None
-) -> CardinalityProblem:
-    """A dimod model as a dense problem.
-
-    Args:
-        bqm: n variables of any vartype and label.
-        cardinality: number of ones; None adds n free variables at the end and sets k = n, which
-            makes every x in {0,1}^n feasible.
-
-    Returns:
-        A problem of n (or 2n) variables with the same energies.
-    """
-    binary = bqm.change_vartype(dimod.BINARY, inplace=False)
-    n = binary.num_variables
-    size = n if cardinality is not None else 2 * n
-    linear, (rows, columns, values), offset = binary.to_numpy_vectors(
-        variable_order=list(binary.variables)
-    )
-    c = np.zeros(size)
-    c[:n] = linear
-    G = np.zeros((size, size))
-    np.add.at(G, (rows, columns), values)
-    G += G.T
-    k = n if cardinality is None else cardinality
-    return CardinalityProblem(linear=c, cardinality=k, quadratic=G, offset=float(offset))
+    def _check_model_size(self, n: int, factor: int) -> None:
+        """Raises dimod's size error if a model of n variables makes too large a problem."""
+        if factor == 2 and self.max_variables is not None and 2 * n > self.max_variables:
+            raise dimod.exceptions.BinaryQuadraticModelSizeError(
+                f"{self.name} takes at most {self.max_variables} variables, and without a "
+                f"cardinality the {n} of the model become {2 * n}: pass cardinality"
+            )
+        self.check_size(n)

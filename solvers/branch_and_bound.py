@@ -7,25 +7,42 @@ raises the bound and costs no energy (Hammer and Rubin 1970; Billionnet, Elloumi
 
 Open nodes are taken by their bound. A node solves its own relaxation by `solvers.newton`, from its
 parent's dual point, only until it can be dropped; any dual point is a valid bound, so an unfinished
-solve is weaker, never wrong. Time out leaves the incumbent and the least bound still open.
+solve is weaker, never wrong. Bounds are rounded down throughout (`solvers.convex`); a node is
+dropped when its bound is within the tolerance of the best energy. Time out leaves the incumbent and
+the least bound still open.
 """
 
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh
 
 from solvers.annealing import Annealing
+from solvers.background import computed, one_thread
 from solvers.base import Budget, CardinalitySampler, Request, Solution
-from solvers.kernels import PRODUCT_RATE
+from solvers.convex import (
+    EIGEN_RATE,
+    UNIT,
+    Convex,
+    Part,
+    Value,
+    column_norms,
+    convex,
+    least,
+    part,
+    plus_offset,
+    row_scales,
+    value,
+)
+from solvers.deadline import Deadline
 from solvers.newton import relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
-from solvers.relaxation import bound, convexified, core, round_off
+from solvers.relaxation import Bound, bound, core
 from solvers.repair import LocalSearch
 
 # Beyond this many open nodes one of the last opened is taken, not the best: memory stays bounded.
@@ -39,8 +56,6 @@ ROOT_SHARE = 0.5
 INCUMBENT_SHARE = 0.2
 INCUMBENT_READS = 4
 FREE = np.int8(-1)
-# Multiplications of an eigenvalue decomposition, in cubes of the order.
-EIGEN_WORK = 10
 
 
 @dataclass(frozen=True)
@@ -49,75 +64,90 @@ class Proof:
 
     Attributes:
         state: the best state, shape (n,) of bool.
-        lower_bound: no feasible state has less energy, up to round-off.
-        proved: whether `state` is optimal up to round-off.
+        best: its energy, without the problem's offset.
+        lower_bound: no feasible state has less energy, the problem's offset apart.
         nodes: relaxations solved after the root's.
         core_size: variables the root left open.
     """
 
     state: Bools
+    best: Value
     lower_bound: float
-    proved: bool
     nodes: int
     core_size: int
 
+    @property
+    def proved(self) -> bool:
+        """Whether `state` is optimal, see `solvers.relaxation.Bound.proved_optimal`."""
+        return self.best.energy + self.best.error - self.lower_bound <= self.best.tolerance
 
-def diagonally_shifted(problem: CardinalityProblem) -> CardinalityProblem:
-    """The same energies on feasible x with the least convex diagonal that one shift can give.
 
-    With ``rho (sum x - k)^2 / 2`` added, which is 0 on feasible x, ``G + rho 11'`` may lose its
-    least eigenvalue t: ``G + rho 11' - t I`` and ``c + t / 2 - rho k``.
+def diagonally_shifted(problem: CardinalityProblem) -> Convex:
+    """The least convex diagonal that one shift can give, energies on feasible x as they are.
+
+    With ``rho (sum x - k)^2 / 2`` added, which is 0 on feasible x, ``G + rho 11'``, its rows scaled
+    by d, may lose its least eigenvalue t: ``G + rho 11' - t D^2`` and ``c + t d^2 / 2 - rho k``.
 
     Args:
-        problem: with a factor of shape (r, n), n <= r.
+        problem: with a factor of shape (r, n), n <= r, or dense; its offset does not count.
     """
-    A, k = problem.factor, problem.cardinality
-    assert A is not None
-    G = A.T @ A
-    rho = float(np.trace(G)) / max(problem.n, 1)
-    values, vectors = np.linalg.eigh(G + rho)
-    t = max(0.0, float(values[0]))
-    factor = np.sqrt(np.maximum(values - t, 0.0))[:, None] * vectors.T
-    # As in `convexified`: what rounding does to the diagonal goes into the linear term.
-    diagonal = np.einsum("ri,ri->i", factor, factor) - G.diagonal() - rho
-    linear = problem.linear - rho * k - diagonal / 2
-    return replace(problem, factor=factor, linear=linear, offset=problem.offset + rho * k * k / 2)
+    G, k, n = problem.gram(), problem.cardinality, problem.n
+    rho = float(np.median(problem.diagonal))
+    scales = row_scales(G + rho)
+    C = (G + rho) / scales[:, None] / scales
+    with one_thread():
+        values, vectors = eigh(C)
+    t = float(values[0])
+    R = np.sqrt(np.maximum(values - t, 0.0))[:, None] * vectors.T
+    shifted = C.copy()
+    shifted[np.diag_indices(n)] -= t
+    # What R does not explain, and the rounding of G, of C and of that difference.
+    largest = float(np.abs(C.diagonal()).max(initial=0.0)) + abs(t)
+    off = float(np.abs(R.T @ R - shifted).max(initial=0.0))
+    off += 2 * UNIT * (n + problem.rank + 8) * largest
+    widest = float(np.sort(scales)[n - k :].sum())
+    error = 0.5 * off * widest * scales + UNIT * (abs(t) * scales**2 + 4 * rho * k)
+    constant = 0.5 * rho * k * k * (1 - 8 * UNIT)
+    A, c = R * scales, problem.linear + 0.5 * t * scales**2 - rho * k
+    return Convex(A, c, k, column_norms(A), error, constant)
 
 
 class BranchAndBound:
     """The tree over the core of one problem.
 
     Args:
-        problem: 0 < k < n, with a factor.
-        upper: energy of a known state; only what beats it is looked for.
+        sub: the core, 0 < k < m.
+        below: a convex quadratic below the whole problem's energy, over the core.
+        constant: of the core's energy, approximately.
+        best: the energy of a known state; only what beats it is looked for.
         lower: a bound known already.
-        tolerance: energies closer than this are equal.
-        report: takes each improved state of `problem`.
+        evaluate: the whole problem's energy of a state of the core.
+        report: takes each improved state of the core.
 
     Attributes:
         state: best state so far; None while nothing beats the known one.
-        upper: the best energy so far.
+        best: the best energy so far.
         nodes: relaxations solved.
     """
 
     def __init__(
         self,
-        problem: CardinalityProblem,
-        upper: float,
+        sub: CardinalityProblem,
+        below: Convex,
+        constant: float,
+        best: Value,
         lower: float,
-        tolerance: float,
+        evaluate: Callable[[Bools], Value],
         report: Callable[[Bools], None],
     ) -> None:
-        assert problem.factor is not None
         self.state: Bools | None = None
-        self.upper = upper
+        self.best = best
         self.nodes = 0
-        self._problem, self._report, self._tolerance = problem, report, tolerance
-        self._A = problem.factor
-        self._norms = problem.diagonal
-        self._search = LocalSearch(problem)
+        self._below, self._evaluate, self._report = below, evaluate, report
+        self._sub, self._constant, self._k = sub, constant, below.cardinality
+        self._search = LocalSearch(sub)
         # (bound, number, fixed, dual): the number breaks ties, a child's is above its parent's.
-        root = (lower, 0, np.full(problem.n, FREE, np.int8), np.zeros(problem.rank))
+        root = (lower, 0, np.full(sub.n, FREE, np.int8), np.zeros(len(below.A)))
         self._open: list[tuple[float, int, Any, Floats]] = [root]
         # Least bound among the nodes dropped: they hold nothing better than it.
         self._dropped = np.inf
@@ -125,150 +155,194 @@ class BranchAndBound:
 
     @property
     def lower_bound(self) -> float:
-        """No state of the problem has less energy, up to round-off."""
+        """No state has less energy."""
         least_open = min((node[0] for node in self._open), default=np.inf)
-        return min(least_open, self._dropped, self.upper)
+        return min(least_open, self._dropped, self.best.energy - self.best.error)
 
-    def run(self, deadline: float) -> bool:
-        """Searches until the tree is empty or the time is up; True if it is empty."""
-        while self._open:
-            if time.perf_counter() >= deadline:
-                return False
+    @property
+    def _target(self) -> float:
+        """A bound at which a node is dropped."""
+        return self.best.energy - 0.5 * self.best.tolerance
+
+    def run(self, deadline: Deadline) -> None:
+        """Searches until the tree is empty or the time is up."""
+        while self._open and not deadline.over:
             take = heapq.heappop if len(self._open) < MAX_OPEN else list.pop
             lower, _, fixed, dual = take(self._open)
-            if lower >= self.upper - self._tolerance:
+            if lower >= self._target:
                 self._dropped = min(self._dropped, lower)
             else:
                 self._branch(lower, fixed, dual, deadline)
-        return True
 
-    def _branch(self, lower: float, fixed: Any, dual: Floats, deadline: float) -> None:
+    def _branch(self, lower: float, fixed: Any, dual: Floats, deadline: Deadline) -> None:
         """Bounds one node; drops it, solves it, or puts its two children among the open ones."""
         free = np.flatnonzero(fixed == FREE)
-        k = self._problem.cardinality - int((fixed == 1).sum())
+        k = self._k - int((fixed == 1).sum())
         if k in (0, len(free)):
             leaf = fixed == 1
             leaf[free] = k > 0
-            self._offer(leaf, deadline)
-            self._dropped = min(self._dropped, float(self._problem.energy(leaf)))
+            energy = self._offer(leaf, deadline)
+            self._dropped = min(self._dropped, energy.energy - energy.error)
             return
         self.nodes += 1
-        found, dual, x, g = self._relaxed(fixed, free, k, lower, dual, deadline)
+        known = self.best.energy
+        dual, x = self._relaxed(fixed, free, k, lower, dual, deadline)
+        costs = self._below.reduced_costs(dual)
+        h = costs[free]
+        found = self._below.below(dual, np.concatenate([costs[fixed == 1], least(h, k)]))
         lower = max(lower, found)
-        self._offer(self._rounded(fixed, free, x, k), deadline)
-        if lower >= self.upper - self._tolerance:
+        rounded = self._rounded(fixed, free, x, k)
+        # The exact energy takes a pass over the whole problem: only where it may matter.
+        if float(self._sub.energy(rounded)) + self._constant <= known + self.best.tolerance:
+            self._offer(rounded, deadline)
+        if lower >= self._target:
             self._dropped = min(self._dropped, lower)
             return
         fixed = fixed.copy()
-        settled = ~core(g, k, self.upper - found)
+        known = self.best.energy + self.best.error
+        settled = ~core(h, k, float(np.nextafter(known - found, np.inf)))
         # What reduced costs settle agrees with the selection, or is no better than the incumbent.
         inside = np.zeros(len(free), dtype=np.bool_)
-        inside[np.argsort(g, kind="stable")[:k]] = True
+        inside[np.argsort(h, kind="stable")[:k]] = True
         fixed[free[settled]] = inside[settled]
-        self._dropped = min(self._dropped, self.upper if settled.any() else np.inf)
-        weight = np.where(settled, -1.0, (x * (1 - x) + 1e-9) * self._norms[free])
+        self._dropped = min(self._dropped, known if settled.any() else np.inf)
+        weight = np.where(settled, -1.0, (x * (1 - x) + 1e-9) * self._below.norms[free] ** 2)
         branching = int(np.argmax(weight))
         if settled[branching]:
             self._open_child(lower, fixed, dual)
             return
-        for value in (0, 1):
+        for choice in (0, 1):
             child = fixed.copy()
-            child[free[branching]] = value
+            child[free[branching]] = choice
             self._open_child(lower, child, dual)
 
     def _relaxed(
-        self, fixed: Any, free: Any, k: int, lower: float, dual: Floats, deadline: float
-    ) -> tuple[float, Floats, Floats, Floats]:
-        """The node's bound, its dual point, its relaxed point and its reduced costs."""
-        F, c = self._A[:, free].T, self._problem.linear[free]
-        u = self._A @ (fixed == 1)
-        constant = self._problem.offset + float(self._problem.linear[fixed == 1].sum())
-        target = self.upper - self._tolerance - constant
+        self, fixed: Any, free: Any, k: int, lower: float, dual: Floats, deadline: Deadline
+    ) -> tuple[Floats, Floats]:
+        """The node's dual point and its relaxed point."""
+        below = self._below
+        F, c = below.A[:, free].T, below.c[free]
+        u = below.A @ (fixed == 1)
+        constant = below.constant + float(below.c[fixed == 1].sum())
         g = F @ dual + c
         z = np.zeros(len(free))
         z[np.argpartition(g, k - 1)[:k]] = 1.0
         eps = 0.3 * float(np.abs(g - np.median(g)).mean()) or 1.0
-        tolerance = max(self._tolerance, NODE_PRECISION * (self.upper - lower))
+        known = self.best.energy
+        tolerance = max(0.25 * self.best.tolerance, NODE_PRECISION * (known - lower))
         found = relax_until(
-            F, c, k, u, dual.copy(), z, eps, target, tolerance, NODE_STEPS, deadline
+            F, c, k, u, dual.copy(), z, eps, known - constant, tolerance, NODE_STEPS, deadline
         )
-        return found.value + constant, found.dual, found.relaxed, F @ found.dual + c
+        return found.dual, found.relaxed
 
     def _rounded(self, fixed: Any, free: Any, x: Floats, k: int) -> Bools:
         state: Bools = fixed == 1
         state[free[np.argsort(-x, kind="stable")[:k]]] = True
         return state
 
-    def _offer(self, state: Bools, deadline: float) -> None:
-        """Keeps a feasible state, after descent, if it beats the incumbent."""
-        if self._problem.energy(state) >= self.upper:
-            return
-        state = self._search.descend(state, deadline)
-        self.state, self.upper = state, float(self._problem.energy(state))
-        self._report(state)
+    def _offer(self, state: Bools, deadline: Deadline) -> Value:
+        """Keeps a feasible state, after descent, if it beats the incumbent; returns its energy."""
+        own = self._evaluate(state)
+        if own.energy >= self.best.energy:
+            return own
+        improved = self._search.descend(state, deadline)
+        found = self._evaluate(improved)
+        if found.energy < self.best.energy:
+            self.state, self.best = improved, found
+            self._report(improved)
+        return own
 
     def _open_child(self, lower: float, fixed: Any, dual: Floats) -> None:
         """Opens a node, unless no state agrees with what it fixes."""
-        missing = self._problem.cardinality - int((fixed == 1).sum())
+        missing = self._k - int((fixed == 1).sum())
         if 0 <= missing <= int((fixed == FREE).sum()):
             self._count += 1
             heapq.heappush(self._open, (lower, self._count, fixed, dual))
 
 
-def prove(problem: CardinalityProblem, request: Request) -> Proof:
+def prove(
+    problem: CardinalityProblem,
+    request: Request,
+    root: Bound | None = None,
+    start: Bools | None = None,
+) -> Proof:
     """The optimum with a proof, or the best state and bound at the deadline.
 
     Args:
-        problem: 0 < k < n.
+        problem: 0 < k < n; its offset does not count.
         request: budget, clock and listener.
+        root: what `solvers.relaxation.bound` made of the problem, if it is at hand.
+        start: a feasible state, no worse than the root's, that the listener has heard of.
     """
-    left = request.deadline - time.perf_counter()
-    root = bound(problem, time.perf_counter() + ROOT_SHARE * left)
-    request.report(root.state)
-    open_variables = root.core_size
-    if root.proved_optimal or time.perf_counter() >= request.deadline:
-        lower = root.lower_bound
-        return Proof(root.state, lower, root.proved_optimal, 0, open_variables)
-    convex = convexified(problem)
-    assert convex.factor is not None
-    g = root.dual @ convex.factor + convex.linear
-    tolerance = max(root.tolerance, round_off(convex))
+    deadline = request.deadline
+    left = deadline.left
+    if root is None:
+        root = bound(problem, deadline.share(ROOT_SHARE))
+    state, best = root.state, root.best
+    if start is None:
+        request.report(state)
+    elif value(problem, start).energy <= best.energy:
+        state, best = start, value(problem, start)
+    if root.dual is None or root.proved_optimal or deadline.over:
+        return Proof(state, best, root.lower, 0, root.core_size)
     # A state better than the known one agrees with the selection outside the core; that one need
     # not.
     inside = np.zeros(problem.n, dtype=np.bool_)
-    inside[np.argsort(g, kind="stable")[: problem.cardinality]] = True
-    best, upper = min(
-        ((x, float(problem.energy(x))) for x in (root.state, inside)), key=lambda pair: pair[1]
-    )
+    inside[np.argsort(root.costs, kind="stable")[: problem.cardinality]] = True
+    if value(problem, inside).energy < best.energy:
+        state, best = inside, value(problem, inside)
     for annealed in (False, True):
-        free = np.flatnonzero(core(g, problem.cardinality, upper - root.lower_bound + tolerance))
-        sub = convex.restricted(free, at=inside)
-        if not 0 < sub.cardinality < sub.n:
-            return Proof(best, upper - tolerance, True, 0, len(free))
+        free, sub = _open_part(problem, root, best, inside)
+        if not 0 < sub.problem.cardinality < sub.problem.n:
+            # One state is left, and no other is better than the best known.
+            full = _placed(inside, free, np.full(len(free), sub.problem.cardinality > 0))
+            if value(problem, full).energy < best.energy:
+                state, best = full, value(problem, full)
+            return Proof(state, best, best.energy - best.error, 0, len(free))
         if not annealed:
-            found = _annealed(sub, INCUMBENT_SHARE * left, request)
-            full = _placed(inside, free, found)
-            energy = float(problem.energy(full))
-            if energy < upper:
-                best, upper = full, energy
-                request.report(best)
-    seconds = EIGEN_WORK * sub.n**3 / PRODUCT_RATE
-    if sub.n <= sub.rank and seconds < 0.5 * (request.deadline - time.perf_counter()):
-        sub = diagonally_shifted(sub)
+            found = _placed(inside, free, _annealed(sub.problem, INCUMBENT_SHARE * left, request))
+            if value(problem, found).energy < best.energy:
+                state, best = found, value(problem, found)
+                request.report(state)
+    below = _below(sub, deadline)
+    if below is None:
+        return Proof(state, best, root.lower, 0, len(free))
     # The tree need only look for what beats the known state.
     tree = BranchAndBound(
-        sub,
-        upper,
-        root.lower_bound,
-        tolerance,
+        sub.problem,
+        below,
+        sub.constant,
+        best,
+        root.lower,
+        lambda x: value(problem, _placed(inside, free, x)),
         lambda x: request.report(_placed(inside, free, x)),
     )
-    proved = tree.run(request.deadline)
+    tree.run(deadline)
     if tree.state is not None:
-        best = _placed(inside, free, tree.state)
-    energy = float(problem.energy(best))
-    lower = energy - tolerance if proved else max(root.lower_bound, tree.lower_bound - tolerance)
-    return Proof(best, min(lower, energy), proved, tree.nodes, len(free))
+        state = _placed(inside, free, tree.state)
+    lower = max(root.lower, tree.lower_bound)
+    return Proof(state, tree.best, lower, tree.nodes, len(free))
+
+
+def _open_part(
+    problem: CardinalityProblem, root: Bound, best: Value, inside: Bools
+) -> tuple[Any, Part]:
+    """Places that the root leaves open against the best known energy, and the problem over them."""
+    gap = float(np.nextafter(best.energy + best.error - root.lower, np.inf))
+    free = np.flatnonzero(core(root.costs, problem.cardinality, gap))
+    return free, part(problem, free, inside)
+
+
+def _below(sub: Part, deadline: Deadline) -> Convex | None:
+    """A convex quadratic for the tree; None where the time left does not suffice to find one."""
+    problem = sub.problem
+    own = None
+    if problem.n <= problem.rank:
+        seconds = problem.n**3 / EIGEN_RATE
+        own = computed(lambda: diagonally_shifted(problem), seconds, deadline)
+    if own is None:
+        own = convex(problem, deadline)
+    return None if own is None else sub.below(own)
 
 
 def _placed(inside: Bools, free: Any, x: Bools) -> Bools:
@@ -294,6 +368,7 @@ class Exact(CardinalitySampler):
     """Branch and bound; proves the optimum, or gives incumbent and bound at the time limit."""
 
     name = "exact"
+    compiles = True
     exact = True
     honours = ("time_limit",)
 
@@ -301,8 +376,9 @@ class Exact(CardinalitySampler):
         with request.timing.stage("execute"):
             proof = prove(problem, request)
         info = {
-            "lower_bound": proof.lower_bound,
+            "lower_bound": plus_offset(proof.lower_bound, problem),
             "proved_optimal": proof.proved,
+            "tolerance": proof.best.tolerance,
             "nodes": proof.nodes,
             "core_size": proof.core_size,
         }

@@ -28,6 +28,7 @@ class Greedy(CardinalitySampler):
     """
 
     name = "greedy"
+    compiles = True
     honours = ("time_limit",)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
@@ -47,6 +48,7 @@ class Descent(CardinalitySampler):
     """
 
     name = "descent"
+    compiles = True
     honours = ("time_limit", "reads")
     takes_initial = True
 

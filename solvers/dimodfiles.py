@@ -1,7 +1,6 @@
-"""What dimod reads: its own .bqm files, and LP. Its compiled readers trust what they are given.
+"""dimod's own .bqm files. Its compiled reader trusts what it is given.
 
-A row of a .bqm that names a variable that is not there ends the interpreter, and a NUL in an LP
-file is read for ever: both are looked for first.
+A row that names a variable that is not there ends the interpreter: it is looked for first.
 """
 
 from __future__ import annotations
@@ -15,15 +14,18 @@ import dimod
 import numpy as np
 
 from solvers.errors import FormatError
-from solvers.textfile import check_size, read_text
+from solvers.textfile import Objective, check_size
 
 _MAGIC = b"DIMODBQM"
 _BIASES = ("float32", "float64")
 _INDICES = ("int32", "int64", "uint32", "uint64")
 
 
-def read_bqm(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
+def read_bqm(path: Path) -> Objective:
     """The model in a file that dimod wrote; such a file does not say how many ones.
+
+    Spins become binary variables, +1 becomes 1. Variables that are not called 0..n-1 keep their
+    order and have their names as labels.
 
     Raises:
         FormatError: damaged, of another kind, or with too many variables.
@@ -36,7 +38,7 @@ def read_bqm(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
         raise
     except Exception as error:  # dimod raises whatever its parser trips over
         raise FormatError(f"{path.name} is not a dimod BQM file: {error}") from error
-    return in_order(bqm), None
+    return _objective(bqm)
 
 
 def _check_bqm(name: str, data: bytes) -> None:
@@ -83,48 +85,14 @@ def _integers(values: Any) -> Any:
     return values.astype(np.int64)
 
 
-def in_order(bqm: dimod.BinaryQuadraticModel) -> dimod.BinaryQuadraticModel:
-    """Variables 0..n-1 in numeric order, if that is what they are called."""
-    labels = list(bqm.variables)
-    if sorted(labels, key=str) == sorted(range(len(labels)), key=str):
-        ordered = dimod.BinaryQuadraticModel(bqm.vartype)
-        ordered.add_linear_from((v, 0.0) for v in range(len(labels)))
-        ordered.update(bqm)
-        return ordered
-    return bqm
-
-
-def read_lp(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    """Objective of an LP file over binary variables, and k if it has the constraint sum x = k.
-
-    Raises:
-        FormatError: damaged, variables that are not binary, another constraint.
-    """
-    text = read_text(path)
-    if "\0" in text:
-        raise FormatError(f"{path.name} is not an LP file: character {text.index(chr(0))} is NUL")
-    try:
-        cqm = dimod.lp.loads(text)
-    except Exception as error:  # dimod's compiled parser raises several kinds
-        raise FormatError(f"{path.name} is not an LP file dimod can read: {error}") from error
-    if not cqm.variables:
-        raise FormatError(f"{path.name} is not an LP file: it has no variables")
-    kinds = {cqm.vartype(v) for v in cqm.variables}
-    if kinds - {dimod.BINARY}:
-        raise FormatError(f"{path.name} has variables that are not binary")
-    ones = None
-    for label, constraint in cqm.constraints.items():
-        lhs = constraint.lhs
-        counts = lhs.is_linear() and all(lhs.linear.get(v, 0) == 1 for v in cqm.variables)
-        if ones is not None or not counts or constraint.sense is not dimod.sym.Sense.Eq:
-            raise FormatError(f"{path.name}: constraint {label!r} is not the one sum x = k")
-        ones = round(float(constraint.rhs - lhs.offset))
-    bqm = dimod.BinaryQuadraticModel(dimod.BINARY)
-    bqm.add_linear_from((v, 0.0) for v in cqm.variables)
-    for v, bias in cqm.objective.linear.items():
-        bqm.add_linear(v, bias)
-    bqm.add_quadratic_from((u, v, bias) for u, v, bias in cqm.objective.iter_quadratic())
-    bqm.offset = float(cqm.objective.offset)
-    if all(str(v)[:1] == "x" and str(v)[1:].isdigit() for v in bqm.variables):
-        bqm.relabel_variables({v: int(str(v)[1:]) for v in bqm.variables})
-    return in_order(bqm), ones
+def _objective(bqm: dimod.BinaryQuadraticModel) -> Objective:
+    """The model over binary variables, those called 0..n-1 by number."""
+    binary = bqm.change_vartype(dimod.BINARY, inplace=False)
+    variables = list(binary.variables)
+    numbered = set(variables) == set(range(len(variables)))
+    order = sorted(variables) if numbered else variables
+    linear, (rows, columns, values), offset = binary.to_numpy_vectors(variable_order=order)
+    Q = np.diag(np.asarray(linear, dtype=np.float64))
+    np.add.at(Q, (np.minimum(rows, columns), np.maximum(rows, columns)), values)
+    labels = None if numbered else tuple(map(str, variables))
+    return Objective(Q, float(offset), None, labels)

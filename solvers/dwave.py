@@ -30,8 +30,8 @@ from minorminer.busclique import find_clique_embedding
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.errors import CostError, ParameterError, UnavailableError
 from solvers.penalty import MAX_SEED, PenaltyComposite
-from solvers.problem import Bools, CardinalityProblem
-from solvers.repair import LocalSearch
+from solvers.problem import CardinalityProblem
+from solvers.samples import checked_rows, repaired
 
 DEFAULT_READS = 100
 # Largest clique of an Advantage chip without faults; the chip at hand decides.
@@ -99,6 +99,10 @@ class _Annealer(dimod.Sampler):
 
     def __init__(self, cap: Cap, chip: str | None, rehearse: bool) -> None:
         self.cap, self._chip, self.rehearse = cap, chip, rehearse
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection belongs to this process.
+        return {k: value for k, value in self.__dict__.items() if k not in ("chip", "_graph")}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -241,6 +245,10 @@ class LeapHybridCQM(CardinalitySampler):
         self.cap = Cap(max_service_time, self.name)
         self.rehearse = rehearse
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection belongs to this process.
+        return {key: value for key, value in self.__dict__.items() if key != "service"}
+
     @cached_property
     def service(self) -> Any:
         """Leap, or the stand-in."""
@@ -273,18 +281,17 @@ class LeapHybridCQM(CardinalitySampler):
         request.timing["execute"] += ran
         request.timing["queue"] += waited - ran
         with request.timing.stage("repair"):
-            order = np.argsort(np.asarray(samples.variables, dtype=np.intp))
-            rows: Bools = samples.record.sample[:, order] > 0
+            rows, counts, _ = checked_rows(samples, cqm.variables, self.name)
             broken = ~problem.is_feasible(rows)
-            search = LocalSearch(problem)
-            for place in np.flatnonzero(broken):
-                rows[place] = search.fill(rows[place])
-        request.report(rows[int(np.argmin(problem.energy(rows)))])
+            states, unrepaired = repaired(problem, rows)
+        # A native solver answers with feasible states only.
+        states, counts = states[~unrepaired], counts[~unrepaired]
+        request.report(states[int(np.argmin(problem.energy(states)))].astype(np.bool_))
         info = {
             "infeasible_rows": int(broken.sum()), "service_seconds": charged,
             "service_seconds_used": self.cap.used, "rehearsal": self.rehearse,
         }  # fmt: skip
-        return Solution(rows, info)
+        return Solution(states, info, {"num_occurrences": counts})
 
 
 class RehearsedCQM:

@@ -6,6 +6,7 @@
     ├── ProblemError       (ValueError)   a problem that is not well formed
     ├── FormatError        (ValueError)   a file that is damaged, edited or of another kind
     ├── ParameterError     (TypeError)    an unknown or impossible solver parameter
+    ├── SampleError        (ValueError)   samples of a sampler that do not fit its model
     ├── UnknownSolverError (LookupError)  a name the registry does not have
     ├── UnavailableError   (ImportError)  a solver whose package or credentials are missing
     ├── CostError                         a price that is unknown, or a total above the cap
@@ -34,6 +35,10 @@ class FormatError(SolverError, ValueError):
 
 class ParameterError(SolverError, TypeError):
     """A solver parameter that is unknown or out of range."""
+
+
+class SampleError(SolverError, ValueError):
+    """Samples that do not fit the model they are for: other variables, values or counts."""
 
 
 class UnknownSolverError(SolverError, LookupError):

@@ -5,15 +5,19 @@ suffix                what it holds                                 read by
 ===================== ============================================= ===========================
 .block.safetensors    everything, factor included; the only format  `load`
                       that is small and checked against edits
-.bqm                  the objective, optionally penalised           dimod
-.lp                   objective and constraint                      any MIP solver, dimod
-.ubqp                 x'Qx, ``n m`` then ``i j q_ij``, 1-based      MQLib, BiqMac, OR-Library
+.bqm                  the objective, optionally penalised, names    dimod
+.lp                   objective, constraint, names                  any MIP solver, dimod
+.ubqp                 **maximise** x'Qx, ``n m`` then ``i j q_ij``, MQLib; OR-Library's layout
+                      1-based
+.sparse               the same to be minimised                      Biq Mac
 .qubo                 D-Wave qbsolv text, 0-based                   qbsolv's descendants
 .qplib                read only: see `solvers.qplib`                QPLIB
 ===================== ============================================= ===========================
 
-Every text carries all 17 digits. What a text format has no field for (cardinality, offset) stands
-in comments that its usual readers skip.
+Upper case suffixes are the same. Every text carries all 17 digits. What a text format has no field
+for (cardinality, offset, names) stands in comments that its usual readers skip. How files without
+our comments are read is said in `solvers.matrixfiles` and `solvers.lpfile`: what two programs would
+read as two problems is refused.
 """
 
 from __future__ import annotations
@@ -22,26 +26,30 @@ import hashlib
 import json
 import tempfile
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import dimod
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from solvers.base import problem_from_bqm
-from solvers.dimodfiles import read_bqm, read_lp
+from solvers.dimodfiles import read_bqm
 from solvers.errors import FormatError, ProblemError
-from solvers.problem import CardinalityProblem, Floats
+from solvers.lpfile import lp_text, read_lp
+from solvers.matrixfiles import FAMILIES, matrix_text, read_matrix
+from solvers.problem import CardinalityProblem, frozen
 from solvers.qplib import read_qplib
-from solvers.textfile import check_size, read_text
+from solvers.textfile import Objective, check_size
 
 # 1: first version.
 SCHEMA = 1
 CONTAINER = ".block.safetensors"
-EXPORTS = (".bqm", ".lp", ".ubqp", ".qubo")
+EXPORTS = (".bqm", ".lp", *FAMILIES)
+_READERS = {".bqm": read_bqm, ".lp": read_lp, ".qplib": read_qplib} | dict.fromkeys(
+    FAMILIES, read_matrix
+)
 TENSORS = {
     "factor": ("F64", 2),
     "quadratic": ("F64", 2),
@@ -71,6 +79,9 @@ def save(problem: CardinalityProblem, path: str | Path) -> Path:
         if (array := getattr(problem, name)) is not None
     }
     meta = json.dumps(dict(problem.meta), sort_keys=True)
+    texts = {"meta": meta}
+    if problem.labels is not None:
+        texts["labels"] = json.dumps(problem.labels)
     header = {
         "schema": SCHEMA,
         "n": problem.n,
@@ -79,42 +90,42 @@ def save(problem: CardinalityProblem, path: str | Path) -> Path:
         "offset": problem.offset,
         "scale": problem.scale,
         "content_hash": problem.content_hash,
-        "meta_hash": hashlib.sha256(meta.encode()).hexdigest(),
+        **{f"{name}_hash": _sha256(text) for name, text in texts.items()},
         "written_by": {name: version(name) for name in ("numpy", "safetensors")},
     }
-    _write(path, safetensors_bytes(tensors, {"icbs": json.dumps(header), "meta": meta}))
+    _write(path, safetensors_bytes(tensors, {"icbs": json.dumps(header), **texts}))
     return path
 
 
 def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem:
     """Read a problem from any of the formats above.
 
+    An energy of the problem is the objective that the file has for the same x, or the negated one
+    where the file maximises: ``meta["sense"]`` is then ``"max"``. Variables that a file fixes are
+    put into the objective and left out; ``meta["fixed"]`` has their values by name.
+
     Args:
         path: a file with one of the known suffixes.
-        cardinality: number of ones, for a file that does not say.
+        cardinality: number of ones, for a file that does not say; fixed variables that are 1 count.
 
     Raises:
-        FormatError: truncated, edited, of another schema or kind, or without a cardinality.
+        FormatError: truncated, edited, of another schema or kind, without a cardinality, or with
+            another one than the argument.
         OSError: no such file, or it cannot be read.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    readers = {
-        ".bqm": read_bqm, ".lp": read_lp, ".ubqp": _read_ubqp, ".qubo": _read_qubo,
-        ".qplib": _read_qplib,
-    }  # fmt: skip
+    suffix = path.suffix.lower()
     try:
-        if path.name.endswith(CONTAINER):
-            return _read_container(path)
-        if path.suffix not in readers:
-            known = ", ".join((CONTAINER, *readers))
+        if path.name.lower().endswith(CONTAINER):
+            problem = _read_container(path)
+            _check_ones(path.name, cardinality, problem.cardinality, problem.n)
+            return problem
+        if suffix not in _READERS:
+            known = ", ".join((CONTAINER, *_READERS))
             raise FormatError(f"{path.name}: unknown suffix; expected one of {known}")
-        bqm, found = readers[path.suffix](path)
-        if found is None and cardinality is None:
-            raise FormatError(f"{path.name} does not say how many ones: pass cardinality")
-        check_size(path.name, bqm.num_variables)
-        problem = problem_from_bqm(bqm, cardinality if cardinality is not None else found)
+        return _problem(path.name, _READERS[suffix](path), cardinality)
     except (
         ProblemError,
         ValueError,
@@ -126,7 +137,40 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path.name} is damaged: {error}") from error
-    return problem
+
+
+def _problem(name: str, found: Objective, cardinality: int | None) -> CardinalityProblem:
+    n = len(found.Q)
+    check_size(name, n)
+    _check_ones(name, cardinality, found.ones, n + found.forced, found.forced)
+    ones = found.ones if cardinality is None else cardinality
+    if ones is None:
+        raise FormatError(f"{name} does not say how many ones: pass cardinality")
+    couplings = np.triu(found.Q, 1)
+    meta: dict[str, Any] = {"sense": "max"} if found.maximised else {}
+    return CardinalityProblem(
+        linear=found.Q.diagonal(),
+        quadratic=couplings + couplings.T,
+        cardinality=int(ones) - found.forced,
+        offset=found.offset,
+        meta=meta | ({"fixed": dict(found.fixed)} if found.fixed else {}),
+        labels=found.labels,
+    )
+
+
+def _check_ones(name: str, asked: int | None, found: int | None, most: int, least: int = 0) -> None:
+    """The caller's number of ones against the file's, and against what is possible."""
+    if asked is None:
+        return
+    if found is not None and asked != found:
+        raise FormatError(
+            f"{name} says {found} ones and cardinality is {asked}: leave cardinality out, it is "
+            "for files that do not say"
+        )
+    if isinstance(asked, bool) or not isinstance(asked, Integral) or not least <= asked <= most:
+        raise FormatError(
+            f"cardinality is {asked!r}, expected a whole number in {least}..{most} for {name}"
+        )
 
 
 def export(problem: CardinalityProblem, path: str | Path, penalty: float | None = None) -> Path:
@@ -140,17 +184,24 @@ def export(problem: CardinalityProblem, path: str | Path, penalty: float | None 
 
     Raises:
         FormatError: unknown suffix, too many variables, a penalty for LP.
+        ProblemError: a penalty so large that the objective is lost in its rounding.
     """
     path = Path(path)
+    suffix = path.suffix.lower()
     if path.name.endswith(CONTAINER):
         return save(problem, path)
-    writers = {".bqm": _write_bqm, ".lp": _write_lp, ".ubqp": _write_ubqp, ".qubo": _write_qubo}
-    if path.suffix not in writers:
+    if suffix not in EXPORTS:
         raise FormatError(f"{path.name}: unknown suffix; expected one of {', '.join(EXPORTS)}")
     check_size(path.name, problem.n)
-    if penalty is not None and path.suffix == ".lp":
+    if suffix in FAMILIES:
+        data = matrix_text(problem, suffix, penalty).encode()
+    elif suffix == ".bqm":
+        data = _bqm_bytes(problem, penalty)
+    elif penalty is None:
+        data = lp_text(problem).encode()
+    else:
         raise FormatError("an LP file holds the constraint itself: leave penalty out")
-    writers[path.suffix](problem, path, penalty)
+    _write(path, data)
     return path
 
 
@@ -182,7 +233,7 @@ def _read_container(path: Path) -> CardinalityProblem:
             tensors: dict[str, NDArray[Any]] = {}
             for name in file.keys():  # noqa: SIM118  (not a mapping)
                 _check_tensor(path, name, file.get_slice(name), header)
-                tensors[name] = file.get_tensor(name)
+                tensors[name] = frozen(file.get_tensor(name))
     except SafetensorError as error:
         raise FormatError(f"{path.name} is truncated or no container: {error}") from error
     if "linear" not in tensors:
@@ -196,6 +247,7 @@ def _read_container(path: Path) -> CardinalityProblem:
         offset=header["offset"],
         scale=header["scale"],
         meta=meta,
+        labels=json.loads(texts["labels"]) if "labels" in texts else None,
     )
     if problem.content_hash != header["content_hash"]:
         raise FormatError(f"{path.name} was edited or damaged: its content hash does not match")
@@ -212,8 +264,12 @@ def _header(path: Path, texts: dict[str, str]) -> dict[str, Any]:
             f"{path.name} has schema version {found!r}, this release reads {SCHEMA}: "
             "export it again or install the release that wrote it"
         )
-    if hashlib.sha256(texts["meta"].encode()).hexdigest() != header["meta_hash"]:
+    if _sha256(texts["meta"]) != header["meta_hash"]:
         raise FormatError(f"{path.name} was edited: the hash of its metadata does not match")
+    # Files without labels, and those of releases that had none, have no hash either.
+    labels = texts.get("labels")
+    if header.get("labels_hash") != (None if labels is None else _sha256(labels)):
+        raise FormatError(f"{path.name} was edited: the hash of its labels does not match")
     return header
 
 
@@ -230,121 +286,13 @@ def _check_tensor(path: Path, name: str, view: Any, header: dict[str, Any]) -> N
         )
 
 
-def _write_bqm(problem: CardinalityProblem, path: Path, penalty: float | None) -> None:
-    with problem.to_bqm(penalty).to_file() as file:
-        _write(path, file.read())
+def _bqm_bytes(problem: CardinalityProblem, penalty: float | None) -> bytes:
+    bqm = problem.to_bqm(penalty)
+    if problem.labels is not None:
+        bqm.relabel_variables(dict(enumerate(problem.labels)))
+    with bqm.to_file() as file:
+        return file.read()
 
 
-def _write_lp(problem: CardinalityProblem, path: Path, penalty: float | None) -> None:
-    cqm = problem.to_cqm()
-    cqm.relabel_variables({i: f"x{i}" for i in range(problem.n)})
-    _write(path, dimod.lp.dumps(cqm).encode())
-
-
-def _upper(problem: CardinalityProblem, penalty: float | None) -> tuple[Floats, float]:
-    """Q and offset with ``E(x) = sum Q_ii x_i + sum_(i<j) Q_ij x_i x_j + offset``."""
-    weight, k = penalty or 0.0, problem.cardinality
-    Q = problem.gram() + 2 * weight
-    np.fill_diagonal(Q, problem.linear + 0.5 * problem.diagonal + weight * (1 - 2 * k))
-    return np.triu(Q), problem.offset + weight * k * k
-
-
-def _entries(Q: Floats, first: int) -> str:
-    """A line ``i j value`` for each entry that is not 0, row by row, counted from `first`."""
-    lines = []
-    for i, row in enumerate(Q):
-        columns = np.flatnonzero(row)
-        pairs = zip((columns + first).tolist(), row[columns].tolist(), strict=True)
-        lines.append("".join(f"{i + first} {j} {value!r}\n" for j, value in pairs))
-    return "".join(lines)
-
-
-def _write_ubqp(problem: CardinalityProblem, path: Path, penalty: float | None) -> None:
-    Q, offset = _upper(problem, penalty)
-    # The format's matrix is symmetric and each pair stands once: an entry is half the coupling.
-    Q += np.diag(Q.diagonal())
-    Q *= 0.5
-    head = f"{problem.n} {np.count_nonzero(Q)}\n"
-    tail = f"# minimise x'Qx + offset\n# cardinality {problem.cardinality}\n# offset {offset!r}\n"
-    _write(path, (head + _entries(Q, 1) + tail).encode())
-
-
-def _write_qubo(problem: CardinalityProblem, path: Path, penalty: float | None) -> None:
-    Q, offset = _upper(problem, penalty)
-    nodes = np.count_nonzero(Q.diagonal())
-    head = (
-        "c minimise sum Q_ii x_i + sum_(i<j) Q_ij x_i x_j + offset\n"
-        f"c cardinality {problem.cardinality}\nc offset {offset!r}\n"
-        f"p qubo 0 {problem.n} {nodes} {np.count_nonzero(Q) - nodes}\n"
-    )
-    _write(path, (head + _entries(Q, 0)).encode())
-
-
-def _read_ubqp(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    lines, notes = _text(path, "#")
-    head = lines[0].split() if lines else []
-    if len(head) != 2:
-        raise FormatError(f"{path.name}: the first line must be 'n m'")
-    Q = _matrix(path, lines[1:], int(head[0]), int(head[1]), first=1)
-    # Off the diagonal a pair counts twice in x'Qx.
-    Q = 2 * Q - np.diag(Q.diagonal())
-    return _model(Q, float(notes.get("offset", 0.0))), _ones(notes)
-
-
-def _read_qubo(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    lines, notes = _text(path, "c")
-    head = lines[0].split() if lines else []
-    if len(head) != 6 or head[:2] != ["p", "qubo"]:
-        raise FormatError(f"{path.name}: expected 'p qubo 0 maxNodes nNodes nCouplers'")
-    count = int(head[4]) + int(head[5])
-    Q = _matrix(path, lines[1:], int(head[3]), count, first=0)
-    return _model(Q, float(notes.get("offset", 0.0))), _ones(notes)
-
-
-def _read_qplib(path: Path) -> tuple[dimod.BinaryQuadraticModel, int | None]:
-    found = read_qplib(path)
-    return _model(found.Q, found.offset), found.ones
-
-
-def _text(path: Path, comment: str) -> tuple[list[str], dict[str, str]]:
-    """Lines without comments, and the comments of the form ``word value``."""
-    lines, notes = [], {}
-    for line in read_text(path).splitlines():
-        if line.startswith(comment):
-            words = line[len(comment) :].split()
-            if len(words) == 2:
-                notes[words[0]] = words[1]
-        elif line.strip():
-            lines.append(line)
-    return lines, notes
-
-
-def _matrix(path: Path, lines: list[str], n: int, count: int, first: int) -> Floats:
-    """The upper triangle, shape (n, n), of lines ``i j value``."""
-    check_size(path.name, n, len(lines))
-    if len(lines) != count:
-        raise FormatError(f"{path.name} declares {count} entries and has {len(lines)}")
-    Q = np.zeros((n, n))
-    for line in lines:
-        a, b, value = line.split()
-        i, j = sorted((int(a) - first, int(b) - first))
-        if not 0 <= i <= j < n:
-            raise FormatError(f"{path.name}: entry {line!r} is outside 1..{n} (0..{n - 1})")
-        if Q[i, j]:
-            raise FormatError(f"{path.name}: pair {a} {b} stands twice")
-        Q[i, j] = float(value)
-    if not np.isfinite(Q).all():
-        raise FormatError(f"{path.name} has entries that are not finite")
-    return Q
-
-
-def _model(Q: Floats, offset: float) -> dimod.BinaryQuadraticModel:
-    bqm = dimod.BinaryQuadraticModel(dimod.BINARY)
-    bqm.add_linear_from_array(Q.diagonal().copy())
-    bqm.add_quadratic_from_dense(np.triu(Q, 1))
-    bqm.offset = offset
-    return bqm
-
-
-def _ones(notes: dict[str, str]) -> int | None:
-    return int(notes["cardinality"]) if "cardinality" in notes else None
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,66 +2,66 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 import highspy
 import numpy as np
 
+from solvers.background import run_until
 from solvers.base import Request
+from solvers.deadline import Deadline
 from solvers.mip import Form, MixedInteger
 from solvers.penalty import MAX_SEED
 from solvers.problem import Floats
-from solvers.relaxation import bound
 
 FEASIBILITY = 1e-9
-# Share of a time limit for the relaxation, whose tangents are the first.
-ROOT_SHARE = 0.2
 
 
 class MILP(MixedInteger):
-    """Outer approximation with HiGHS; ``info["rounds"]`` is the number of programs solved.
-
-    HiGHS looks at its clock between linear programs, and one with a dense factor may take long:
-    with a limit of 10 s, n = 2048 and 4096 of rank 256 took 16 and 35 s.
-    """
+    """Outer approximation with HiGHS; ``info["rounds"]`` is the number of programs solved."""
 
     name: ClassVar[str] = "milp"
+    seconds_per_entry = 2e-7
 
-    def _optimised(self, form: Form, request: Request) -> dict[str, Any]:
-        seed = int(request.rng.integers(MAX_SEED))
-        left = request.deadline - time.perf_counter()
-        root = bound(form.problem, time.perf_counter() + ROOT_SHARE * left)
-        form.offer(root.state)
-        form.lower = (root.lower_bound - form.problem.offset) / form.unit
-        program = _program(form, seed)
+    def _optimised(self, form: Form, request: Request) -> tuple[dict[str, Any], bool]:
+        program = _program(form, int(request.rng.integers(MAX_SEED)))
         program.cbMipImprovingSolution.subscribe(
             lambda event: form.offer(np.asarray(event.data_out.mip_solution))
         )
         _add_tangents(program, form, np.zeros(len(form.A)))
-        _add_tangents(program, form, root.dual / np.sqrt(form.unit))
-        _add_tangents(program, form, form.A @ root.state)
-        rounds = 0
-        while not form.closed and (left := request.deadline - time.perf_counter()) > 0:
-            if left < np.inf:
-                program.setOptionValue("time_limit", program.getRunTime() + left)
-            _start_from(program, form)
-            program.solve()
-            rounds += 1
-            found = program.getInfo().mip_dual_bound
-            if np.isfinite(found):
-                form.lower = max(form.lower, float(found))
-            values = np.asarray(program.getSolution().col_value)
-            if len(values) != form.n + 2 * len(form.A):
-                break
-            before = form.upper
-            form.offer(values)
-            point = form.A @ (values[: form.n] > 0.5)
-            under = float(values[form.n + len(point) :].sum()) - 0.5 * float(point @ point)
-            if under * form.unit >= -form.tolerance and form.upper >= before:
-                break  # its own tangents are there: nothing is left but rounding
-            _add_tangents(program, form, point)
-        return {"rounds": rounds}
+        assert form.root.dual is not None
+        _add_tangents(program, form, form.root.dual / np.sqrt(form.unit))
+        _add_tangents(program, form, form.A @ form.root.state)
+        info = {"rounds": 0}
+        ended = run_until(
+            lambda: _rounds(program, form, request.deadline, info),
+            request.deadline,
+            program.cancelSolve,
+        )
+        return info, ended
+
+
+def _rounds(program: Any, form: Form, deadline: Deadline, info: dict[str, Any]) -> None:
+    """Solves one program after the other; `info` counts them."""
+    while not form.closed and not deadline.over:
+        if deadline.limited:
+            program.setOptionValue("time_limit", program.getRunTime() + deadline.left)
+        _start_from(program, form)
+        program.solve()
+        info["rounds"] += 1
+        found = program.getInfo().mip_dual_bound
+        if np.isfinite(found):
+            form.lower = max(form.lower, float(found))
+        values = np.asarray(program.getSolution().col_value)
+        if len(values) != form.n + 2 * len(form.A):
+            break
+        before = form.upper
+        form.offer(values)
+        point = form.A @ (values[: form.n] > 0.5)
+        under = float(values[form.n + len(point) :].sum()) - 0.5 * float(point @ point)
+        if under * form.unit >= -form.tolerance and form.upper >= before:
+            break  # its own tangents are there: nothing is left but rounding
+        _add_tangents(program, form, point)
 
 
 class _Quiet(highspy.Highs):
@@ -76,6 +76,8 @@ class _Quiet(highspy.Highs):
 def _program(form: Form, seed: int) -> Any:
     """Columns x, z, t; rows sum x = k and z = A x."""
     program = _Quiet()
+    # Lets `cancelSolve` reach a program that is being solved.
+    program.HandleUserInterrupt = True
     settings = {
         "output_flag": False, "threads": 1, "random_seed": seed, "mip_rel_gap": 0.0,
         "mip_abs_gap": 0.2 * form.tolerance / form.unit, "mip_feasibility_tolerance": FEASIBILITY,
@@ -111,8 +113,6 @@ def _add_tangents(program: Any, form: Form, point: Floats) -> None:
 
 def _start_from(program: Any, form: Form) -> None:
     """Hands the best state to HiGHS, with z and t that belong to it."""
-    if form.best is None:
-        return
     z = form.A @ form.best
     solution = highspy.HighsSolution()
     solution.col_value = [*form.best.astype(float), *z, *(0.5 * z**2)]

@@ -14,13 +14,13 @@ installation, not once per process.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from solvers.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 
 Integers = NDArray[np.int64]
@@ -38,25 +38,28 @@ ANNEALING_RANK_SHARE = 1 / 12
 MAX_DENSE_VARIABLES = 8192
 # Multiplications a second of a float32 matrix product on one core, low on purpose.
 PRODUCT_RATE = 2e10
-# Multiplications between two looks at the clock, about 10 ms.
+# Multiplications between two looks at the clock, about 10 ms; as many times as much without a
+# limit, where only Ctrl-C waits for the look.
 WORK_PER_CHECK = 1e7
+UNLIMITED_CHUNKS = 10
 
 
-def dense_pays(problem: CardinalityProblem, least_rank: float, deadline: float) -> bool:
+def dense_pays(problem: CardinalityProblem, least_rank: float, deadline: Deadline) -> bool:
     """Whether to build G from the factor.
 
     Args:
         problem: n variables.
         least_rank: from which rank on it saves time.
-        deadline: `time.perf_counter` value; G must not take over a fifth of the time left.
+        deadline: G must not take over a fifth of the time left.
     """
     n, r = problem.n, problem.rank
     seconds = n * n * r / PRODUCT_RATE
-    return (
-        n <= MAX_DENSE_VARIABLES
-        and r >= least_rank
-        and seconds < 0.2 * (deadline - time.perf_counter())
-    )
+    return n <= MAX_DENSE_VARIABLES and r >= least_rank and seconds < 0.2 * deadline.left
+
+
+def work_per_check(deadline: Deadline) -> float:
+    """Multiplications that a kernel makes before it comes back for a look at the clock."""
+    return WORK_PER_CHECK * (1 if deadline.limited else UNLIMITED_CHUNKS)
 
 
 def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray[Any]]:
@@ -69,8 +72,9 @@ def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray
         problem: n variables.
         dense: whether to build G from a factor.
     """
-    if problem.factor is None:
-        return np.empty((0, 0)), np.ascontiguousarray(problem.gram())
+    if problem.quadratic is not None:
+        return np.empty((0, 0)), problem.quadratic
+    assert problem.factor is not None
     G = np.empty((0, 0), np.float32)
     if dense:
         A = problem.factor.astype(np.float32)

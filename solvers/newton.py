@@ -20,12 +20,15 @@ Every ``s`` met on the way is a certificate (see `solvers.relaxation`).
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from solvers.kernels import WORK_PER_CHECK
+from solvers.background import computed
+from solvers.deadline import Deadline
+from solvers.kernels import work_per_check
 from solvers.problem import Floats
 
 # Width of the proximal term from one centre to the next. On real blocks, curvature x1
@@ -38,6 +41,8 @@ STALLED = 1e-13
 PATIENCE = 50
 # A step makes a few n r multiplications, and up to n r^2 where many variables are fractional.
 FRACTIONAL_SHARE = 1 / 8
+# Multiplications a second of a step on one core, low on purpose.
+NEWTON_RATE = 5e9
 
 
 class Relaxed(NamedTuple):
@@ -69,26 +74,33 @@ def relax_until(
     target: float,
     tolerance: float,
     max_steps: int,
-    deadline: float,
+    deadline: Deadline,
 ) -> Relaxed:
     """`relax`, of the same arguments, in chunks with a look at the clock after each.
 
-    One chunk is solved even where the `time.perf_counter` value `deadline` is over.
+    One chunk is solved even where the time is over, unless it would take long; another only if it
+    fits in the time left.
     """
-    x = np.empty(len(c))
-    chunk = max_steps
-    if deadline < np.inf:
-        step = F.size * (4 + FRACTIONAL_SHARE * F.shape[1])
-        chunk = max(1, int(WORK_PER_CHECK / max(step, 1)))
+    x = z.copy()
+    step = F.size * (4 + FRACTIONAL_SHARE * F.shape[1])
+    chunk = max(1, int(work_per_check(deadline) / max(step, 1)))
     best, steps = (-np.inf, s.copy()), 0
     while True:
+        begun = time.perf_counter()
         allowed = min(chunk, max_steps - steps)
-        value, dual, primal, eps, made = relax(F, c, k, u, s, z, x, eps, target, tolerance, allowed)
+        found = computed(
+            partial(relax, F, c, k, u, s, z, x, eps, target, tolerance, allowed),
+            allowed * step / NEWTON_RATE,
+            deadline,
+        )
+        if found is None:
+            return Relaxed(*best, x.copy(), steps, False)
+        value, dual, primal, eps, made = found
         steps += made
         if value > best[0]:
             best = value, dual
         solved = made < allowed or best[0] >= target or primal - best[0] <= tolerance
-        if solved or steps >= max_steps or time.perf_counter() >= deadline:
+        if solved or steps >= max_steps or deadline.left < time.perf_counter() - begun:
             return Relaxed(*best, x, steps, bool(solved))
 
 

@@ -12,12 +12,21 @@ from typing import Any, ClassVar
 import dimod
 import numpy as np
 
+from solvers.arguments import positive, seeded
 from solvers.base import Budget, CardinalitySampler, Request, Solution
+from solvers.bqm import check_model
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
-from solvers.repair import LocalSearch
+from solvers.samples import checked_rows, repaired
+from solvers.warmup import tiny_problems
 
 DEFAULT_PENALTY = 0.1
+# Share of a time limit that the sampler leaves for the repair of its rows, that the repair may take
+# beyond it, and that the sampler gets however late it starts.
+SHARE = 0.1
+# Kinds of problems, dense or not, for which the repair is compiled.
+_WARM: set[bool] = set()
 # SA of Ocean takes signed 32-bit seeds.
 MAX_SEED = 2**31 - 1
 
@@ -32,7 +41,10 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
     """Puts any dimod sampler into the penalised lane.
 
     The sampler's own rows stay in the sample set's record as ``raw_sample``; the samples are the
-    repaired ones. Repair is charged as its own stage.
+    repaired ones, with the sampler's ``num_occurrences``. Equal rows are repaired once. Repair is
+    charged as its own stage and kept within the time limit and `solvers.samples.MAX_REPAIRED` rows:
+    those of the lowest energies have their turn first, the rest stays infeasible, as it came, and
+    its reads are counted in ``info["unrepaired"]``.
 
     Args:
         child: any dimod sampler.
@@ -56,8 +68,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         penalty: float = DEFAULT_PENALTY,
         repair: str | None = "greedy",
     ) -> None:
-        if not 0 < penalty < np.inf:
-            raise ParameterError(f"penalty is {penalty}, expected a number above 0")
+        positive("penalty", penalty)
         if repair not in self.repairs:
             raise ParameterError(f"repair is {repair!r}, expected one of {self.repairs}")
         self._child = child
@@ -70,29 +81,51 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             sorted(set(child.parameters) - {*super().parameters, "initial_states"})
         )
 
+    def warm_up(self, *, dense: bool) -> float:
+        """Compiles the repair; the sampler, which may cost money, is not called for that."""
+        if self.repair is None or dense in _WARM:
+            return 0.0
+        start = time.perf_counter()
+        _WARM.add(dense)
+        for tiny in tiny_problems(16, 8, dense=dense):
+            repaired(tiny, np.eye(1, tiny.n, dtype=np.int8), descend=True)
+        return time.perf_counter() - start
+
     @property
     def children(self) -> list[dimod.Sampler]:
         """The wrapped sampler."""
         return [self._child]
 
     def child_parameters(
-        self, problem: CardinalityProblem | None, request: Request
+        self,
+        bqm: dimod.BinaryQuadraticModel,
+        problem: CardinalityProblem | None,
+        request: Request,
     ) -> dict[str, Any]:
         """Keywords for the child; a generic sampler gets those of its own it understands.
 
         Args:
+            bqm: what the child gets.
             problem: what is being solved; None where a bare model goes straight to the child.
             request: budget and source of randomness.
         """
         budget = request.budget
+        limit = budget.time_limit
         wanted = {
             "num_reads": budget.reads,
             "num_sweeps": budget.sweeps,
-            "time_limit": budget.time_limit,
+            "time_limit": None if limit is None else time_left(request),
             "seed": int(request.rng.integers(MAX_SEED)),
         }
         known = self._child.parameters
         return {key: v for key, v in wanted.items() if v is not None and key in known}
+
+    def _sampled(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
+        """The child's answer, complete."""
+        samples = self._child.sample(bqm, **keywords)
+        if isinstance(samples, dimod.SampleSet):
+            samples.resolve()
+        return samples
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         timing = request.timing
@@ -100,29 +133,39 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             weight = penalty_weight(problem, self.penalty)
             bqm = problem.to_bqm(weight)
         with timing.stage("preprocess"):
-            keywords = self.child_parameters(problem, request) | parameters
+            keywords = self.child_parameters(bqm, problem, request) | parameters
         start = time.perf_counter()
-        samples = self._child.sample(bqm, **keywords)
-        samples.resolve()
+        samples = self._sampled(bqm, keywords)
         spent = time.perf_counter() - start
         with timing.stage("postprocess"):
+            rows, counts, kept = checked_rows(samples, bqm.variables, self.name)
             self._book(samples.info, spent, request)
-            samples = samples.change_vartype(dimod.BINARY, inplace=False)
-            rows = _expanded(samples, problem.n)
-        with timing.stage("repair"):
-            states = self._repaired(problem, rows)
-        # Not before the repair has run: a row is worth what is known when it is handed over.
-        if self.repair is not None and len(states):
-            request.report(states[int(np.argmin(problem.energy(states)))].astype(np.bool_))
+        states, unrepaired = rows, np.zeros(len(rows), dtype=np.bool_)
+        if self.repair is not None:
+            with timing.stage("repair"):
+                states, unrepaired = repaired(
+                    problem,
+                    rows,
+                    descend=self.repair == "descent",
+                    promise=np.asarray(samples.record.energy, dtype=np.float64)[kept],
+                    deadline=request.deadline,
+                    late=_later(request),
+                )
+            # Not before the repair has run: a row is worth what is known when it is handed over.
+            feasible = states[~unrepaired]
+            if len(feasible):
+                request.report(feasible[int(np.argmin(problem.energy(feasible)))].astype(np.bool_))
         off = np.abs(rows.sum(axis=1, dtype=np.int64) - problem.cardinality)
         info = {
             "penalty": self.penalty,
             "penalty_weight": weight,
             "repair": self.repair,
-            "raw_violation": float(off.mean()) if len(rows) else None,
+            "raw_violation": float(off @ counts / counts.sum()) if len(rows) else None,
+            "unrepaired": int(counts[unrepaired].sum()),
         }
         child = {key: value for key, value in samples.info.items() if key != "timing"}
-        return Solution(states, info | {"child": child}, {"raw_sample": rows})
+        vectors: dict[str, Any] = {"raw_sample": rows, "num_occurrences": counts}
+        return Solution(states, info | {"child": child}, vectors)
 
     def _book(self, info: dict[str, Any], spent: float, request: Request) -> None:
         """Splits the child's wall time by what it reports, whatever unit it speaks."""
@@ -137,47 +180,47 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             timing[key] += value
         timing["execute"] += max(0.0, spent - sum(seconds.values()))
 
-    def _repaired(self, problem: CardinalityProblem, rows: Any) -> Any:
-        if self.repair is None:
-            return rows
-        search = LocalSearch(problem)
-        states = np.empty_like(rows)
-        for row, state in zip(rows, states, strict=True):
-            state[:] = search.fill(row)
-            if self.repair == "descent":
-                state[:] = search.descend(state)
-        return states
-
     def sample(
         self, bqm: dimod.BinaryQuadraticModel, *, cardinality: int | None = None, **parameters: Any
     ) -> dimod.SampleSet:
         """As `CardinalitySampler.sample`; without a cardinality the child gets the bare model."""
         if cardinality is not None:
             return super().sample(bqm, cardinality=cardinality, **parameters)
+        check_model(bqm)
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
             raise ParameterError(f"{self.name} has no parameter {unknown[0]!r}")
         if parameters.pop("initial_state", None) is not None:
             raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
         self.check_size(bqm.num_variables)
-        if not bqm.num_variables:
-            return dimod.SampleSet.from_samples_bqm({}, bqm)
         budget = Budget(
             parameters.pop("time_limit", None),
             parameters.pop("num_reads", None),
             parameters.pop("num_sweeps", None),
         )
-        limit = np.inf if budget.time_limit is None else budget.time_limit
-        rng = np.random.default_rng(parameters.pop("seed", None))
-        deadline = time.perf_counter() + limit
-        request = Request(budget, rng, None, lambda state: None, deadline)
-        return self._child.sample(bqm, **self.child_parameters(None, request) | parameters)
+        rng = seeded(parameters.pop("seed", None))
+        if not bqm.num_variables:
+            # Of no variables there is one state; not every sampler knows.
+            return dimod.SampleSet.from_samples_bqm((np.empty((1, 0), np.int8), []), bqm)
+        request = Request(budget, rng, None, lambda state: None, Deadline(budget.time_limit))
+        samples = self._sampled(bqm, self.child_parameters(bqm, None, request) | parameters)
+        checked_rows(samples, bqm.variables, self.name)
+        return samples.change_vartype(bqm.vartype, inplace=False)
 
 
-def _expanded(samples: dimod.SampleSet, n: int) -> Any:
-    """One row a read over variables 0..n-1, shape (m, n) of int8."""
-    order = np.argsort(np.asarray(samples.variables, dtype=np.intp))
-    rows = samples.record.sample[:, order].astype(np.int8)
-    if rows.shape[1] != n:
-        raise ParameterError(f"the sampler returned {rows.shape[1]} variables, expected {n}")
-    return np.repeat(rows, samples.record.num_occurrences, axis=0)
+def time_left(request: Request, overhead: float = 0.0) -> float:
+    """Seconds that a sampler may search, so that repair is within the limit too; inf without one.
+
+    Args:
+        request: with its deadline.
+        overhead: seconds that the sampler takes before it searches.
+    """
+    share = SHARE * (request.budget.time_limit or 0.0)
+    return max(share, request.deadline.left - share - overhead)
+
+
+def _later(request: Request) -> Deadline:
+    """When repair must end."""
+    if request.budget.time_limit is None:
+        return request.deadline
+    return Deadline(request.deadline.left + SHARE * request.budget.time_limit)

@@ -11,7 +11,8 @@ carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,15 +21,24 @@ import dimod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.arguments import finite, numbers, positive, whole
 from solvers.errors import ProblemError
+from solvers.jsonvalues import frozen_json
+from solvers.memory import check_room
+from solvers.rounding import penalised
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+# Entries of states that are turned into float64 at a time.
+_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class CardinalityProblem:
     """A quadratic over binary vectors with exactly `cardinality` ones.
+
+    Nothing in it can be changed, also after a copy or a pickle. Arrays are copied, unless they are
+    read-only down to the array that owns the numbers: see `frozen`.
 
     Attributes:
         linear: ``c``, shape (n,).
@@ -40,11 +50,15 @@ class CardinalityProblem:
         initial: the incumbent, shape (n,) of bool with k ones. Solvers never read it: they get an
             incumbent only as an argument.
         indices: position of each variable in the flattened weight of its layer, shape (n,).
-        meta: where the problem comes from; JSON values only.
+        meta: where the problem comes from; JSON values only, numpy's scalars and arrays become
+            such.
+        labels: what the variables are called, n different texts; None: by their places. They tell
+            a reader which variable is which and are no part of the content hash.
 
     Raises:
-        ProblemError: arrays of the wrong shape, NaN or infinite, k outside 0..n, an initial state
-            that is not feasible, a scale that is not positive.
+        ProblemError: arrays of the wrong shape or type, NaN or infinite, k outside 0..n, an initial
+            state that is not feasible, a scale that is not positive, a `meta` that is no JSON,
+            labels that repeat.
     """
 
     linear: Floats
@@ -56,6 +70,7 @@ class CardinalityProblem:
     initial: Bools | None = None
     indices: NDArray[np.int64] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         linear = _finite("linear", self.linear, ndim=1)
@@ -76,24 +91,28 @@ class CardinalityProblem:
             if not np.array_equal(quadratic, quadratic.T):
                 raise ProblemError("quadratic is not symmetric; pass (Q + Q.T) / 2")
             put(self, "quadratic", quadratic)
-        k = self.cardinality
-        if isinstance(k, bool) or not 0 <= k <= n or int(k) != k:
-            raise ProblemError(f"cardinality is {k!r}, expected a whole number in 0..{n}")
-        put(self, "cardinality", int(k))
-        for name in ("offset", "scale"):
-            value = float(getattr(self, name))
-            if not np.isfinite(value):
-                raise ProblemError(f"{name} is {value}, expected a finite number")
-            put(self, name, value)
-        if self.scale <= 0:
-            raise ProblemError(f"scale is {self.scale}, expected a positive number")
+        put(self, "cardinality", whole("cardinality", self.cardinality, 0, n, ProblemError))
+        put(self, "offset", finite("offset", self.offset, ProblemError))
+        put(self, "scale", positive("scale", self.scale, ProblemError, "a positive number"))
         if self.initial is not None:
-            put(self, "initial", _frozen(self.checked_state(self.initial)))
+            put(self, "initial", frozen(self.checked_state(self.initial)))
         if self.indices is not None:
-            indices = np.ascontiguousarray(self.indices, dtype=np.int64)
+            indices = _places("indices", self.indices, np.int64)
             if indices.shape != (n,):
                 raise ProblemError(f"indices has shape {indices.shape}, expected ({n},)")
-            put(self, "indices", _frozen(indices))
+            put(self, "indices", indices)
+        if not isinstance(self.meta, Mapping):
+            raise ProblemError(f"meta is a {type(self.meta).__name__}, expected a dict")
+        put(self, "meta", frozen_json("meta", self.meta))
+        if self.labels is not None:
+            put(self, "labels", _labels(self.labels, n))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what a pickle or a copy holds; its arrays are as read-only as before."""
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                frozen(value)
+        self.__dict__.update(state)
 
     @property
     def n(self) -> int:
@@ -109,12 +128,19 @@ class CardinalityProblem:
     def diagonal(self) -> Floats:
         """Diagonal of ``G = A'A``, shape (n,)."""
         if self.quadratic is not None:
-            return _frozen(self.quadratic.diagonal().copy())
+            return frozen(self.quadratic.diagonal().copy())
         assert self.factor is not None
-        return _frozen(np.einsum("ri,ri->i", self.factor, self.factor))
+        return frozen(np.einsum("ri,ri->i", self.factor, self.factor))
 
     def gram(self) -> Floats:
-        """``G = A'A`` as a new dense matrix, shape (n, n)."""
+        """``G = A'A`` as a new dense matrix, shape (n, n).
+
+        Raises:
+            BinaryQuadraticModelSizeError: it does not fit into the memory that is available.
+        """
+        check_room(
+            8 * self.n**2, f"the dense matrix of {self.n:,} variables", "take a smaller block"
+        )
         if self.quadratic is not None:
             return self.quadratic.copy()
         assert self.factor is not None
@@ -126,7 +152,7 @@ class CardinalityProblem:
         Raises:
             ProblemError: not shape (n,), not 0/1, or not exactly k ones.
         """
-        x = np.asarray(x)
+        x = numbers("state", x, ndim=1)
         if x.shape != (self.n,):
             raise ProblemError(f"state has shape {x.shape}, expected ({self.n},)")
         state = x.astype(np.bool_)
@@ -144,11 +170,15 @@ class CardinalityProblem:
 
     def energy(self, x: ArrayLike) -> Floats:
         """E(x) in float64, feasible or not: () for x of shape (n,), (m,) for (m, n)."""
-        x = np.asarray(x, dtype=np.float64)
+        x = np.asarray(x)
         if x.shape[-1:] != (self.n,) or x.ndim > 2:
             raise ProblemError(
                 f"states have shape {x.shape}, expected ({self.n},) or (m, {self.n})"
             )
+        if x.size > _AT_ONCE and x.ndim == 2:
+            parts = np.array_split(x, -(-x.size // _AT_ONCE))
+            return np.concatenate([self.energy(part) for part in parts])
+        x = x.astype(np.float64, copy=False)
         return np.asarray(self._quadratic_part(x) + x @ self.linear + self.offset)
 
     def _quadratic_part(self, x: Floats) -> Floats:
@@ -193,6 +223,10 @@ class CardinalityProblem:
 
         Returns:
             A float64 model whose energy is ``E(x) + P (sum x - k)^2`` for every x in {0,1}^n.
+
+        Raises:
+            ProblemError: a penalty that is not finite, or so large that the objective is lost in
+                its rounding (see `solvers.rounding`).
         """
         return self._objective(dimod.BinaryQuadraticModel, 0.0 if penalty is None else penalty)
 
@@ -207,19 +241,14 @@ class CardinalityProblem:
         return cqm
 
     def _objective(self, model: type, penalty: float) -> dimod.BinaryQuadraticModel:
-        if not np.isfinite(penalty):
-            raise ProblemError(f"penalty is {penalty}, expected a finite number")
-        k = self.cardinality
-        couplings = self.gram()
-        couplings += 2 * penalty
-        np.fill_diagonal(couplings, 0)
-        linear = self.linear + 0.5 * self.diagonal + penalty * (1 - 2 * k)
+        penalty = finite("penalty", penalty, ProblemError)
+        couplings, linear, offset = penalised(self, penalty)
         bqm = model("BINARY")
         bqm.add_linear_from_array(linear)
         # dimod adds both (i, j) and (j, i).
         couplings *= 0.5
         bqm.add_quadratic_from_dense(couplings)
-        bqm.offset = self.offset + penalty * k * k
+        bqm.offset = offset
         return bqm
 
     def permuted(self, rng: np.random.Generator) -> CardinalityProblem:
@@ -229,11 +258,14 @@ class CardinalityProblem:
     def _take(self, order: NDArray[np.intp], **changes: Any) -> CardinalityProblem:
         return replace(
             self,
-            factor=None if self.factor is None else self.factor[:, order],
-            quadratic=None if self.quadratic is None else self.quadratic[np.ix_(order, order)],
-            initial=None if self.initial is None else self.initial[order],
-            indices=None if self.indices is None else self.indices[order],
-            **{"linear": self.linear[order], **changes},
+            factor=_taken(self.factor, order, 1),
+            quadratic=None
+            if self.quadratic is None
+            else frozen(self.quadratic[np.ix_(order, order)]),
+            initial=_taken(self.initial, order, 0),
+            indices=_taken(self.indices, order, 0),
+            labels=None if self.labels is None else tuple(self.labels[i] for i in order),
+            **{"linear": _taken(self.linear, order, 0), **changes},
         )
 
     def restricted(self, indices: ArrayLike, at: ArrayLike | None = None) -> CardinalityProblem:
@@ -246,8 +278,8 @@ class CardinalityProblem:
         Raises:
             ProblemError: an index that repeats or is out of range; no state to fix the others at.
         """
-        free = np.asarray(indices, dtype=np.intp)
-        if free.ndim != 1 or len(np.unique(free)) != len(free):
+        free = _places("indices", indices, np.intp)
+        if len(np.unique(free)) != len(free):
             raise ProblemError("indices must be a list of different variables")
         if len(free) and (free.min() < 0 or free.max() >= self.n):
             raise ProblemError(f"indices must lie in 0..{self.n - 1}")
@@ -265,13 +297,25 @@ class CardinalityProblem:
             cardinality=int(state[free].sum()),
         )
 
+    def with_cardinality(self, cardinality: int) -> CardinalityProblem:
+        """The same energies with another number of ones, no incumbent; nothing is checked again.
+
+        Raises:
+            ProblemError: a cardinality outside 0..n.
+        """
+        other = copy(self)
+        other.__dict__.pop("content_hash", None)
+        k = whole("cardinality", cardinality, 0, self.n, ProblemError)
+        other.__dict__.update(cardinality=k, initial=None)
+        return other
+
     def blinded(self) -> CardinalityProblem:
-        """The problem without incumbent, layer positions and provenance: what a solver may see."""
-        return replace(self, initial=None, indices=None, meta={})
+        """What a solver may see: no incumbent, layer positions, labels or provenance."""
+        return replace(self, initial=None, indices=None, meta={}, labels=None)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hex) of every array and number of the problem; `meta` does not count."""
+        """SHA-256 (hex) of every array and number; `meta` and `labels` do not count."""
         digest = hashlib.sha256()
         for name in ("factor", "quadratic", "linear", "initial", "indices"):
             array = getattr(self, name)
@@ -282,18 +326,64 @@ class CardinalityProblem:
         return digest.hexdigest()
 
 
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, made read-only down to the one that owns its numbers; no problem copies it then.
+
+    Args:
+        array: nobody writes to any more, through whatever else holds its memory.
+    """
+    part: Any = array
+    while isinstance(part, np.ndarray):
+        part.flags.writeable = False
+        part = part.base
+    return array
+
+
+def _taken(array: NDArray[Any] | None, order: NDArray[np.intp], axis: int) -> Any:
+    return None if array is None else frozen(np.take(array, order, axis))
+
+
+def _labels(labels: Iterable[str], n: int) -> tuple[str, ...]:
+    names = tuple(labels)
+    if not all(isinstance(name, str) for name in names):
+        raise ProblemError("labels must be texts")
+    if len(names) != n or len(set(names)) != n:
+        raise ProblemError(f"labels are {len(set(names))} different names for {n} variables")
+    return names
+
+
 def _finite(name: str, values: ArrayLike, ndim: int) -> Floats:
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    if array.ndim != ndim:
-        raise ProblemError(f"{name} has {array.ndim} dimensions, expected {ndim}")
+    array = _owned(numbers(name, values, ndim), np.float64, values)
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ProblemError(f"{name}{bad} is not finite")
-    return _frozen(array)
+    return array
 
 
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view, so that a frozen problem cannot change under its hash."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+def _places(name: str, values: ArrayLike, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
+    """Whole numbers as a read-only array of a type that holds them."""
+    given = numbers(name, values, ndim=1)
+    places = _owned(given, dtype, values)
+    if not np.array_equal(places, given):
+        bad = given[np.flatnonzero(places != given)[0]]
+        raise ProblemError(f"{name} has the entry {bad}, expected 64-bit whole numbers")
+    return places
+
+
+def _owned(array: NDArray[Any], dtype: Any, given: ArrayLike) -> NDArray[Any]:
+    """The array in C order and of that type, read-only; a copy if somebody could write to it."""
+    with np.errstate(invalid="ignore"):
+        made = np.ascontiguousarray(array, dtype=dtype)
+    shared = not isinstance(given, list | tuple) and np.may_share_memory(made, array)
+    if not shared:
+        return frozen(made)
+    return made if _read_only(made) else frozen(made.copy())
+
+
+def _read_only(array: NDArray[Any]) -> bool:
+    part: Any = array
+    while isinstance(part, np.ndarray):
+        if part.flags.writeable:
+            return False
+        part = part.base
+    return True

@@ -8,13 +8,13 @@ samples on any number of threads.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
 from solvers.base import ReadPool, Request
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.problem import Bools
 
@@ -54,7 +54,7 @@ def make_reads(read: Read, pool: ReadPool, request: Request, reads: int, num_thr
 
     def numbered(number: int) -> Bools | None:
         # One that was waiting when the time ended is not worth its set-up.
-        if number and time.perf_counter() >= request.deadline:
+        if number and request.deadline.over:
             return None
         return read(number, np.random.default_rng([seed, number]))
 
@@ -67,14 +67,19 @@ def make_reads(read: Read, pool: ReadPool, request: Request, reads: int, num_thr
             pool.add(state, number)
         return
     with ThreadPoolExecutor(count) as executor:
-        _feed(executor, numbered, pool, request.deadline, reads, count)
+        try:
+            _feed(executor, numbered, pool, request.deadline, reads, count)
+        except BaseException:
+            # Interrupted, or a read failed: those still running end at their next look.
+            request.deadline.stop()
+            raise
 
 
 def _feed(
     executor: ThreadPoolExecutor,
     numbered: Callable[[int], Bools | None],
     pool: ReadPool,
-    deadline: float,
+    deadline: Deadline,
     reads: int,
     count: int,
 ) -> None:
@@ -92,7 +97,7 @@ def _feed(
             state, number = future.result(), running.pop(future)
             if state is not None:
                 pool.add(state, number)
-        if time.perf_counter() >= deadline:
+        if deadline.over:
             reads = started
             for future in [f for f in running if f.cancel()]:
                 del running[future]

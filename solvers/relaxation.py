@@ -1,36 +1,41 @@
 """Certified lower bound from the continuous relaxation, and the mask it rounds to.
 
-For every vector ``s`` in R^r, ``1/2 ||A x||^2 >= s.(A x) - 1/2 ||s||^2``, hence
-
-    L(s) = offset - 1/2 ||s||^2 + (sum of the k smallest entries of A's + c)  <=  E(x)
-
-for every feasible x. The best ``s`` is ``A x*`` at the optimum ``x*`` of the relaxation
+The best ``s`` of `solvers.convex` is ``A x*`` at the optimum ``x*`` of the relaxation
 ``0 <= x <= 1, sum x = k``. Fully-corrective Frank-Wolfe (Holloway 1974; Jaggi 2013) finds it where
 few vertices suffice: the linear subproblem is a selection of the k smallest reduced costs, the
 corrective step a small quadratic program over the vertices found so far. Where it does not,
-`solvers.newton` takes over. ``s`` is the certificate: anyone can evaluate L(s).
+`solvers.newton` takes over. ``s`` is the certificate: anyone can evaluate its bound.
 
-Reduced-cost fixing: forcing a variable against the selection raises L(s) by its distance to the
-selection's threshold; where that passes the best known energy the variable is settled. The
+Reduced-cost fixing: forcing a variable against the selection raises the bound by its distance to
+the selection's threshold; where that passes the best known energy the variable is settled. The
 variables left are the core.
 
-A dense indefinite ``G`` is made convex first by ``x_i^2 = x_i``: ``G + t I`` and ``c - t / 2``
-have the same energies on binary x.
+What cannot be interrupted (a factorisation, a Newton step) is begun only if it is expected to fit
+in the time left; until then a mask by greedy selection and descent is at hand.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import CardinalitySampler, Request, Solution
+from solvers.convex import (
+    EQUAL,
+    UNIT,
+    Convex,
+    Value,
+    convex,
+    plus_offset,
+    value,
+)
+from solvers.deadline import NEVER, Deadline
 from solvers.errors import ProblemError
-from solvers.newton import Relaxed, least_sum, relax_until
+from solvers.newton import Relaxed, relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.repair import LocalSearch
 
@@ -38,12 +43,15 @@ from solvers.repair import LocalSearch
 # Newton method takes over.
 FRANK_WOLFE_STEPS = 12
 MAX_STEPS = 1000
-# First width of the proximal term, in mean distances of a reduced cost from their median.
+# First width of the proximal term, in median distances of a reduced cost from their median.
 FIRST_WIDTH = 0.3
 # Ones, and zeros, that the descent of a large problem considers at a time.
 NEAREST = 4096
-# Energies are sums of n terms; two that agree to this share of the terms' size are equal.
-ROUND_OFF = 1e-13
+# Share of a time limit for the bound, and of it for what cannot be interrupted; the rest is for
+# rounding and descent.
+BOUND_SHARE = 0.75
+# Share of the terms' size to which the relaxation is solved.
+PRECISION = 0.25 * EQUAL
 
 
 @dataclass(frozen=True)
@@ -51,117 +59,69 @@ class Bound:
     """A certified interval around the optimum.
 
     Attributes:
-        lower_bound: ``L(dual)``; no feasible state has less energy.
-        dual: the certificate ``s``, shape (r,), of the convexified problem.
+        lower_bound: no feasible state has less energy; rounded down.
+        lower: the same without the problem's offset.
+        own: the convex quadratic it comes from; None where the time did not suffice to factor a
+            dense matrix.
+        dual: the certificate ``s``, shape (r,), see `certified_bound`; None without `own`.
+        costs: reduced costs, rounded down, shape (n,).
         relaxed: optimum of the relaxation, shape (n,) in [0, 1].
-        state: the rounded state after descent, shape (n,) of bool.
+        state: the best state, shape (n,) of bool.
+        best: its energy, without the problem's offset.
         upper_bound: its energy.
-        tolerance: round-off of both bounds.
+        gap: the most that `state` may lie above the optimum.
         core_size: variables not settled by reduced costs.
         iterations: Frank-Wolfe and Newton steps.
         seconds: wall time of all of it.
     """
 
     lower_bound: float
-    dual: Floats
+    lower: float
+    own: Convex | None
+    dual: Floats | None
+    costs: Floats
     relaxed: Floats
     state: Bools
+    best: Value
     upper_bound: float
-    tolerance: float
+    gap: float
     core_size: int
     iterations: int
     seconds: float
 
     @property
-    def gap(self) -> float:
-        """``upper_bound - lower_bound``, not less than 0."""
-        return max(0.0, self.upper_bound - self.lower_bound)
-
-    @property
     def proved_optimal(self) -> bool:
-        """Whether `state` is optimal up to round-off, by bound or because no variable is open."""
-        return self.gap <= self.tolerance or self.core_size == 0
+        """Whether `state` is optimal, by bound or because no variable is open.
 
-
-def convexified(problem: CardinalityProblem) -> CardinalityProblem:
-    """An equal problem on binary x with a factor; the problem itself if it has one."""
-    if problem.factor is not None:
-        return problem
-    assert problem.quadratic is not None
-    values, vectors = np.linalg.eigh(problem.quadratic)
-    shift = max(0.0, -float(values[0])) if len(values) else 0.0
-    factor = np.sqrt(np.maximum(values + shift, 0.0))[:, None] * vectors.T
-    # The rounding of the factor is put into the linear term, so that energies agree to round-off.
-    diagonal = np.einsum("ri,ri->i", factor, factor) - problem.diagonal
-    return replace(problem, quadratic=None, factor=factor, linear=problem.linear - diagonal / 2)
-
-
-def dual_value(problem: CardinalityProblem, s: Floats) -> float:
-    """``L(s)``, a lower bound on every feasible energy for any `s` of shape (r,), up to round-off.
-
-    Args:
-        problem: with a factor of shape (r, n).
-        s: any vector.
-    """
-    assert problem.factor is not None
-    g = s @ problem.factor + problem.linear
-    return problem.offset - 0.5 * float(s @ s) + least_sum(g, problem.cardinality)
+        Energies closer than a share `solvers.convex.EQUAL` of the terms at the state are equal.
+        """
+        return self.gap <= self.best.tolerance or self.core_size == 0
 
 
 def certified_bound(problem: CardinalityProblem, s: Floats) -> float:
-    """``L(s)`` less all that rounding may have added: no feasible state has less energy.
+    """The bound of a certificate, less all that rounding may have added to it.
 
-    Needs nothing but the problem and the certificate. A sum of m products in floating point is off
-    by at most ``m u / (1 - m u)`` times the sum of their sizes (Higham 2002, section 3.1); the long
-    sums are exact (`math.fsum`).
+    Needs nothing but the problem and the certificate.
 
     Args:
-        problem: with a factor of shape (r, n), or dense, where `s` belongs to `convexified`.
+        problem: with a factor of shape (r, n), or dense, where `s` belongs to the factor that
+            `solvers.convex.convex` finds.
         s: any vector of shape (r,).
 
     Returns:
-        A number that is never above the exact ``L(s)``.
+        No feasible state has less energy.
 
     Raises:
         ProblemError: `s` of another shape or not finite.
     """
-    convex = convexified(problem)
-    A = convex.factor
-    assert A is not None
+    own = convex(problem)
+    assert own is not None
     s = np.asarray(s, dtype=np.float64)
-    if s.shape != (len(A),) or not np.isfinite(s).all():
-        raise ProblemError(f"certificate has shape {s.shape}, expected ({len(A)},) finite numbers")
-    unit = 2.0**-52 * (len(A) + 8)
-    g = s @ A + convex.linear
-    for row, weight in zip(A, s, strict=True):
-        g -= unit * np.abs(weight * row)
-    g -= unit * (1 + unit) * (np.abs(convex.linear) + np.abs(g))
-    k = problem.cardinality
-    least = np.partition(g, k - 1)[:k] if k else g[:0]
-    square = float(s @ s) * (1 + unit)
-    value = math.fsum([problem.offset, -0.5 * square, -_factoring_error(problem, convex), *least])
-    return float(np.nextafter(value, -np.inf))
-
-
-def _factoring_error(problem: CardinalityProblem, convex: CardinalityProblem) -> float:
-    """How far energies of the convexified problem can lie above those of a dense one."""
-    if problem.quadratic is None:
-        return 0.0
-    A = convex.factor
-    assert A is not None
-    unit = 2.0**-52 * (len(A) + 8)
-    pairs = np.abs(A.T @ A - problem.quadratic) + unit * (np.abs(A.T) @ np.abs(A))
-    np.fill_diagonal(pairs, unit * (convex.diagonal + np.abs(problem.diagonal)))
-    return 0.5 * float(pairs.sum()) * (1 + unit) + unit * float(np.abs(convex.linear).sum())
-
-
-def round_off(convex: CardinalityProblem) -> float:
-    """Energy differences below this are rounding: a share of the size of the terms of E."""
-    assert convex.factor is not None
-    k = convex.cardinality
-    typical = convex.factor @ np.full(convex.n, k / max(convex.n, 1))
-    terms = 0.5 * float(typical @ typical) + float(np.abs(convex.linear).sum())
-    return ROUND_OFF * (terms + abs(convex.offset)) + 1e-300
+    if s.shape != (len(own.A),) or not np.isfinite(s).all():
+        raise ProblemError(
+            f"certificate has shape {s.shape}, expected ({len(own.A)},) finite numbers"
+        )
+    return plus_offset(own.lower_bound(s), problem)
 
 
 def _vertex(g: Floats, k: int) -> NDArray[np.intp]:
@@ -175,97 +135,180 @@ def _indicator(places: NDArray[np.intp], n: int) -> Floats:
     return x
 
 
-def bound(problem: CardinalityProblem, deadline: float = np.inf) -> Bound:
+def bound(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Bound:
     """Solve the relaxation, certify it, round it, descend.
 
     Args:
         problem: 0 < k < n.
-        deadline: `time.perf_counter` value after which the best bound so far is returned.
+        deadline: when the best so far is returned.
 
     Returns:
         The interval; valid whenever the iteration stops.
     """
     start = time.perf_counter()
-    convex = convexified(problem)
-    tolerance = round_off(convex)
-    found = _frank_wolfe(convex, tolerance, deadline)
-    if not found.solved and time.perf_counter() < deadline:
-        found = _newton(convex, found, tolerance, deadline)
-    assert convex.factor is not None
-    g = found.dual @ convex.factor + convex.linear
-    state = _rounded(problem, found.relaxed, g, deadline)
-    upper = float(problem.energy(state))
-    lower = found.value + convex.offset
+    states = []
+    if problem.factor is None:
+        states.append(constructed(problem, deadline.share(0.5)))
+    own = convex(problem, deadline)
+    if own is None:
+        return _without_factor(problem, states[0], start)
+    found = relaxed(own, deadline.share(BOUND_SHARE))
+    costs = own.reduced_costs(found.dual)
+    states.append(_rounded(problem, found.relaxed, costs, deadline))
+    if not found.solved and problem.factor is not None:
+        states.append(constructed(problem, deadline))
+    state = states[0]
+    if len(states) > 1:
+        state = min(states, key=lambda x: value(problem, x).energy)
+    lower = own.lower_bound(found.dual, costs)
+    return _certified(problem, state, lower, costs, own, found, start)
+
+
+def relaxed(own: Convex, deadline: Deadline = NEVER) -> Relaxed:
+    """Solve the relaxation of a convex quadratic, as far as the time allows.
+
+    Args:
+        own: n variables, 0 < k < n.
+        deadline: when the best so far is returned.
+
+    Returns:
+        The best dual and relaxed point; `Convex.lower_bound` certifies the former.
+    """
+    vertices = _frank_wolfe(own, deadline)
+    if vertices.found.solved or deadline.over:
+        return vertices.found
+    return _newton(own, vertices, deadline)
+
+
+def constructed(problem: CardinalityProblem, deadline: Deadline) -> Bools:
+    """Greedy selection, then descent; shape (n,) of bool."""
+    search = LocalSearch(problem)
+    return search.descend(search.fill(np.zeros(problem.n, dtype=np.bool_), deadline), deadline)
+
+
+def _certified(
+    problem: CardinalityProblem,
+    state: Bools,
+    lower: float,
+    costs: Floats,
+    own: Convex | None,
+    found: Relaxed | None,
+    start: float,
+) -> Bound:
+    best = value(problem, state)
+    gap = float(np.nextafter(max(0.0, best.energy + best.error - lower), np.inf))
+    core_size = int(core(costs, problem.cardinality, gap).sum())
+    if core_size == 0:
+        # Every other state is worse.
+        lower = max(lower, best.energy - best.error)
     return Bound(
-        lower_bound=lower,
-        dual=found.dual,
-        relaxed=np.clip(found.relaxed, 0.0, 1.0),
+        lower_bound=plus_offset(lower, problem),
+        lower=lower,
+        own=own,
+        dual=None if found is None else found.dual,
+        costs=costs,
+        relaxed=_middle(problem) if found is None else np.clip(found.relaxed, 0.0, 1.0),
         state=state,
-        upper_bound=upper,
-        tolerance=tolerance,
-        core_size=int(core(g, problem.cardinality, upper - lower + tolerance).sum()),
-        iterations=found.steps,
+        best=best,
+        upper_bound=float(problem.energy(state)),
+        gap=gap,
+        core_size=core_size,
+        iterations=0 if found is None else found.steps,
         seconds=time.perf_counter() - start,
     )
 
 
-def _frank_wolfe(convex: CardinalityProblem, tolerance: float, deadline: float) -> Relaxed:
+def _without_factor(problem: CardinalityProblem, state: Bools, start: float) -> Bound:
+    """The interval of a dense problem by the least coupling of every row alone.
+
+    Of x'Gx / 2 the row of a one holds half its diagonal and k - 1 more entries, each at least half
+    the least off the diagonal.
+    """
+    G, k, n = problem.quadratic, problem.cardinality, problem.n
+    assert G is not None
+    lowest = np.empty(n)
+    for i, row in enumerate(G):
+        lowest[i] = min(row[:i].min(initial=np.inf), row[i + 1 :].min(initial=np.inf))
+    terms = (problem.linear, 0.5 * problem.diagonal, 0.5 * (k - 1) * lowest)
+    costs = sum(terms) - 4 * UNIT * sum(np.abs(term) for term in terms)
+    own = Convex(np.zeros((0, n)), np.asarray(costs), k, np.zeros(n), np.zeros(n))
+    lower = own.lower_bound(np.zeros(0))
+    return _certified(problem, state, lower, own.reduced_costs(np.zeros(0)), None, None, start)
+
+
+def _middle(problem: CardinalityProblem) -> Floats:
+    return np.full(problem.n, problem.cardinality / problem.n)
+
+
+class _Vertices(NamedTuple):
+    """Where Frank-Wolfe stopped.
+
+    Attributes:
+        found: the best bound and the relaxed point.
+        s: ``A x`` at the relaxed point, shape (r,).
+        tolerance: energies closer than this are equal there.
+    """
+
+    found: Relaxed
+    s: Floats
+    tolerance: float
+
+
+def _frank_wolfe(own: Convex, deadline: Deadline) -> _Vertices:
     """Fully-corrective Frank-Wolfe, `FRANK_WOLFE_STEPS` at the most."""
-    A, c, k = convex.factor, convex.linear, convex.cardinality
-    assert A is not None
+    A, c, k = own.A, own.c, own.cardinality
+    n = len(c)
     s = np.zeros(len(A))
     vertices: list[NDArray[np.intp]] = []
     P = np.empty((len(A), 0))
-    costs = np.empty(0)
-    weights = np.empty(0)
+    costs, sizes, weights = np.empty((3, 0))
     lower, dual = -np.inf, s
-    iterations, solved = 0, False
+    iterations, solved, tolerance = 0, False, 0.0
     while True:
         iterations += 1
         g = s @ A + c
         picked = _vertex(g, k)
-        value = -0.5 * float(s @ s) + float(g[picked].sum())
+        half = 0.5 * float(s @ s)
+        value = -half + float(g[picked].sum())
         if value > lower:
             lower, dual = value, s
         if vertices:
-            primal = 0.5 * float(s @ s) + float(costs @ weights)
-            solved = primal - lower <= tolerance
-            solved = solved or any(np.array_equal(picked, known) for known in vertices)
-            late = iterations > FRANK_WOLFE_STEPS or time.perf_counter() >= deadline
-            if solved or late:
+            tolerance = PRECISION * (half + float(sizes @ weights))
+            solved = half + float(costs @ weights) - lower <= tolerance
+            repeated = any(np.array_equal(picked, known) for known in vertices)
+            if solved or repeated or iterations > FRANK_WOLFE_STEPS or deadline.over:
                 break
         vertices.append(picked)
-        P = np.column_stack([P, A @ _indicator(picked, convex.n)])
+        P = np.column_stack([P, A @ _indicator(picked, n)])
         costs = np.append(costs, c[picked].sum())
+        sizes = np.append(sizes, np.abs(c[picked]).sum())
         weights = np.append(weights, 1.0 if len(vertices) == 1 else 0.0)
         weights = simplex_minimum(P, costs, weights)
         keep = weights > 0
         vertices = [v for v, kept in zip(vertices, keep, strict=True) if kept]
-        P, costs, weights = P[:, keep], costs[keep], weights[keep]
+        P, costs, sizes, weights = P[:, keep], costs[keep], sizes[keep], weights[keep]
         s = P @ weights
-    relaxed = np.zeros(convex.n)
+    relaxed = np.zeros(n)
     for picked, weight in zip(vertices, weights, strict=True):
         relaxed[picked] += weight
-    return Relaxed(lower, dual, relaxed, iterations, solved)
+    return _Vertices(Relaxed(lower, dual, relaxed, iterations, solved), s, tolerance)
 
 
-def _newton(
-    convex: CardinalityProblem, start: Relaxed, tolerance: float, deadline: float
-) -> Relaxed:
+def _newton(own: Convex, start: _Vertices, deadline: Deadline) -> Relaxed:
     """`solvers.newton` from where Frank-Wolfe stopped, until the deadline."""
-    A, c, k = convex.factor, convex.linear, convex.cardinality
-    assert A is not None
-    lower, dual, s = start.value, start.dual, start.dual.copy()
-    z = np.clip(start.relaxed, 0.0, 1.0)
-    g = s @ A + c
-    eps = FIRST_WIDTH * float(np.abs(g - np.median(g)).mean()) or 1.0
+    A, c, k = own.A, own.c, own.cardinality
+    r, first = len(A), start.found
+    z = np.clip(first.relaxed, 0.0, 1.0)
+    g = start.s @ A + c
+    eps = FIRST_WIDTH * float(np.median(np.abs(g - np.median(g)))) or 1.0
     # The view of A costs no memory: a whole layer's factor is held once.
     found = relax_until(
-        A.T, c, k, np.zeros(len(A)), s, z, eps, np.inf, tolerance, MAX_STEPS, deadline
+        A.T, c, k, np.zeros(r), start.s.copy(), z, eps, np.inf, start.tolerance, MAX_STEPS, deadline
     )
-    if found.value > lower:
-        lower, dual = found.value, found.dual
-    return found._replace(value=lower, dual=dual, steps=start.steps + found.steps)
+    steps = first.steps + found.steps
+    if found.value > first.value:
+        return found._replace(steps=steps)
+    return first._replace(steps=steps, solved=found.solved)
 
 
 def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
@@ -326,7 +369,7 @@ def _affine_step(P: Floats, costs: Floats, weights: Floats) -> tuple[Floats, flo
     return np.concatenate([[-y.sum()], y]), longest
 
 
-def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: float) -> Bools:
+def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: Deadline) -> Bools:
     """The k largest entries of x, ties by reduced cost, then swap descent."""
     order = np.lexsort((g, -np.round(x, 9)))
     state = np.zeros(problem.n, dtype=np.bool_)
@@ -334,7 +377,7 @@ def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: float)
     return _descended(problem, state, deadline)
 
 
-def _descended(problem: CardinalityProblem, state: Bools, deadline: float) -> Bools:
+def _descended(problem: CardinalityProblem, state: Bools, deadline: Deadline) -> Bools:
     """Swap descent; of a large problem among the ones and zeros that are cheapest to flip.
 
     Those are chosen anew after each descent, until none of their swaps helps: two products with A a
@@ -344,7 +387,7 @@ def _descended(problem: CardinalityProblem, state: Bools, deadline: float) -> Bo
         # A handful of swaps is left to make: not worth building G for.
         return LocalSearch(problem).descend(state, deadline)
     half = 0.5 * problem.diagonal
-    while time.perf_counter() < deadline:
+    while not deadline.over:
         f = problem.fields(state)
         pool = np.concatenate(
             [
@@ -362,26 +405,32 @@ def _descended(problem: CardinalityProblem, state: Bools, deadline: float) -> Bo
     return state
 
 
-def core(g: Floats, k: int, gap: float) -> Bools:
+def core(costs: Floats, k: int, gap: float) -> Bools:
     """Variables that reduced costs leave open, shape (n,) of bool.
 
     Args:
-        g: reduced costs ``A's + c``, shape (n,).
+        costs: reduced costs, see `solvers.convex.Convex.reduced_costs`, shape (n,).
         k: 0 < k < n.
-        gap: best known energy less ``L(s)``.
+        gap: best known energy less the bound of these costs.
     """
-    order = np.argsort(g, kind="stable")
-    inside = np.zeros(len(g), dtype=np.bool_)
+    order = np.argsort(costs, kind="stable")
+    last, following = costs[order[k - 1]], costs[order[k]]
+    inside = np.zeros(len(costs), dtype=np.bool_)
     inside[order[:k]] = True
-    raise_out = g[order[k]] - g
-    raise_in = g - g[order[k - 1]]
-    return np.where(inside, raise_out, raise_in) <= gap
+    threshold = np.where(inside, following, last)
+    distance = np.where(inside, following - costs, costs - last)
+    return distance - 2 * UNIT * (np.abs(threshold) + np.abs(costs)) <= gap
 
 
 class Relaxation(CardinalitySampler):
-    """Certified bound, rounding, descent; one deterministic read."""
+    """Certified bound, rounding, descent; one deterministic read.
+
+    ``info["tolerance"]`` is the difference below which two energies are equal. ``certificate`` is
+    None where the time did not suffice to factor a dense matrix.
+    """
 
     name = "relaxation"
+    compiles = True
     honours = ("time_limit",)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
@@ -393,7 +442,8 @@ class Relaxation(CardinalitySampler):
             {
                 "lower_bound": found.lower_bound,
                 "proved_optimal": found.proved_optimal,
-                "certificate": found.dual.tolist(),
+                "tolerance": found.best.tolerance,
+                "certificate": None if found.dual is None else found.dual.tolist(),
                 "core_size": found.core_size,
                 "iterations": found.iterations,
             },

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from solvers.kernels import WORK_PER_CHECK, couplings, greedy_fill, greedy_fill_dense, swap_descent
+from solvers.deadline import NEVER, Deadline
+from solvers.kernels import couplings, greedy_fill, greedy_fill_dense, swap_descent, work_per_check
 from solvers.problem import Bools, CardinalityProblem
 
 # Passes over the factor that greedy repair makes between two looks at the clock, if that is more
-# than `WORK_PER_CHECK`: a window opened anew costs one.
+# than `work_per_check`: a window opened anew costs one.
 PASSES_PER_CHECK = 4
 # Fields updated with G in float32 are good to about this share of the largest coupling.
 SINGLE = 1e-6
@@ -43,7 +43,8 @@ class LocalSearch:
         if problem.factor is not None:
             self.bounds = np.sqrt(self.diagonal)
         else:
-            self.bounds = np.sqrt(np.abs(self.G).max(axis=1, initial=0))
+            largest = np.maximum(self.G.max(axis=1, initial=0), -self.G.min(axis=1, initial=0))
+            self.bounds = np.sqrt(largest)
         b = self.bounds
         self.tolerance = 1e-14 * (
             np.abs(problem.linear).max(initial=0) + b.max(initial=0) * b.sum()
@@ -54,20 +55,18 @@ class LocalSearch:
         """Whether fields are kept with G."""
         return len(self.G) > 0
 
-    def fill(self, x: ArrayLike, deadline: float = np.inf) -> Bools:
+    def fill(self, x: ArrayLike, deadline: Deadline = NEVER) -> Bools:
         """Greedy repair: the best single flips until k ones.
 
         Args:
             x: of any weight, shape (n,).
-            deadline: `time.perf_counter` value; what is missing then is taken all at once, in order
+            deadline: what is missing then is taken all at once, in order
                 of the costs at that moment.
         """
         state = np.array(x, dtype=np.bool_)
         fields, k = self.problem.fields(state), self.problem.cardinality
-        work = np.inf
-        if deadline < np.inf:
-            work = max(WORK_PER_CHECK, PASSES_PER_CHECK * float(self.F.size))
-        while state.sum() != k and time.perf_counter() < deadline:
+        work = max(work_per_check(deadline), PASSES_PER_CHECK * float(self.F.size))
+        while state.sum() != k and not deadline.over:
             if self.problem.factor is None:
                 greedy_fill_dense(self.G, fields, state, k, work)
             else:
@@ -80,12 +79,12 @@ class LocalSearch:
             state[free[np.argsort(costs, kind="stable")[: abs(missing)]]] = missing > 0
         return state
 
-    def descend(self, x: ArrayLike, deadline: float = np.inf) -> Bools:
+    def descend(self, x: ArrayLike, deadline: Deadline = NEVER) -> Bools:
         """Swap descent from a feasible x, shape (n,).
 
         Args:
             x: left as it is.
-            deadline: `time.perf_counter` value; looked at every few milliseconds.
+            deadline: looked at every few milliseconds.
 
         Returns:
             A local optimum of the swap neighbourhood, or where the time was over.
@@ -98,13 +97,13 @@ class LocalSearch:
         self._descend(self._exact, state, self.tolerance, deadline)
         return state
 
-    def _descend(self, G: NDArray[Any], state: Bools, tolerance: float, deadline: float) -> None:
-        if time.perf_counter() >= deadline:
+    def _descend(self, G: NDArray[Any], state: Bools, tolerance: float, deadline: Deadline) -> None:
+        if deadline.over:
             return
-        work = WORK_PER_CHECK if deadline < np.inf else np.inf
+        work = work_per_check(deadline)
         fields, checked = self.problem.fields(state), np.zeros(1, np.int64)
         while not swap_descent(
             self.F, G, self.diagonal, self.bounds, fields, state, tolerance, work, checked
         ):
-            if time.perf_counter() >= deadline:
+            if deadline.over:
                 return

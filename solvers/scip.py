@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 import numpy as np
 import pyscipopt
 from pyscipopt import quicksum
 
+from solvers.background import run_until
 from solvers.base import Request
 from solvers.mip import Form, MixedInteger
 from solvers.penalty import MAX_SEED
@@ -20,14 +20,19 @@ FEASIBILITY = 1e-7
 
 
 class MIQP(MixedInteger):
-    """Branch and cut; ``info["nodes"]`` is the size of its tree."""
+    """Branch and cut; ``info["nodes"]`` is the size of its tree.
+
+    Where SCIP gave up, ``info["failure"]`` says why.
+    """
 
     name: ClassVar[str] = "miqp"
+    seconds_per_entry = 1.5e-6
 
-    def _optimised(self, form: Form, request: Request) -> dict[str, Any]:
+    def _optimised(self, form: Form, request: Request) -> tuple[dict[str, Any], bool]:
         model = pyscipopt.Model()
         model.hideOutput()
         settings = {
+            "misc/catchctrlc": False,
             "limits/gap": 0.0,
             "limits/absgap": 0.2 * form.tolerance / form.unit,
             "numerics/feastol": FEASIBILITY,
@@ -44,18 +49,28 @@ class MIQP(MixedInteger):
         for row, value, half in zip(form.A.tolist(), z, t, strict=True):
             model.addCons(quicksum(a * v for a, v in zip(row, x, strict=True)) == value)
             model.addCons(value * value <= 2 * half)
-        if form.best is not None:
+        if request.initial is not None:
             _start_from(model, form, x, z, t)
         model.includeEventhdlr(_Listener(form, x), "incumbents", "tells of better states")
-        left = request.deadline - time.perf_counter()
-        model.setParam("limits/time", min(max(left, 0.0), MAX_SECONDS))
-        model.optimize()
+        model.setParam("limits/time", min(max(request.deadline.left, 0.0), MAX_SECONDS))
+        info: dict[str, Any] = {}
+
+        def optimise() -> None:
+            try:
+                model.optimizeNogil()
+            except Exception as failure:  # PySCIPOpt raises no other kind
+                info["failure"] = str(failure)
+
+        if not run_until(optimise, request.deadline, model.interruptSolve):
+            return info, False
+        if "failure" in info:
+            return info, True
         if model.getNSols():
             form.offer(_state(model, model.getBestSol(), x))
         found = float(model.getDualbound())
         if abs(found) < MAX_SECONDS:
             form.lower = found
-        return {"nodes": int(model.getNTotalNodes())}
+        return {"nodes": int(model.getNTotalNodes())}, True
 
 
 class _Listener(pyscipopt.Eventhdlr):
@@ -83,7 +98,6 @@ def _state(model: Any, solution: Any, x: list[Any]) -> Any:
 
 def _start_from(model: Any, form: Form, x: list[Any], z: list[Any], t: list[Any]) -> None:
     """Hands the best state to SCIP, with z and t that belong to it."""
-    assert form.best is not None
     solution = model.createSol()
     products = form.A @ form.best
     columns = (*zip(x, form.best, strict=True), *zip(z, products, strict=True),

@@ -14,7 +14,6 @@ all the same when that leads below the best energy known (aspiration).
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from numba import njit
 
 from solvers.annealing import first_optimum
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
+from solvers.deadline import Deadline
 from solvers.descent import random_state
 from solvers.kernels import SUMS, Integers, Word, random_pair
 from solvers.problem import Bools, CardinalityProblem, Floats
@@ -127,7 +127,7 @@ def core_of(problem: CardinalityProblem, x: Bools, size: int) -> Any:
 
 
 def search_core(
-    search: LocalSearch, x: Bools, core: Any, rng: np.random.Generator, deadline: float
+    search: LocalSearch, x: Bools, core: Any, rng: np.random.Generator, deadline: Deadline
 ) -> Bools:
     """The best state that tabu search from x finds inside the core, others fixed; shape (n,)."""
     part = search.problem.restricted(core, at=x)
@@ -141,7 +141,7 @@ def search_core(
     free_at = np.zeros(m, np.int64)
     word = rng.integers(2**64, size=1, dtype=np.uint64)
     now, last = 0, 0
-    while now - last < PATIENCE * m and time.perf_counter() < deadline:
+    while now - last < PATIENCE * m and not deadline.over:
         count = min(ITERATIONS_PER_CHECK, PATIENCE * m)
         improved = tabu_search(
             G, f, state, free_at, now, count, tenures, energies, search.tolerance, best, word
@@ -174,6 +174,7 @@ class Tabu(CardinalitySampler):
     """
 
     name = "tabu"
+    compiles = True
     honours = ("time_limit", "reads")
     takes_initial = True
 
@@ -214,7 +215,7 @@ class Tabu(CardinalitySampler):
     ) -> Bools:
         best, best_energy = x, pool.improve(x)
         for _ in range(rounds):
-            if time.perf_counter() >= request.deadline:
+            if request.deadline.over:
                 break
             core = core_of(search.problem, x, CORE)
             x = search_core(search, x, core, rng, request.deadline)

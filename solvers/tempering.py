@@ -15,6 +15,7 @@ import numpy as np
 
 from solvers.annealing import Pace, Walk, cooling, first_optimum, hottest, search_for
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
+from solvers.deadline import Deadline
 from solvers.descent import random_state
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
@@ -35,6 +36,7 @@ class Tempering(CardinalitySampler):
     """
 
     name = "tempering"
+    compiles = True
     honours = ("time_limit", "reads", "sweeps")
     takes_initial = True
 
@@ -63,7 +65,7 @@ class Tempering(CardinalitySampler):
                 words = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)
                 walks: list[Walk] = []
                 for x, word in zip(starts, words, strict=True):
-                    if walks and time.perf_counter() >= request.deadline:
+                    if walks and request.deadline.over:
                         break
                     walks.append(Walk(search, x, word))
                 walks = annealed(walks, hot * cooling(sweeps), rng, request.deadline)
@@ -82,14 +84,14 @@ def best_of(problem: CardinalityProblem, states: list[Bools]) -> Bools:
 
 
 def annealed(
-    walks: list[Walk], temperatures: Floats, rng: np.random.Generator, deadline: float
+    walks: list[Walk], temperatures: Floats, rng: np.random.Generator, deadline: Deadline
 ) -> list[Walk]:
     """The population after all temperatures, or when the time is over."""
     for first in range(0, len(temperatures), SWEEPS_PER_STEP):
         step = temperatures[first : first + SWEEPS_PER_STEP]
         for walk in walks:
             walk.anneal(step, deadline=deadline)
-        if time.perf_counter() >= deadline:
+        if deadline.over:
             break
         following = temperatures[first + SWEEPS_PER_STEP :]
         if len(following):

@@ -1,8 +1,13 @@
-"""What every reader of a problem checks first: that it is text, and how much is declared in it."""
+"""What the readers of problem files share: text, numbers, sizes, and what a file says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from solvers.errors import FormatError
 
@@ -12,16 +17,80 @@ MAX_DENSE_VARIABLES = 20_000
 _FREE_VARIABLES = 2_048
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a file says.
+
+    Attributes:
+        Q: upper triangle of ``sum Q_ij x_i x_j`` with the linear part on the diagonal, (n, n), to
+            be minimised.
+        offset: added to it.
+        ones: k, if the file has it; ones among `fixed` count.
+        labels: names of the variables; None where their places are their names.
+        maximised: whether the file maximises; `Q` and `offset` are then the negated ones.
+        fixed: variables that the file fixes, by name; they are no variables of `Q` any more.
+        forced: how many binary ones of them are 1.
+    """
+
+    Q: NDArray[np.float64]
+    offset: float
+    ones: int | None
+    labels: tuple[str, ...] | None = None
+    maximised: bool = False
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    forced: int = 0
+
+
 def read_text(path: Path) -> str:
-    """The file as text.
+    """The file as text, with line feeds only; a byte order mark is no part of it.
 
     Raises:
         FormatError: it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path.name} is not text: byte {error.start} is not UTF-8") from error
+
+
+def whole(word: str) -> int:
+    """A whole number in decimal digits.
+
+    Raises:
+        ValueError: anything else, such as ``1_000``, which Python would take.
+    """
+    if not word.isascii() or "_" in word:
+        raise ValueError(f"{word!r} is not a whole number")
+    return int(word)
+
+
+def number(word: str) -> float:
+    """A number as C's ``strtod`` reads it.
+
+    Raises:
+        ValueError: anything else, such as ``1_000``, which Python would take, or ``1,5``.
+    """
+    if not word.isascii() or "_" in word:
+        raise ValueError(f"{word!r} is not a number")
+    return float(word)
+
+
+def count_between(name: str, low: float, high: float, weight: float = 1.0) -> int:
+    """The k of a constraint ``low <= weight * sum x <= high`` over binary variables.
+
+    Raises:
+        FormatError: no or several whole numbers lie between.
+    """
+    low, high = low / weight, high / weight
+    if weight < 0:
+        low, high = high, low
+    between = f"{name}: sum x = {low:g}" if low == high else f"{name}: {low:g} <= sum x <= {high:g}"
+    least, most = np.ceil(low), np.floor(high)
+    if not least <= most:
+        raise FormatError(f"{between} holds for no x")
+    if least < most:
+        raise FormatError(f"{between} is not the one sum x = k")
+    return int(least)
 
 
 def check_size(name: str, n: int, lines: int | None = None) -> None:

@@ -10,6 +10,7 @@ from scipy.stats import ks_2samp
 from solvers import Budget, make
 from solvers.annealing import Walk, cooling, hottest
 from solvers.annealing_torch import Batch, anneal_batch
+from solvers.deadline import NEVER
 from solvers.errors import ParameterError
 from solvers.repair import LocalSearch
 from tests.test_native import feasible_states
@@ -23,7 +24,7 @@ def test_reads_settle_in_the_boltzmann_distribution(dense):
     problem = drawn(6, 2, 2, seed=4, dense=dense)
     states, expected = boltzmann(problem, 1.3)
     starts = np.repeat(states[:1], 30_000, axis=0)
-    found = anneal_batch(problem, starts, np.full(25, 1.3), np.inf, CPU, 5, np.inf)
+    found = anneal_batch(problem, starts, np.full(25, 1.3), np.inf, CPU, 5, NEVER)
     # One deviation of the commonest state's share is below 0.003.
     assert np.abs(frequencies(states, found) - expected).max() < 0.012
 
@@ -37,7 +38,7 @@ def test_energies_are_distributed_as_those_of_the_compiled_chain(dense, margin):
     starts = np.array([rng.permutation(24) < 10 for _ in range(1500)])
     search, compiled = LocalSearch(problem), []
     temperatures = 5 * hottest(search, starts[0], rng) * cooling(12)
-    batch = anneal_batch(problem, starts, temperatures, margin, CPU, 1, np.inf)
+    batch = anneal_batch(problem, starts, temperatures, margin, CPU, 1, NEVER)
     for seed, start in enumerate(starts):
         walk = Walk(search, start, word(seed))
         walk.anneal(temperatures, margin)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from experiments import SolverSpec, Study, load_runs, run
 from experiments.errors import StudyError
+from experiments.store import Store
 from icbs.loop import Pruner
 from solvers import available, export, load, make, registry
 from solvers.errors import FormatError, ParameterError, UnavailableError
@@ -186,7 +188,64 @@ def test_bench_takes_every_format(tmp_path):
     assert np.ptp(frame["energy"]) <= 1e-9
 
 
+def test_a_store_keeps_the_names_of_its_instances(tmp_path):
+    problem = replace(block(6, dense=True), labels=tuple("uvwxyz"))
+    path = export(problem, tmp_path / "a.lp")
+    run(Study("s", [path], ["greedy"]), tmp_path / "s.sqlite", progress=False)
+    with Store(tmp_path / "s.sqlite") as store:
+        (instance,) = load_runs(tmp_path / "s.sqlite")["instance"].unique()
+        assert store.problem(instance).labels == problem.labels
+
+
 def test_bench_says_that_a_cardinality_is_missing(tmp_path):
     export(block(10, dense=True), tmp_path / "a.bqm")
     with pytest.raises(StudyError, match="does not say how many ones"):
         run(Study("s", [tmp_path / "a.bqm"], ["greedy"]), tmp_path / "s.sqlite", progress=False)
+
+
+ONE_CLASS_AND_ONE_LINE = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from solvers import registry
+
+registry.SOLVERS["first"] = registry.Entry("first_solver:First", "native", "takes the first k")
+
+from experiments import Study, load_runs, palette, report, run
+from solvers import available, make
+from tests.study_fixtures import block
+
+folder = Path(sys.argv[1])
+assert available()["first"] is None
+assert make("first").name == "first"
+looks = list(palette.SOLVERS.values())
+assert palette.style("first") in looks
+assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == len(looks)
+run(Study("s", [block(12)], ["first", "greedy"], [0.05], seeds=[0]), folder / "s.sqlite")
+assert set(load_runs(folder / "s.sqlite")["status"]) == {"done"}
+print(report.write(folder / "s.sqlite", folder / "page"))
+"""
+FIRST_SOLVER = '''
+import numpy as np
+
+from solvers.base import CardinalitySampler, Solution
+
+class First(CardinalitySampler):
+    """The first k variables."""
+    name = "first"
+    def _solve(self, problem, request, **parameters):
+        return Solution(np.arange(problem.n)[None] < problem.cardinality)
+'''
+
+
+def test_a_solver_is_one_class_and_one_line(tmp_path):
+    """Its colour and marker, its rows and its place in a report come by themselves."""
+    (tmp_path / "first_solver.py").write_text(FIRST_SOLVER)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{ONE_CLASS_AND_ONE_LINE}"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "first" in (tmp_path / "page" / "report.html").read_text("utf-8")

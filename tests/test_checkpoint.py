@@ -97,6 +97,7 @@ def test_killed_inside_a_step(tmp_path, blocks):
 def test_time_limit_ends_between_steps(tmp_path):
     path = tmp_path / "run.safetensors"
     run = pruner()
+    run.initialise()
     start = time.perf_counter()
     run.run(10**6, time_limit=1.0, checkpoint=path)
     longest = max(sum(step.seconds.values()) for step in run.steps)

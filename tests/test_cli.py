@@ -123,6 +123,46 @@ def test_lists(icbs):
     assert json.loads(icbs("models", "--json")[1])[0]["name"] == "smollm2"
 
 
+LP = """Maximize
+ obj: 3 x3 + 2 x2 + x1 + 0.5 x0
+Subject To
+ c: x1 + x2 + x3 + x0 = 2
+Bounds
+ x0 = 1
+Binary
+ x1 x2 x3 x0
+End
+"""
+
+
+def test_answers_have_the_names_of_the_file(icbs, tmp_path):
+    path = tmp_path / "a.lp"
+    path.write_text(LP)
+    answer = json.loads(icbs("solve", path, "--solver", "enumerate", "--json")[1])
+    assert (answer["ones"], answer["names"], answer["fixed"]) == ([2], ["x3"], {"x0": 1})
+    assert (answer["energy"], answer["objective"]) == (-3.5, 3.5)
+    out = icbs("solve", path, "--solver", "enumerate")[1]
+    assert out.splitlines()[-2:] == ['fixed by the file: {"x0": 1.0}', "1 ones: x3"]
+    status, _, err = icbs("solve", path, "--cardinality", 3)
+    assert status == 1
+    assert err == (
+        "icbs: a.lp says 2 ones and cardinality is 3: leave cardinality out, it is for files that "
+        "do not say\n"
+    )
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(icbs, tmp_path):
+    labels = ["\x1b[31mred", "plain"]
+    problem = CardinalityProblem(
+        linear=np.zeros(2), cardinality=2, factor=np.ones((1, 2)), labels=labels
+    )
+    path = save(problem, tmp_path / "a.block.safetensors")
+    out = icbs("solve", path, "--solver", "enumerate")[1]
+    assert out.splitlines()[-1] == "2 ones: '\\x1b[31mred', plain"
+    answer = json.loads(icbs("solve", path, "--solver", "enumerate", "--json")[1])
+    assert (answer["names"], answer["fixed"]) == (labels, {})
+
+
 def test_export_solve_bench_report(icbs, model_folder, tmp_path):
     """The whole path on a small model."""
     blocks = tmp_path / "blocks"
@@ -266,3 +306,36 @@ def test_report_of_an_empty_store(icbs, tmp_path):
     status, _, err = icbs("report", tmp_path / "empty.sqlite", "--out", tmp_path / "page")
     assert status == 1
     assert "empty" in err
+
+
+@pytest.mark.parametrize("seed", ["-1", "-9999999999999999999"])
+def test_seeds_below_0_are_refused(icbs, block, seed):
+    for solver in ("annealing", "neal", "qaoa-aer"):
+        status, _, err = icbs("solve", block, "--solver", solver, "--seed", seed)
+        assert status == 2
+        assert f"seed is {seed}, expected a whole number from 0" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["by-size", "--instances", "a"], "--instances is the study's to say"),
+        (["by-size", "--solvers", "greedy"], "--solvers is the study's to say"),
+        (["by-size", "--time-limits", "1"], "--time-limits is the study's to say"),
+        (["by-size", "--seeds", "3"], "--seeds is the study's to say"),
+        (["by-size", "--cardinality", "3"], "--cardinality is the study's to say"),
+        (["by-size", "--give-initial"], "--give-initial is the study's to say"),
+        (["--instances", "a", "--solvers", "greedy", "--smoke"], "--smoke is the small size"),
+    ],
+)
+def test_options_that_a_study_would_overrule_are_refused(icbs, tmp_path, words, message):
+    status, _, err = icbs("bench", *words, "--store", tmp_path / "s.sqlite")
+    assert status == 2
+    assert message in " ".join(err.replace("\u2502", " ").split())
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_data_has_no_effect_on_tasks(icbs, tmp_path):
+    status, _, err = icbs("evaluate", "garment-mlp", "--tasks", tmp_path / "t", "--count", "3")
+    assert status == 2
+    assert "--count has no effect with --tasks" in err

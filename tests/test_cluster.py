@@ -12,7 +12,7 @@ from experiments.errors import StoreError, StudyError
 from icbs import Pruner
 from icbs.errors import SettingError
 from tests.faults.kills import rows
-from tests.faults.solvers import Exiting, Gripping
+from tests.faults.solvers import Exiting, Gripping, Warming
 from tests.icbs_fixtures import tiny_loaded, tiny_samples
 from tests.study_fixtures import FAULTS, Drawn, block, spec
 
@@ -51,14 +51,15 @@ def test_same_rows_as_in_process(cluster, tmp_path):
 
 
 def test_misbehaving_solvers(cluster, tmp_path):
-    bad = [spec(cls) for cls in (Exiting, Gripping, *FAULTS)]
+    bad = [spec(cls) for cls in (Exiting, Warming, Gripping, *FAULTS)]
     study = plan(solvers=["greedy", *bad], instances=[block(10)], budgets=[0.01], seeds=[0])
     run(study, tmp_path / "a.sqlite", scheduler=cluster.scheduler_address, progress=False)
     frame = load_runs(tmp_path / "a.sqlite").set_index("solver")
-    assert len(frame) == 3 + len(FAULTS)
+    assert len(frame) == 4 + len(FAULTS)
     assert frame.loc["greedy", "status"] == "done"
-    assert frame.loc["exiting", "status"] == "error"
-    assert frame.loc["exiting", "reason"] == "the worker process died, twice"
+    for name in ("exiting", "warming"):
+        assert frame.loc[name, "status"] == "error"
+        assert frame.loc[name, "reason"] == "the worker process died, twice"
     assert frame.loc["gripping", "status"] == "timeout"
     for cls, words in FAULTS.items():
         assert words.split()[0] in frame.loc[cls.name, "reason"]

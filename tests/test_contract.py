@@ -1,6 +1,8 @@
 """One contract for every registered solver, in both lanes."""
 
+import copy
 import json
+import pickle
 import time
 import unittest
 
@@ -214,6 +216,47 @@ def test_as_a_dimod_sampler_with_cardinality(name, vartype):
     assert set(samples.variables) == set(labels)
     dimod.testing.assert_response_energies(samples, bqm)
     assert ((samples.record.sample > 0).sum(axis=1) == 2).all()
+
+
+@each_solver
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_a_copy_solves_as_the_solver_does(name, copied):
+    """Before its first call, and with what the first call left in it."""
+    sampler, given = make(name), problem(6).blinded()
+    before = copied(sampler)
+    budget = Budget(reads=4)
+    expected = sampler.sample_problem(given, budget=budget, seed=3).record.sample
+    for other in (before, copied(sampler)):
+        assert other.name == name
+        assert other.properties == sampler.properties
+        found = other.sample_problem(given, budget=budget, seed=3).record.sample
+        assert (found == expected).all()
+
+
+@each_solver
+@pytest.mark.parametrize("vartype", ["SPIN", "BINARY"])
+@pytest.mark.parametrize("keywords", [{}, {"cardinality": 0}])
+def test_a_model_of_no_variables_has_one_state(name, vartype, keywords):
+    bqm = dimod.BinaryQuadraticModel({}, {}, 1.5, vartype)
+    samples = make(name).sample(bqm, **keywords)
+    assert samples.record.sample.shape == (1, 0)
+    assert samples.first.energy == 1.5
+    assert samples.vartype is bqm.vartype
+
+
+@each_solver
+@pytest.mark.parametrize("keywords", [{}, {"cardinality": 1}])
+def test_biases_that_are_not_finite_are_refused(name, keywords):
+    for bias, words in ((np.nan, "bias nan"), (-np.inf, "bias -inf")):
+        for linear, quadratic, place in (
+            ({"a": bias, "b": 1.0}, {}, "on variable 'a'"),
+            ({"a": 1.0, "b": 1.0}, {("a", "b"): bias}, "between '.' and '.'"),
+        ):
+            bqm = dimod.BinaryQuadraticModel(linear, quadratic, "BINARY")
+            with pytest.raises(ProblemError, match=f"{words} {place}"):
+                make(name).sample(bqm, **keywords)
+    with pytest.raises(ProblemError, match="offset inf"):
+        make(name).sample(dimod.BinaryQuadraticModel({"a": 1.0}, {}, np.inf, "SPIN"), **keywords)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,24 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
-import icbs.fashion_mnist as module
+from experiments.embed_fashion import embed
 from icbs.data import load_samples
 from icbs.errors import DataError, DownloadError
-from icbs.fashion_mnist import DEVIATION, MEAN, fashion_mnist, read_idx, read_parquet
+from icbs.fashion_mnist import (
+    ARCHIVE,
+    DEVIATION,
+    EMBEDDED,
+    FULL,
+    MEAN,
+    fashion_mnist,
+    origin,
+    read_idx,
+    read_parquet,
+)
 from icbs.mlp import MlpConfig, MlpForImageClassification
 from icbs.models import LoadedModel
 
-INSTALLED = module._idx_files(module.SYSTEM_FOLDER, "train") is not None
+INSTALLED = origin() == FULL
 
 # Each example overwrites the file of the one before.
 EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -52,7 +62,7 @@ def write(folder, zipped=True):
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """Neither the Debian package nor the hub."""
-    monkeypatch.setattr(module, "SYSTEM_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -123,13 +133,63 @@ def test_folder_of_the_user(tmp_path, zipped, below):
 
 
 def test_found_by_itself(nowhere, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "SYSTEM_FOLDER", write(tmp_path / "system"))
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", str(tmp_path / "system"))
+    folder = write(tmp_path / "system" / "fashion-mnist")
     assert np.array_equal(fashion_mnist("test")[0], images_and_labels(seed=1)[0])
+    assert origin() == FULL
+    # Half of a set is none: its test images are not those of the embedded training images.
+    (folder / "train-labels-idx1-ubyte.gz").unlink()
+    assert len(fashion_mnist("test")[0]) == 2000
+    assert origin() == EMBEDDED
+
+
+def test_embedded_part(nowhere):
+    """Where nothing else is found, and nothing is fetched; the licence lies beside it."""
+    for split, count in (("train", 4000), ("test", 2000)):
+        images, labels = fashion_mnist(split)
+        assert images.shape == (count, 28, 28)
+        assert (abs(np.bincount(labels, minlength=10) / count - 0.1) < 0.01).all()
+        assert images.mean(dtype=np.float64) / 255 == pytest.approx(MEAN, abs=3e-3)
+    assert ARCHIVE.stat().st_size <= 3_000_000
+    assert "Zalando" in ARCHIVE.with_suffix(".LICENSE").read_text(encoding="utf-8")
+    samples = load_samples(perceptron(), count=5)
+    assert samples.source == samples[:2].source == samples.to("cpu").source == EMBEDDED
+    assert "6,000 embedded images" in EMBEDDED
+    with pytest.raises(
+        DataError, match=r"embedded.* has 4000 images .*: ask for fewer, or get the full set: run"
+    ):
+        load_samples(perceptron(), count=4001)
+
+
+def test_what_images_are_called(nowhere):
+    assert origin() == EMBEDDED
+    assert origin("hub") == FULL
+    assert origin("somewhere") == "somewhere"
+
+
+def test_the_embedded_part_is_made_of_the_first_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.embed_fashion.COUNTS", {"train": 5, "test": 3})
+    folder, out = write(tmp_path / "full"), tmp_path / "part.zip"
+    embed(folder, out)
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
+    monkeypatch.setattr("icbs.fashion_mnist.ARCHIVE", out)
+    for split, seed, count in (("train", 0, 5), ("test", 1, 3)):
+        for found, whole in zip(fashion_mnist(split), images_and_labels(seed=seed), strict=True):
+            assert np.array_equal(found, whole[:count])
+    again = tmp_path / "again.zip"
+    embed(folder, again)
+    assert again.read_bytes() == out.read_bytes()
+    # Like any file of images, a damaged one is refused.
+    content = bytearray(out.read_bytes())
+    content[200] ^= 0xFF
+    out.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        fashion_mnist("train")
 
 
 def test_nothing_there(nowhere, tmp_path):
     with pytest.raises(DownloadError, match=r"apt-get install dataset-fashion.*--data FOLDER"):
-        fashion_mnist("train")
+        fashion_mnist("train", "hub")
     with pytest.raises(DataError, match=r"has no train-images-idx3-ubyte.*--data FOLDER"):
         fashion_mnist("train", tmp_path)
     with pytest.raises(DataError, match="split is 'valid'"):
@@ -152,7 +212,7 @@ def test_hub_file(nowhere, monkeypatch, tmp_path):
         return str(path)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    found = fashion_mnist("train")
+    found = fashion_mnist("train", "hub")
     assert np.array_equal(found[0], images)
     assert np.array_equal(found[1], labels)
     assert asked == [
@@ -201,8 +261,10 @@ def test_samples(tmp_path):
 
 
 @pytest.mark.skipif(not INSTALLED, reason="dataset-fashion-mnist is not installed")
-def test_constants_are_those_of_the_training_split():
+def test_constants_are_those_of_the_training_split(monkeypatch):
     images, labels = fashion_mnist("train")
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
+    assert np.array_equal(fashion_mnist("train")[0], images[:4000])
     assert images.shape == (60000, 28, 28)
     assert np.bincount(labels).tolist() == [6000] * 10
     assert images.mean(dtype=np.float64) / 255 == pytest.approx(MEAN, abs=1e-4)

@@ -29,8 +29,8 @@ from tests.fuzz.worker import generator
 from tests.study_fixtures import First, block, spec
 
 QUICK = (
-    "container", "bqm", "lp", "ubqp", "qubo", "qplib", "study", "checkpoint", "masks", "idx",
-    "parquet", "gguf",
+    "container", "bqm", "lp", "ubqp", "sparse", "qubo", "qplib", "study", "checkpoint", "masks",
+    "idx", "parquet", "gguf",
 )  # fmt: skip
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("model", "store")]
 

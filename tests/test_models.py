@@ -20,7 +20,7 @@ import icbs.fetch
 from icbs.data import load_samples
 from icbs.errors import DownloadError, LayerError, MemoryLimitError, ModelError
 from icbs.evaluate import evaluate
-from icbs.fashion_mnist import SYSTEM_FOLDER, _idx_files
+from icbs.fashion_mnist import FULL, origin
 from icbs.fetch import WheelFile, cached, fetch_member
 from icbs.models import load_model
 from icbs.prunable import prunable_layers
@@ -283,14 +283,14 @@ def test_checkpoints_of_the_package(name, least, bytes_at_most):
     assert f"test accuracy {100 * loaded.model.config.test_accuracy:.2f} %" in info.description
     assert info.disk == sum(f.stat().st_size for f in REGISTRY[name].folder.iterdir())
     assert info.disk <= bytes_at_most
-    if _idx_files(SYSTEM_FOLDER, "test") is not None:
-        held_out = load_samples(loaded, part="evaluation", count=500)
-        found = evaluate(loaded.model, held_out, batch_size=100, progress=False)
-        # three standard deviations of a share of 500
-        assert abs(found.accuracy - loaded.model.config.test_accuracy) < 0.04
+    held_out = load_samples(loaded, part="evaluation", count=500)
+    found = evaluate(loaded.model, held_out, batch_size=100, progress=False)
+    # three standard deviations of a share of 500
+    assert abs(found.accuracy - loaded.model.config.test_accuracy) < 0.04
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(origin() != FULL, reason="the full Fashion-MNIST is not installed")
 @pytest.mark.parametrize("name", ["garment-mlp", "vit-fashion"])
 def test_accuracy_on_the_whole_test_split(name):
     loaded = load_model(name)

@@ -39,6 +39,17 @@ def test_styles_differ_and_cover_the_registry():
     assert palette.ordered({"zz", "neal", "greedy", "aa"}) == ["greedy", "neal", "aa", "zz"]
 
 
+def test_solvers_without_a_chosen_look_get_one_of_their_own():
+    more = [*SOLVERS, *(f"new-{i}" for i in range(30))]
+    looks = palette.looks(more)
+    assert set(more) <= set(looks)
+    assert len({look.colour for look in looks.values()}) == len(looks)
+    assert len({look.marker for look in looks.values()}) == len(looks)
+    # One more solver changes nobody else's, nor does a second call.
+    assert palette.looks([*more, "another"]).items() >= looks.items()
+    assert {name: looks[name] for name in SOLVERS} == {s: palette.SOLVERS[s] for s in SOLVERS}
+
+
 @pytest.mark.parametrize("draw", [plots.gap_against_wall, plots.ranking, plots.time_spent])
 def test_conditions_are_on_the_figure(store, draw):
     text = " ".join(text_of(draw(store.runs())).split())

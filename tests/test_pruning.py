@@ -1,6 +1,7 @@
 """A whole pruning run: what it leaves in its folder, resumed or not, and what it refuses."""
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -16,6 +17,7 @@ from icbs.baselines import prune_once
 from icbs.data import load_samples
 from icbs.errors import CheckpointError, OutputError, SettingError
 from icbs.evaluate import evaluate
+from icbs.fashion_mnist import EMBEDDED
 from icbs.models import load_model
 from icbs.prunable import prunable_layers
 from icbs.pruned import load_masks, save_masks
@@ -136,6 +138,32 @@ def test_command_from_model_to_model(icbs, model_folder, tmp_path):
     assert status == 0, err
 
 
+def test_images_that_come_along_are_enough_and_are_named(icbs, tmp_path, monkeypatch):
+    """As they stand in README, the commands run on a machine without any data."""
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
+    out = tmp_path / "pruned"
+    status, text, err = icbs("prune", "garment-mlp", "--density", 0.1, "--steps", 1,
+                             "--block-size", 256, "--out", out)  # fmt: skip
+    assert status == 0, err
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["data"] == EMBEDDED
+    assert [(row["data"], row["samples"]) for row in summary["quality"]] == [(EMBEDDED, 2000)] * 3
+    assert summary["quality"][-1]["accuracy"] > 0.8
+    status, text, err = icbs("evaluate", out / "model", "--json")
+    assert status == 0, err
+    (found,) = json.loads(text)["results"]
+    assert (found["data"], found["samples"]) == (EMBEDDED, 2000)
+    assert found["accuracy"] == summary["quality"][-1]["accuracy"]
+    rows = tmp_path / "rows"
+    status, text, err = icbs("baselines", "garment-mlp", "--densities", 0.1, "--methods", "wanda",
+                             "--out", rows)  # fmt: skip
+    assert status == 0, err
+    assert set(pd.read_csv(rows / "baselines.csv")["data"]) == {EMBEDDED}
+    # The texts of a figure are drawn as paths with a comment each.
+    for path in (out / "curve.svg", rows / "baselines.svg"):
+        assert "6,000 embedded" in " ".join(re.findall(r"<!-- (.*?) -->", path.read_text()))
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -156,6 +184,49 @@ def test_settings_that_cannot_be(icbs, tmp_path, word, message):
     assert status == 2
     assert message in err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--density", 0.5, "--set", "density=0.3"], "--density is 0.5 and --set density is 0.3"),
+        (
+            ["--set", "block_size=64", "--block-size", 32],
+            "--block-size is 32.0 and --set block_size",
+        ),
+        (["--fisher", "exact", "--set", "fisher=position"], "--fisher is exact and --set fisher"),
+        (["--seed", 1, "--set", "seed=2"], "--seed is 1 and --set seed is 2"),
+        (["--batch-size", 1, "--set", "batch_size=2"], "--batch-size is 1 and --set batch_size"),
+        (["--init", "random", "--set", "init=wanda"], "--init is random and --set init"),
+        (["--set", "density=0.3", "--set", "density=0.4"], "setting density is given twice"),
+        (["--seed", -1], "seed is -1, expected a whole number from 0"),
+    ],
+)
+def test_a_setting_is_given_once(icbs, tmp_path, words, message):
+    status, _, err = icbs("prune", "garment-mlp", "--out", tmp_path / "x", *words)
+    assert status == 2
+    assert message in err
+    assert not (tmp_path / "x" / "summary.json").exists()
+
+
+def test_a_setting_may_stand_for_an_option_that_is_not_given(icbs, model_folder, tmp_path):
+    out = tmp_path / "pruned"
+    status, _, err = icbs(
+        "prune", model_folder, "--out", out, "--data", model_folder / "text.txt", "--count", 6,
+        "--heldout", 3, "--length", 10, "--steps", 0, "--evaluation", 1, "--json",
+        "--set", "density=0.25", "--set", "batch_size=2",
+    )  # fmt: skip
+    assert status == 0, err
+    assert json.loads((out / "summary.json").read_text())["density"] == pytest.approx(
+        0.25, abs=0.01
+    )
+
+
+def test_densities_of_a_comparison_are_an_option(icbs, tmp_path):
+    arguments = ["baselines", "garment-mlp", "--out", tmp_path / "x", "--set", "density=0.3"]
+    status, _, err = icbs(*arguments)
+    assert status == 2
+    assert "--densities" in err
 
 
 def test_settings_by_name():

@@ -9,6 +9,7 @@ from experiments import Study, load_runs, run
 from experiments.reference import main
 from experiments.reference_check import BLOCK, ENERGY, GAP, LOSS, compare
 from experiments.study import study_path
+from icbs.fashion_mnist import EMBEDDED
 from tests.test_runner import rows, same
 
 
@@ -17,8 +18,11 @@ def made(tmp_path_factory):
     """The small penalty study: budgets of reads, so that a new run is the same to the bit."""
     folder = tmp_path_factory.mktemp("reference")
     options = ["--smoke", "--out", str(folder / "out"), "--stores", str(folder / "stores")]
-    assert main(["penalty", *options]) == 0
-    return folder, options
+    # On the images that come along, whatever else this machine has.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ICBS_SYSTEM_DATA", "")
+        assert main(["penalty", *options]) == 0
+        yield folder, options
 
 
 def test_what_is_kept(made):
@@ -32,6 +36,7 @@ def test_what_is_kept(made):
     assert about["command"] == "python -m experiments.reference penalty --smoke"
     assert about["seconds"] > 0
     assert about["cells"] == {"done": len(runs)}
+    assert about["data"] == [EMBEDDED]
     assert {"cpu", "memory_gib", "packages"} <= set(about["host"])
     assert "load" in about
     assert {"penalty.svg", "penalty.png", "hardness.svg"} <= {p.name for p in out.iterdir()}
@@ -40,6 +45,13 @@ def test_what_is_kept(made):
     assert main(["penalty", *options]) == 0
     assert (out / "penalty.svg").read_bytes() == drawn
     assert json.loads((out / "run.json").read_text())["seconds"] == about["seconds"]
+
+
+def test_a_study_that_needs_the_full_set_says_how_to_get_it(made, tmp_path, capsys):
+    assert main(["loop", "--out", str(tmp_path), "--stores", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "has 4000 images for calibration, 5120 from number 0 on" in said
+    assert "apt-get install dataset-fashion-mnist" in said
 
 
 def test_check_runs_anew_and_passes(made, capsys):

@@ -1,5 +1,7 @@
 """The runner: honest rows for every kind of solver, resume, interrupts, workers."""
 
+import gc
+import math
 import os
 import signal
 import subprocess
@@ -7,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +17,9 @@ import pytest
 from experiments import SolverSpec, Store, Study, load_runs, run
 from experiments.errors import StudyError
 from experiments.ledger import STAGES
-from experiments.warmup import tiny_problems
 from experiments.worker import Workbench
 from solvers import Budget, make, save
+from solvers.warmup import tiny_problems
 from tests.study_fixtures import (
     FAULTS,
     Deadly,
@@ -150,14 +153,44 @@ def test_too_large_is_skipped_with_a_reason(tmp_path):
     }
 
 
-def test_warm_up_is_outside_the_clock(tmp_path):
+def test_what_is_loaded_is_left_out_of_garbage_collections_during_a_call_only(tmp_path):
+    class Collecting(First):
+        name = "collecting"
+        frozen: list[int] = []  # noqa: RUF012
+
+        def _solve(self, problem, request):
+            self.frozen.append(gc.get_freeze_count())
+            if problem.n == 11:
+                raise ValueError("no")
+            return super()._solve(problem, request)
+
+    study = Study("s", [block(10), block(11)], [spec(Collecting)], seeds=[0])
+    assert gc.get_freeze_count() == 0
+    quiet(study, tmp_path / "s.sqlite")
+    assert gc.get_freeze_count() == 0
+    # Four calls of warm-up, then those that count.
+    assert Collecting.frozen[:4] == [0] * 4
+    assert min(Collecting.frozen[4:]) > 10_000
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        quiet(study, tmp_path / "t.sqlite")
+        assert gc.get_freeze_count() >= before - 1000
+    finally:
+        gc.unfreeze()
+
+
+def test_warm_up_is_outside_the_clock(tmp_path, monkeypatch):
+    # Or so long a call would be made again.
+    monkeypatch.setattr("experiments.warmup.LONG", math.inf)
+
     class Compiling(First):
         name = "compiling"
         sizes: list[int] = []  # noqa: RUF012
 
         def _solve(self, problem, request):
             if not self.sizes:
-                time.sleep(0.3)
+                time.sleep(1.0)
             self.sizes.append(problem.n)
             return super()._solve(problem, request)
 
@@ -165,11 +198,12 @@ def test_warm_up_is_outside_the_clock(tmp_path):
     quiet(study, tmp_path / "s.sqlite")
     assert Compiling.sizes[0] == 8
     assert sorted(Compiling.sizes) == [8, 8, 8, 8, 10, 10, 12, 12]
-    assert load_runs(tmp_path / "s.sqlite")["wall"].max() < 0.2
+    assert load_runs(tmp_path / "s.sqlite")["wall"].max() < 1.0
 
 
 def test_warm_up_goes_on_until_nothing_is_compiled(monkeypatch):
     """A call that waited for a compiler is made again; a solver that is always slow is let be."""
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
 
     class Compiling(First):
         name = "compiling"
@@ -177,11 +211,11 @@ def test_warm_up_goes_on_until_nothing_is_compiled(monkeypatch):
         waits: list[float] = []  # noqa: RUF012
 
         def _solve(self, problem, request):
-            self.waits.append(0.06 if len(self.waits) < self.slow else 0.0)
-            time.sleep(self.waits[-1])
+            self.waits.append(0.6 if len(self.waits) < self.slow else 0.4)
+            clock.now += self.waits[-1]
             return super()._solve(problem, request)
 
-    monkeypatch.setattr("experiments.warmup.LONG", 0.05)
+    monkeypatch.setattr("experiments.warmup.time", clock)
     for slow, calls in ((0, 4), (1, 5), (100, 2)):
         Compiling.slow, Compiling.waits = slow, []
         Workbench().warm_up(spec(Compiling), block(10))
@@ -328,7 +362,7 @@ def test_kill_9_of_the_driver_then_resume(tmp_path):
     root = Path(__file__).parent.parent
     for wanted in (3, 7):
         driver = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=root)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and driver.poll() is None:
             if path.exists() and finished(path) >= wanted:
                 break

@@ -13,6 +13,7 @@ from experiments.pool import WorkerPool
 from solvers import Budget, CardinalityProblem, make
 from solvers.annealing import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, Walk, hottest, window
 from solvers.base import ReadPool, Request
+from solvers.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
 from solvers.kernels import (
     dense_pays,
@@ -51,8 +52,10 @@ def symmetric(G):
     return (G + G.T) / 2
 
 
-def request(budget=None, deadline=np.inf, report=lambda state: None):
-    return Request(budget or Budget(), np.random.default_rng(0), None, report, deadline)
+def request(budget=None, deadline=None, report=lambda state: None):
+    return Request(
+        budget or Budget(), np.random.default_rng(0), None, report, deadline or Deadline()
+    )
 
 
 def word(seed=7):
@@ -181,7 +184,7 @@ def test_windowed_greedy_makes_the_flips_of_the_plain_one(n, rank, power, share,
 def test_greedy_gives_up_in_time():
     """What the deadline leaves undone is filled by the costs at that moment."""
     problem = drawn(200, 80, 4, seed=1)
-    state = LocalSearch(problem).fill(np.zeros(200, dtype=bool), deadline=time.perf_counter() - 1)
+    state = LocalSearch(problem).fill(np.zeros(200, dtype=bool), deadline=Deadline(-1))
     costs = problem.linear + 0.5 * problem.diagonal
     assert set(np.flatnonzero(state)) == set(np.argsort(costs)[:80])
 
@@ -294,7 +297,7 @@ def test_threads_by_default_follow_numbas_setting(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 4])
 def test_reads_stop_at_the_deadline_after_at_least_one(threads):
     problem = drawn(6, 3, 2, seed=0)
-    given_request = request(deadline=time.perf_counter() - 1)
+    given_request = request(deadline=Deadline(-1))
     pool = ReadPool(problem, given_request)
     made = []
 
@@ -362,11 +365,10 @@ def test_incumbents_are_reported_one_at_a_time():
 
 
 def test_pace_doubles_and_fits_the_last_read_into_the_time_left():
-    now = time.perf_counter()
-    assert Pace(Budget(sweeps=7, time_limit=1), now + 1, 2).sweeps(50) == 7
-    assert Pace(Budget(reads=3, time_limit=1), now + 1, 2).sweeps(0) == DEFAULT_SWEEPS
-    assert Pace(Budget(), np.inf, 2).sweeps(0) == DEFAULT_SWEEPS
-    pace = Pace(Budget(time_limit=100), now + 100, 2)
+    assert Pace(Budget(sweeps=7, time_limit=1), Deadline(1), 2).sweeps(50) == 7
+    assert Pace(Budget(reads=3, time_limit=1), Deadline(1), 2).sweeps(0) == DEFAULT_SWEEPS
+    assert Pace(Budget(), NEVER, 2).sweeps(0) == DEFAULT_SWEEPS
+    pace = Pace(Budget(time_limit=100), Deadline(100), 2)
     assert pace.sweeps(0) == FIRST_SWEEPS
     pace.seconds_per_sweep = 1e-6
     assert [pace.sweeps(number) for number in (0, 1, 2, 3, 4)] == [
@@ -495,10 +497,9 @@ def test_worker_processes_share_the_cpus(monkeypatch):
 
 
 def test_dense_fields_where_they_pay():
-    now = time.perf_counter()
-    assert dense_pays(drawn(100, 50, 9, seed=0), 9, np.inf)
-    assert not dense_pays(drawn(100, 50, 9, seed=0), 9.1, np.inf)
-    assert dense_pays(drawn(100, 50, 9, seed=0), 9, now + 10)
+    assert dense_pays(drawn(100, 50, 9, seed=0), 9, NEVER)
+    assert not dense_pays(drawn(100, 50, 9, seed=0), 9.1, NEVER)
+    assert dense_pays(drawn(100, 50, 9, seed=0), 9, Deadline(10))
     # 2000^2 * 60 multiplications take about 12 ms, more than a fifth of 30.
-    assert not dense_pays(drawn(2000, 50, 60, seed=0), 9, now + 0.03)
-    assert not dense_pays(drawn(8193, 50, 9, seed=0), 9, np.inf)
+    assert not dense_pays(drawn(2000, 50, 60, seed=0), 9, Deadline(0.03))
+    assert not dense_pays(drawn(8193, 50, 9, seed=0), 9, NEVER)

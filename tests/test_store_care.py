@@ -266,7 +266,7 @@ except StoreError as error:
 
 def until_full(path, how):
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path), how], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", FULL, str(path), how], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert "refused: store" in done.stdout and "space" in done.stdout, done.stdout

@@ -12,6 +12,7 @@ from experiments.cutting import coupled, nested
 from experiments.errors import StudyError
 from experiments.report import write
 from experiments.study import STUDIES, study_path
+from icbs.fashion_mnist import EMBEDDED
 from solvers import make
 from tests.study_fixtures import block
 from tests.test_runner import TIMINGS, same
@@ -31,17 +32,24 @@ def test_every_study_parses_and_has_a_small_size(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_study_runs_small(name, tmp_path):
+def test_every_study_runs_small(name, tmp_path, monkeypatch):
+    """On the images that come along, which every record, table, page and figure names."""
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
     store = tmp_path / f"{name}.sqlite"
     study = Study.from_toml(study_path(name), smoke=True)
     outcome = run(study, store, progress=False)
     # On a loaded machine an answer may come late; an error it is not.
     assert set(outcome.counts) <= {"done", "skipped", "timeout"}
-    figures = {path.stem for path in write(store, tmp_path).with_name("figures").glob("*.svg")}
-    assert set(study.figures) <= figures
+    page = write(store, tmp_path, style="paper")
+    captions = {path.stem: path.read_text() for path in page.with_name("figures").glob("*.txt")}
+    assert set(study.figures) <= (figures := set(captions))
+    assert all(text.endswith(f"Images: {EMBEDDED}.\n") for text in captions.values())
+    assert f"<dt>Data</dt><dd>{EMBEDDED}</dd>" in page.read_text()
+    with Store(store) as opened:
+        table = opened.table("trajectories")
+        tables = [opened.runs(), opened.instances(), table, opened.table("methods")]
+    assert all(set(one["data"]) == {EMBEDDED} for one in tables if one is not None)
     if study.loop is not None:
-        with Store(store) as opened:
-            table = opened.table("trajectories")
         assert set(table["step"]) == set(range(study.loop.steps + 1))
         assert ("loss" in figures) == bool(study.loop.gaps)
     again = run(study, store, progress=False)

@@ -9,6 +9,7 @@ from transformers import DeiTConfig
 
 from experiments import train_fashion
 from icbs.data import fashion_samples
+from icbs.errors import DataError
 from icbs.mlp import MlpConfig
 from icbs.models import load_model
 from tests.test_fashion_mnist import write
@@ -50,6 +51,13 @@ def test_a_stopped_run_ends_with_the_same_weights(name, tmp_path, monkeypatch):
     assert all(value.dtype == torch.float16 for value in one.values())
     loaded = load_model(str(tmp_path / "whole"))
     assert loaded.model.config.test_accuracy == whole
+
+
+def test_the_part_that_comes_along_is_not_enough(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICBS_SYSTEM_DATA", "")
+    with pytest.raises(DataError, match=r"all 60,000 images: run .* or --data hub"):
+        train_fashion.train("garment-mlp", None, tmp_path, tmp_path / "out", seed=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_half_of_the_patches_and_both_class_tokens_stay():

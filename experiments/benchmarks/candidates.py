@@ -119,7 +119,10 @@ def compare(problem: CardinalityProblem, seeds: int) -> pd.DataFrame:
             found = sampler.sample_problem(problem, budget=budget, seed=seed)
             wall = time.perf_counter() - start
             raw = found.record.raw_sample if "raw_sample" in found.record.dtype.names else None
-            feasible = 1.0 if raw is None else (raw.sum(axis=1) == problem.cardinality).mean()
+            feasible = 1.0
+            if raw is not None:
+                kept = raw.sum(axis=1) == problem.cardinality
+                feasible = float(np.average(kept, weights=found.record.num_occurrences))
             rows.append({"solver": name, "seed": seed, "seconds": wall, "raw_feasible": feasible,
                          "energy": float(found.record.energy.min())})  # fmt: skip
     frame = pd.DataFrame(rows)

@@ -29,18 +29,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments.warmup import tiny_problems, warm_up
+from experiments.warmup import warm_up
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.annealing import Walk, cooling, hottest
+from solvers.deadline import Deadline
 from solvers.descent import random_state
 from solvers.repair import LocalSearch
+from solvers.warmup import tiny_problems
 
 T = TypeVar("T")
 SEARCHES = ("greedy", "descent", "annealing", "tabu", "tempering", "relaxation", "exact",
             "reference-sa")  # fmt: skip
 FIRST_CALL = """
 import sys, time
-from experiments.warmup import tiny_problems, warm_up
+from experiments.warmup import warm_up
+from solvers.warmup import tiny_problems
 from solvers import make
 sampler = make(sys.argv[1])
 times = []
@@ -156,7 +159,7 @@ def crossover(sizes: list[int], ranks: list[int]) -> None:
             line = []
             for dense in (False, True):
                 build, search = timed(LocalSearch, problem, dense)
-                search.descend(start, time.perf_counter() + 1e-3)
+                search.descend(start, Deadline(1e-3))
                 descent, optimum = timed(search.descend, start)
                 temperatures = hottest(search, optimum, np.random.default_rng(0)) * cooling(200)
                 walk = Walk(search, start, np.array([1], dtype=np.uint64))

@@ -22,6 +22,7 @@ import numpy as np
 from numba import get_num_threads
 
 from solvers import Budget, CardinalityProblem, load, make
+from solvers.problem import frozen
 from solvers.relaxation import certified_bound
 
 POSITIONS = 8
@@ -49,7 +50,7 @@ def drawn_layer(outputs: int, inputs: int, rank: int, curvature: float) -> Cardi
     k = len(linear) // 2
     initial = np.zeros(len(linear), dtype=np.bool_)
     initial[np.argpartition(np.abs(w).ravel(), k)[:k]] = True
-    return CardinalityProblem(linear=linear, cardinality=k, factor=A, initial=initial)
+    return CardinalityProblem(linear=linear, cardinality=k, factor=frozen(A), initial=initial)
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
         problem = load(given.instance)
         if given.curvature != 1:
             assert problem.factor is not None
-            problem = replace(problem, factor=problem.factor * np.sqrt(given.curvature))
+            problem = replace(problem, factor=frozen(problem.factor * np.sqrt(given.curvature)))
     else:
         outputs, inputs = map(int, given.shape.split("x"))
         problem = drawn_layer(outputs, inputs, given.rank, given.curvature)

@@ -47,6 +47,32 @@ def main() -> None:
         sys.exit(2 if isinstance(error, USAGE_ERRORS) else 1)
 
 
+def typed(context: typer.Context, *names: str) -> list[str]:
+    """Those of a command's parameters that stand on the command line, as they are written there."""
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    # By name: some versions of typer bring a click, and an enumeration, of their own.
+    return [options[n] for n in names if (source := sources[n]) and source.name == "COMMANDLINE"]
+
+
+def settings_of(context: typer.Context, changes: Sequence[str] | None) -> dict[str, Any]:
+    """What ``--set`` says of `icbs.settings.Settings`.
+
+    Raises:
+        SettingError: a setting that an option of the command gives as well; see `parse_settings`.
+    """
+    from icbs.settings import parse_settings
+
+    found = parse_settings(changes or [])
+    for name, value in found.items():
+        if name in context.params and (twice := typed(context, name)):
+            raise SettingError(
+                f"{twice[0]} is {context.params[name]} and --set {name} is {value}: give one of "
+                "the two"
+            )
+    return found
+
+
 def output_folder(path: Path) -> Path:
     """The folder, made if need be and proved writable before any long work starts.
 

@@ -21,6 +21,7 @@ from icbs.cli.app import (
     numbers,
     output_folder,
     print_table,
+    typed,
     words,
 )
 
@@ -79,7 +80,7 @@ def check_before_loading(
         make(solver)
     named = data is not None and not Path(data).expanduser().exists()
     for source in words(data or "") if named else []:
-        if source not in ("wikipedia", "pydoc") and not Path(source).expanduser().exists():
+        if source not in ("wikipedia", "pydoc", "hub") and not Path(source).expanduser().exists():
             raise DataError(
                 f"--data: {source!r} cannot be read (no such file or folder): give 'wikipedia', "
                 "'pydoc' or a path"
@@ -142,15 +143,15 @@ def export(
     fisher: Annotated[str, typer.Option(help="sequence, position or both.")] = "sequence,position",
     formats: Annotated[
         str,
-        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,qubo."),
+        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,sparse,qubo."),
     ] = "",
     penalty: Annotated[
         float | None,
-        typer.Option(help="Add PENALTY * (sum x - k)^2 to bqm, ubqp and qubo files."),
+        typer.Option(help="Add PENALTY * (sum x - k)^2 to all but lp files."),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder."),
+        typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder or 'hub'."),
     ] = None,
     count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
     length: Annotated[
@@ -209,12 +210,13 @@ def export(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: Model,
     data: Annotated[
         str | None,
         typer.Option(
             help="Any of wikipedia, pydoc and UTF-8 files, separated by commas (default: the first "
-            "two); Fashion-MNIST's folder."
+            "two); Fashion-MNIST's folder or 'hub'."
         ),
     ] = None,
     count: Annotated[
@@ -243,7 +245,8 @@ def evaluate(
 
     Causal language models: perplexity on held-out Wikipedia leads and on held-out pages of Python's
     own reference, another kind of text. Masked ones: the same with 15 % of the tokens hidden. Image
-    classifiers: accuracy on the test split of Fashion-MNIST. Padding never counts.
+    classifiers: accuracy on the test split of Fashion-MNIST, or the first 2,000 images of it, which
+    come with the package, where the full set is not found. Padding never counts.
 
     Example: icbs evaluate garment-mlp
 
@@ -256,6 +259,8 @@ def evaluate(
     from icbs.evaluate import worse_than_guessing
     from icbs.progress import say
 
+    if tasks and (own := typed(context, "data", "count", "length")):
+        raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
     loaded = load_on(model, device, dtype)
     if tasks:
         _print_tasks(loaded, tasks, batch_size or 4, as_json)
@@ -331,13 +336,13 @@ def _measured(
 
     length = usual_length(loaded.model, length, 256)
     samples = load_samples(loaded, source, part="evaluation", count=count, length=length)
-    place = source or "Fashion-MNIST"
     start = time.perf_counter()
-    quality = measure(loaded.model, samples, batch_size=batch_size, title=f"Evaluating on {place}")
+    title = f"Evaluating on {samples.source}"
+    quality = measure(loaded.model, samples, batch_size=batch_size, title=title)
     # Classes have no perplexity, and JSON no infinity.
     shown = loaded.task.endswith("-lm") and math.isfinite(quality.perplexity)
     return {
-        "data": place,
+        "data": samples.source,
         "split": "evaluation",
         "samples": len(samples),
         "length": None if samples.is_images else samples.positions,

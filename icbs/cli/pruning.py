@@ -18,6 +18,7 @@ from icbs.cli.app import (
     numbers,
     output_folder,
     print_table,
+    settings_of,
     words,
 )
 from icbs.cli.models import check_before_loading, load_on
@@ -32,10 +33,12 @@ Changes = Annotated[
     typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
 ]
 Calibration = Annotated[
-    str | None, typer.Option(help="Calibration: wikipedia, pydoc, a file; image folder.")
+    str | None,
+    typer.Option(help="Calibration: wikipedia, pydoc, a file; Fashion-MNIST's folder or 'hub'."),
 ]
 Count = Annotated[
-    int | None, typer.Option(help="Calibration windows (default 320) or images (8192).")
+    int | None,
+    typer.Option(help="Calibration windows (default 320) or images (8192; 3200 if embedded)."),
 ]
 Length = Annotated[
     int | None,
@@ -43,7 +46,7 @@ Length = Annotated[
 ]
 Heldout = Annotated[
     int | None,
-    typer.Option(help="Windows (default 16) or images (2048) of the loop's gate."),
+    typer.Option(help="Windows (default 16) or images (2048; 800 if embedded) of the loop's gate."),
 ]
 Evaluation = Annotated[
     int | None,
@@ -60,6 +63,7 @@ TuneLabels = Annotated[
 
 @app.command()
 def prune(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the model, masks, records, figure.")],
     density: Annotated[float, typer.Option(help="Fraction of weights to keep.")] = 0.5,
@@ -99,7 +103,9 @@ def prune(
     length: Length = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Windows (default 16) or images (2048) in a backward pass."),
+        typer.Option(
+            help="Windows (default 16) or images (2048; 800 if embedded) in a backward pass."
+        ),
     ] = None,
     heldout: Heldout = None,
     evaluation: Evaluation = None,
@@ -120,7 +126,7 @@ def prune(
     Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
     """
     from icbs.errors import OutputError
-    from icbs.settings import Settings, parse_settings
+    from icbs.settings import Settings
 
     if steps < 0 or (time_limit is not None and time_limit <= 0):
         raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
@@ -133,11 +139,11 @@ def prune(
             f"--tune is {tune} and --tune-labels {tune_labels}, expected a whole number from 0 and "
             "a share from 0 to 1"
         )
-    chosen = {
+    chosen: dict[str, Any] = {
         "density": density, "block_size": block_size, "init": init, "seed": seed,
         **({} if fisher is None else {"fisher": fisher}),
         **({} if batch_size is None else {"batch_size": batch_size}),
-        **parse_settings(settings or []),
+        **settings_of(context, settings),
     }  # fmt: skip
     amounts = {"count": count, "heldout": heldout, "evaluation": evaluation}
     told = [Settings(**chosen)]
@@ -148,7 +154,7 @@ def prune(
     from icbs.coverage import Densities
 
     loaded = load_on(model, device, dtype)
-    chosen = {**_usual(loaded), **chosen}
+    chosen = {**_usual(loaded, data), **chosen}
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
     summary = run_pruning(
         loaded,
@@ -176,12 +182,12 @@ def prune(
     print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
 
 
-def _usual(loaded: LoadedModel) -> dict[str, Any]:
+def _usual(loaded: LoadedModel, source: str | None) -> dict[str, Any]:
     """Settings that suit what the model predicts, where they are not the usual ones."""
     if loaded.task != "image-classification":
         return {}
     # One position an image: the two Fishers are one, and position is the one with a sketch.
-    return {"batch_size": 2048, "fisher": "position"}
+    return {"batch_size": _usual_counts(loaded, source)[2], "fisher": "position"}
 
 
 def _pruning_data(
@@ -199,14 +205,15 @@ def _pruning_data(
 
     length = usual_length(loaded.model, length, 128)
     images = loaded.task == "image-classification"
-    count = (8192 if images else 320) if count is None else count
-    heldout = (2048 if images else 16) if heldout is None else heldout
+    usual = _usual_counts(loaded, source)
+    count = usual[0] if count is None else count
+    heldout = usual[1] if heldout is None else heldout
     samples = load_samples(loaded, source, count=count + heldout, length=length)
     sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
     if source is not None and source not in sources:
         sources = [source]
-    tests = {
-        name or "Fashion-MNIST": load_samples(
+    tests = [
+        load_samples(
             loaded,
             name,
             part="evaluation",
@@ -214,12 +221,22 @@ def _pruning_data(
             length=usual_length(loaded.model, None, 256),
         )
         for name in sources
-    }
-    return Data(samples[:count], samples[count:], tests)
+    ]
+    return Data(samples[:count], samples[count:], {test.source: test for test in tests})
+
+
+def _usual_counts(loaded: LoadedModel, source: str | None) -> tuple[int, int, int]:
+    """Calibration samples, those held out, and those of a batch, where nothing else is said."""
+    from icbs.fashion_mnist import EMBEDDED, origin
+
+    if loaded.task != "image-classification":
+        return 320, 16, 16
+    return (3200, 800, 800) if origin(source) == EMBEDDED else (8192, 2048, 2048)
 
 
 @app.command()
 def baselines(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for baselines.csv and the figure.")],
     densities: Annotated[str, typer.Option(help="Kept fractions, by commas.")] = "0.7,0.6,0.5,0.4",
@@ -255,11 +272,13 @@ def baselines(
     """
     from experiments.methods import METHODS
     from icbs.errors import SettingError
-    from icbs.settings import Settings, parse_settings
+    from icbs.settings import Settings
 
     if time_limit <= 0 or not 0 <= tune_labels <= 1:
         raise typer.BadParameter("--time-limit must be above 0 and --tune-labels from 0 to 1")
-    others = parse_settings(settings or [])
+    others = settings_of(context, settings)
+    if "density" in others:
+        raise typer.BadParameter("--set density has no effect here: give --densities")
     wanted = numbers(densities, float, "--densities")
     for method in words(methods):
         if method not in METHODS:
@@ -283,7 +302,7 @@ def baselines(
         time_limit=time_limit,
         labels=tune_labels,
         layers=layers,
-        **(_usual(loaded) | others),
+        **(_usual(loaded, data) | others),
     )
     columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds", "touched",
                "accepted")  # fmt: skip

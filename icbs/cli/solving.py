@@ -11,6 +11,9 @@ import typer
 from icbs.cli.app import AsJson, app, numbers, output_folder, print_table
 from solvers.errors import FormatError, UnavailableError
 
+# Names of variables that are printed for people; the others are in the JSON.
+MOST_NAMES = 100
+
 
 @app.command()
 def cut(
@@ -76,7 +79,8 @@ def solvers(
 @app.command()
 def solve(
     instance: Annotated[
-        Path, typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .qubo, .qplib")
+        Path,
+        typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .sparse, .qubo or .qplib file."),
     ],
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
@@ -91,6 +95,10 @@ def solve(
     as_json: AsJson = False,
 ) -> None:
     """Solve one instance and print the best feasible state found.
+
+    A .ubqp file without our mark maximises, as MQLib and OR-Library do; a .sparse file minimises,
+    as Biq Mac does. Energies are to be minimised: of a file that maximises, the objective is
+    printed as well.
 
     Example: icbs solve blocks/a.block.safetensors --solver relaxation --json
     """
@@ -119,23 +127,41 @@ def solve(
         "loss_change": float(energies[best]) * problem.scale,
         "lower_bound": samples.info.get("lower_bound"),
         "proved_optimal": bool(samples.info.get("proved_optimal", False)),
+        "tolerance": samples.info.get("tolerance"),
         "reads": len(samples),
         "received_incumbent": samples.info["received_incumbent"],
         "seconds": samples.info["timing"],
+        "warm_up": samples.info.get("warm_up", 0.0),
         "ones": states[best].nonzero()[0].tolist(),
+        "names": None,
+        "fixed": problem.meta.get("fixed") or {},
     }
+    if problem.meta.get("sense") == "max":
+        answer["objective"] = -float(energies[best])
+    if problem.labels is not None:
+        answer["names"] = [problem.labels[i] for i in answer["ones"]]
     if as_json:
         print(json.dumps(answer))
         return
     ones = answer.pop("ones")
-    seconds = answer.pop("seconds")
+    names, fixed = answer.pop("names"), answer.pop("fixed")
+    seconds, warm_up = answer.pop("seconds"), answer.pop("warm_up")
     rows = [(key, "-" if value is None else value) for key, value in answer.items()]
     rows += [(f"seconds, {stage}", f"{value:.4f}") for stage, value in seconds.items() if value]
+    if warm_up:
+        rows.append(("seconds before, to load or compile the solver", f"{warm_up:.4f}"))
     if problem.initial is not None:
         swaps = int((states[best].astype(bool) & ~problem.initial).sum())
         rows.append(("swaps from the incumbent", swaps))
     print_table(instance.name, ("", ""), rows)
-    print(f"{len(ones)} ones; their places: --json")
+    if fixed:
+        print(f"fixed by the file: {json.dumps(fixed)}")
+    if names is None:
+        print(f"{len(ones)} ones; their places: --json")
+    else:
+        shown = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
+        print(f"{len(ones)} ones: {', '.join(shown)}", end="")
+        print("" if len(shown) == len(ones) else ", ...; all: --json")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icbs.cli.app import app, numbers, output_folder, words
+from icbs.cli.app import app, numbers, output_folder, typed, words
 from icbs.errors import OutputError
 
 
@@ -31,6 +31,7 @@ def demo(
 
 @app.command()
 def bench(
+    context: typer.Context,
     study: Annotated[
         str | None, typer.Argument(help="A study file (TOML), or the name of one that comes along.")
     ] = None,
@@ -80,8 +81,14 @@ def bench(
     from experiments import Study, run
     from experiments.study import study_path
 
+    own = typed(context, "instances", "solver_names", "time_limits", "seeds", "cardinality",
+                "give_initial")  # fmt: skip
     if (study is None) == (not (instances and solver_names)):
         raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
+    if study is not None and own:
+        raise typer.BadParameter(f"{own[0]} is the study's to say: write it into the STUDY file")
+    if study is None and smoke:
+        raise typer.BadParameter("--smoke is the small size of a STUDY file: leave it out")
     if study is not None:
         plan = Study.from_toml(study_path(study), smoke=smoke)
     else:

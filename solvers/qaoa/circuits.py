@@ -13,7 +13,7 @@ from solvers.qaoa.ansatz import Ising, parameter_values, subspace_ansatz, x_ansa
 from solvers.qaoa.circuit import Circuit
 from solvers.qaoa.sampler import DEFAULT_READS, GateModelQAOASampler, describe
 from solvers.qaoa.solver import Trained, TrainedQAOA
-from solvers.repair import LocalSearch
+from solvers.samples import repaired
 
 
 class CircuitQAOA(TrainedQAOA):
@@ -71,19 +71,14 @@ def answer(
 ) -> Solution:
     """Shots, shape (reads, n), as a solution: infeasible ones repaired, both kept apart."""
     with request.timing.stage("repair"):
-        feasible = problem.is_feasible(rows)
-        states = rows.copy()
-        if not feasible.all():
-            search = LocalSearch(problem)
-            for r in np.flatnonzero(~feasible):
-                states[r] = search.fill(rows[r])
-    energies = problem.energy(states)
-    request.report(states[np.argmin(energies)].astype(np.bool_))
+        states, unrepaired = repaired(problem, rows)
+    energies, feasible = problem.energy(states), problem.is_feasible(rows)
+    request.report(states[np.argmin(np.where(unrepaired, np.inf, energies))].astype(np.bool_))
     kept = energies[feasible]
     info = {
         "feasible_shots": float(feasible.mean()),
         "post_selected_mean": float(kept.mean()) if len(kept) else None,
-        "repaired_mean": float(energies.mean()),
+        "repaired_mean": float(energies[~unrepaired].mean()),
         **info,
     }
     return Solution(states, info, {"raw_sample": rows})

@@ -25,7 +25,7 @@ from solvers.qaoa.angles import checked_depth, linear_ramp
 from solvers.qaoa.ansatz import Ising
 from solvers.qaoa.qiskit import aer
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, DEFAULT_READS
-from solvers.repair import LocalSearch
+from solvers.samples import repaired
 
 
 def to_quadratic_program(problem: CardinalityProblem) -> QuadraticProgram:
@@ -103,9 +103,9 @@ class QiskitOptimizerQAOA(CardinalitySampler):
         counts = [round(sample.probability * reads) for sample in result.samples]
         found = np.array([sample.x for sample in result.samples], np.int8)
         with timing.stage("repair"):
-            search = LocalSearch(problem)
-            repaired = np.array([search.fill(row) for row in found], np.int8)
-        request.report(repaired[np.argmin(problem.energy(repaired))].astype(np.bool_))
+            states, unrepaired = repaired(problem, found)
+        energies = np.where(unrepaired, np.inf, problem.energy(states))
+        request.report(states[np.argmin(energies)].astype(np.bool_))
         info = {
             "penalty": self.penalty,
             "penalty_weight": weight,
@@ -117,4 +117,4 @@ class QiskitOptimizerQAOA(CardinalitySampler):
             "evaluations": int(trained.cost_function_evals),
         }
         raw = {"raw_sample": np.repeat(found, counts, axis=0)}
-        return Solution(np.repeat(repaired, counts, axis=0), info, raw)
+        return Solution(np.repeat(states, counts, axis=0), info, raw)

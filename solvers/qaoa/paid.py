@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
+from solvers.arguments import seeded
 from solvers.base import Budget, Request, Solution, Timing
+from solvers.deadline import Deadline
 from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
@@ -87,6 +86,10 @@ class PaidQAOA(TrainedQAOA):
         """Raises where no task could ever be sent: no device, no cap, no account, no network."""
         assert self._tasks
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection to the service and the open journal belong to this process.
+        return {key: value for key, value in self.__dict__.items() if key != "_tasks"}
+
     @cached_property
     def _tasks(self) -> PaidTasks:
         if self.device is None:
@@ -117,10 +120,8 @@ class PaidQAOA(TrainedQAOA):
         if problem.cardinality in (0, problem.n):
             return
         budget = budget or Budget()
-        limit = math.inf if budget.time_limit is None else budget.time_limit
         request = Request(
-            budget, np.random.default_rng(seed), None, lambda state: None,
-            time.perf_counter() + limit,
+            budget, seeded(seed), None, lambda state: None, Deadline(budget.time_limit)
         )  # fmt: skip
         self._submitted(problem, request, parameters)
 

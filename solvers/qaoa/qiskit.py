@@ -50,6 +50,11 @@ def aer() -> AerSimulator:
     return AerSimulator(method="statevector")
 
 
+def aer_primitive(seed: int) -> BaseSamplerV2:
+    """Aer's sampler; a function of the module, so that solvers can be pickled."""
+    return SamplerV2.from_backend(aer(), seed=seed)
+
+
 @lru_cache(maxsize=64)
 def compiled(circuit: Circuit, backend: Any) -> QuantumCircuit:
     """Rendered, measured and transpiled, parameters left free: once a shape and backend."""
@@ -77,7 +82,7 @@ class AerQAOASampler(GateModelQAOASampler):
         backend: Any = None,
     ) -> None:
         super().__init__(max_qubits)
-        self._primitive = primitive or (lambda seed: SamplerV2.from_backend(aer(), seed=seed))
+        self._primitive = primitive or aer_primitive
         self._target = backend
 
     def _prepared(self, circuit: Circuit, values: NDArray[np.float64]) -> Pub:

@@ -9,7 +9,9 @@ import dimod
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.arguments import whole
 from solvers.base import Timing
+from solvers.bqm import check_model
 from solvers.errors import ParameterError
 from solvers.qaoa.angles import Angles, checked_depth, linear_ramp
 from solvers.qaoa.ansatz import Ising, parameter_values, x_ansatz
@@ -36,9 +38,7 @@ class GateModelQAOASampler(dimod.Sampler):
     warm_up_by_size: ClassVar[bool] = True
 
     def __init__(self, max_qubits: int = DEFAULT_MAX_QUBITS) -> None:
-        if isinstance(max_qubits, bool) or int(max_qubits) != max_qubits or max_qubits < 1:
-            raise ParameterError(f"max_qubits is {max_qubits!r}, expected a whole number from 1")
-        self.max_qubits = int(max_qubits)
+        self.max_qubits = whole("max_qubits", max_qubits, 1)
 
     @property
     def parameters(self) -> dict[str, list[str]]:
@@ -124,10 +124,11 @@ class GateModelQAOASampler(dimod.Sampler):
             raise ParameterError(
                 f"{type(self).__name__} has no parameter {name!r} (it has {known})"
             )
-        reads = _whole("num_reads", DEFAULT_READS if num_reads is None else num_reads, 1)
+        check_model(bqm)
+        reads = whole("num_reads", DEFAULT_READS if num_reads is None else num_reads, 1)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        seed = _whole("seed", seed, 0)
+        seed = whole("seed", seed, 0)
         self._check_size(bqm.num_variables)
         timing = Timing()
         if not bqm.num_variables:
@@ -182,9 +183,3 @@ def _angles(angles: Angles | None, depth: int | None, ising: Ising) -> Angles:
     if depth is not None and checked_depth(depth) != angles.depth:
         raise ParameterError(f"depth is {depth}, but angles has {angles.depth} layers")
     return angles
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ParameterError(f"{name} is {value!r}, expected a whole number from {least}")
-    return int(value)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
+from solvers.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
 from solvers.problem import Floats
 from solvers.qaoa.angles import Angles, checked_depth, linear_ramp, ramp_steps, turn
@@ -35,7 +36,7 @@ def untrained(simulator: Simulator, depth: int) -> Angles:
 
 
 def scan(
-    simulator: Simulator, depth: int, *, alpha: float = 1.0, deadline: float = np.inf
+    simulator: Simulator, depth: int, *, alpha: float = 1.0, deadline: Deadline = NEVER
 ) -> Angles:
     """The best linear ramp of a grid of two steps, ``(dg, db)``.
 
@@ -43,14 +44,14 @@ def scan(
         simulator: of the problem.
         depth: layers.
         alpha: objective, see `Simulator.gradient`.
-        deadline: `time.perf_counter` value after which no further point is tried.
+        deadline: after which no further point is tried.
     """
     start = time.perf_counter()
     dg, db = ramp_steps(simulator.mixer, simulator.n)
     best, best_value = untrained(simulator, depth), np.inf
     for a in SCAN:
         for b in SCAN:
-            if time.perf_counter() > deadline:
+            if deadline.over:
                 break
             ramp = linear_ramp(depth, simulator.std, (a * dg, b * db))
             value = simulator.objective(ramp, alpha)
@@ -66,7 +67,7 @@ def optimise(
     *,
     alpha: float = 1.0,
     iterations: int = 100,
-    deadline: float = np.inf,
+    deadline: Deadline = NEVER,
 ) -> Angles:
     """L-BFGS on all 2p angles with exact gradients.
 
@@ -75,10 +76,10 @@ def optimise(
         start: where to begin; its training time is added to the result's.
         alpha: objective, see `Simulator.gradient`.
         iterations: at most so many steps.
-        deadline: `time.perf_counter` value after which no further step is begun.
+        deadline: after which no further step is begun.
     """
     began = time.perf_counter()
-    if began > deadline:
+    if deadline.over:
         return start
     std = simulator.std or 1.0
 
@@ -87,7 +88,7 @@ def optimise(
         return value / std, np.concatenate([by_gamma / std, by_beta]) / std
 
     def stop(intermediate_result: OptimizeResult) -> None:
-        if time.perf_counter() > deadline:
+        if deadline.over:
             raise StopIteration
 
     result = minimize(
@@ -114,7 +115,7 @@ def chosen_angles(
     depth: int | None,
     alpha: float,
     iterations: int,
-    deadline: float,
+    deadline: Deadline,
 ) -> Angles:
     """The angles a solver was asked for.
 

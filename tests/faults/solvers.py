@@ -35,14 +35,14 @@ class Gripping(First):
 
 
 class Leaking(First):
-    """Takes memory until it gets no more."""
+    """Takes memory until it gets no more; unused, as writing to it would be a matter of seconds."""
 
     name = "leaking"
 
     def _solve(self, problem, request):
         kept = []
         while problem.n > 8:
-            kept.append(np.ones(2**21))
+            kept.append(np.empty(2**21))
         return super()._solve(problem, request)
 
 
@@ -63,6 +63,17 @@ class Exiting(First):
     def _solve(self, problem, request):
         if problem.n > 8:
             os._exit(0)
+        return super()._solve(problem, request)
+
+
+class Warming(Exiting):
+    """Needs more time to warm up than for an answer, which never comes."""
+
+    name = "warming"
+
+    def _solve(self, problem, request):
+        if problem.n <= 8:
+            time.sleep(1.3)
         return super()._solve(problem, request)
 
 

@@ -155,7 +155,7 @@ def interrupted(tmp_path, solver, workers, times):
     driver = subprocess.Popen(
         [sys.executable, script, path], env=environment, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("S") >= workers):
         assert time.monotonic() < deadline and driver.poll() is None
         time.sleep(0.02)
@@ -163,7 +163,7 @@ def interrupted(tmp_path, solver, workers, times):
         driver.send_signal(signal.SIGINT)
         time.sleep(0.2)
     start = time.monotonic()
-    _, said = driver.communicate(timeout=30)
+    _, said = driver.communicate(timeout=300)
     processes = {int(line.split()[1]) for line in log.read_text().splitlines()}
     return path, said, driver.returncode, time.monotonic() - start, processes
 
@@ -211,14 +211,14 @@ def test_workers_die_with_a_killed_driver(tmp_path):
     script.write_text(code)
     environment = os.environ | {"PYTHONPATH": str(ROOT), LOG: str(log)}
     driver = subprocess.Popen([sys.executable, script, tmp_path / "s.sqlite"], env=environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("S") == 2):
         assert time.monotonic() < deadline and driver.poll() is None
         time.sleep(0.02)
     driver.kill()
     driver.wait()
     workers = [int(line.split()[1]) for line in log.read_text().splitlines()]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.02)

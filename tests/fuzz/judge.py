@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tests.fuzz.mutate import Link
 
-SECONDS = 2.0
+# Of the processor, so that a busy machine makes no hang of a load; and in all, for one that waits.
+SECONDS, WAITING = 2.0, 20.0
 MEGABYTES = 500
 # What a reader has no business with, whatever the file says.
 _NEVER = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
@@ -208,16 +209,19 @@ class Judge:
         return Verdict(outcome, error, detail[:500], seconds)
 
     def _attempt(self, target, path):
+        signal.signal(signal.SIGPROF, _time_is_up)
         signal.signal(signal.SIGALRM, _time_is_up)
         start = time.perf_counter()
         error, detail = "", ""
         try:
             # Again and again: the first one may be lost inside a callback that drops exceptions.
-            signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.2)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS, 0.2)
+            signal.setitimer(signal.ITIMER_REAL, WAITING, 0.2)
             try:
                 target.load(path, self.out)
                 outcome = "loaded"
             finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except TimedOutError:
             outcome = "hang"

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 from solvers import CardinalityProblem, export, load, save
-from solvers.errors import SolverError
+from solvers.errors import FormatError, SolverError
 from tests.fuzz.mutate import corrupted, edited, json_text, pick, reworded
 from tests.fuzz.safefile import inner_json, joined, rewritten, split
 from tests.fuzz.targets import Target, written
@@ -17,6 +17,7 @@ SUFFIXES = {
     "bqm": ".bqm",
     "lp": ".lp",
     "ubqp": ".ubqp",
+    "sparse": ".sparse",
     "qubo": ".qubo",
     "qplib": ".qplib",
 }
@@ -49,8 +50,29 @@ QBL # binary, one linear constraint
 0
 0.0
 0
+1
+2 name
 0
-0
+"""
+LP = """\\ as a person writes it
+Maximize
+ obj: 2 y1 - 3.5y2 + [ 2 y1 * y2 - 4 y3^2 ] / 2 + 7
+Subject To
+ card: y1 + y2 + y3 + y4 = 2
+ row: 2 y4 <= 1
+Bounds
+ 0 <= y1 <= 1
+ y3 <= 1
+Binary
+ y1 y2 y4
+General
+ y3
+End
+"""
+MATRIX = """{0} as others write it
+{0} offset : -1.5
+{0} scale : 2.0
+{1}
 """
 UNCONSTRAINED = """free
 QBN
@@ -80,7 +102,12 @@ def _problems():
         indices=np.arange(6) * 7,
         meta={"layer": "a.b", "fisher": "sequence", "density": 0.5, "step": 3},
     )
-    yield CardinalityProblem(linear=rng.normal(size=4), cardinality=3, quadratic=gram + gram.T)
+    yield CardinalityProblem(
+        linear=rng.normal(size=4),
+        cardinality=3,
+        quadratic=gram + gram.T,
+        labels=("y 1", "y_2", "z", "x0"),
+    )
     yield CardinalityProblem(linear=np.zeros(1), cardinality=1, factor=np.ones((1, 1)))
 
 
@@ -89,15 +116,26 @@ def _seeds(name):
         texts = [QPLIB.format(sense="minimize"), QPLIB.format(sense="maximize"), UNCONSTRAINED]
         return [{"a.qplib": text.encode()} for text in texts]
     file = f"a{SUFFIXES[name]}"
-    return [
-        {file: written(file, lambda path, p=problem: export(p, path))} for problem in _problems()
-    ]
+    texts = {
+        "lp": [LP],
+        "ubqp": [MATRIX.format("#", " 1 \n 3 2\n 1 1 5 \n 3 2 -6 ")],
+        "sparse": [MATRIX.format("#", "3 2\n1 1 5\n2 3 -6")],
+        "qubo": [MATRIX.format("c", "p qubo 0 3 1 1\n1 1 5\n0 2 -6")],
+    }
+    ours = [written(file, lambda path, p=problem: export(p, path)) for problem in _problems()]
+    return [{file: data} for data in [*ours, *(text.encode() for text in texts.get(name, []))]]
 
 
 def _load(path, out):
-    problem = load(path, cardinality=None if path.name.endswith(SUFFIXES["container"]) else 1)
+    try:
+        problem = load(path)
+    except FormatError as error:
+        if "pass cardinality" not in str(error):
+            raise
+        problem = load(path, cardinality=1)
     again = load(save(problem, out / "again.block.safetensors"))
     assert again.content_hash == problem.content_hash, "another problem after a save and a load"
+    assert again.labels == problem.labels, "other names after a save and a load"
     assert np.isfinite(problem.linear).all() and 0 <= problem.cardinality <= problem.n
 
 

@@ -3,13 +3,13 @@
     python -m tests.fuzz.run --format all --count 10000 --seed 0 --out results/fuzz/outcomes.csv
     python -m tests.fuzz.run --format lp --replay failures/lp-17
 
-Each format has a process of its own, at most two at a time. A load may take 2 s and 500 MB of
-address space more than the process has after its imports. Outcomes: ``loaded`` (and what was
-loaded stood its checks), ``clear error`` (of the reader's documented tree), and the failures:
-``loaded wrong``, ``wrong error``, ``memory``, ``hang``, ``crash``, ``wrote outside`` (a file that
-is not the reader's), ``executed`` (a program, a pickle, a socket, code that is no library's). A
-hang is one only if it is one again with nothing before it. Failing samples are kept. Ends with
-status 1 if there is any.
+Each format has a process of its own, at most two at a time. A load may take 2 s of the processor,
+20 s in all, and 500 MB of address space more than the process has after its imports. Outcomes:
+``loaded`` (and what was loaded stood its checks), ``clear error`` (of the reader's documented
+tree), and the failures: ``loaded wrong``, ``wrong error``, ``memory``, ``hang``, ``crash``, ``wrote
+outside`` (a file that is not the reader's), ``executed`` (a program, a pickle, a socket, code that
+is no library's). A hang is one only if it is one again with nothing before it. Failing samples are
+kept. Ends with status 1 if there is any.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from experiments.host import describe
-from tests.fuzz.judge import BAD, OUTCOMES, SECONDS, Judge, limited_memory
+from tests.fuzz.judge import BAD, OUTCOMES, SECONDS, WAITING, Judge, limited_memory
 from tests.fuzz.targets import MODULES, target
 from tests.fuzz.worker import generator
 
@@ -96,7 +96,7 @@ def verdicts(name, seed, start, stop):
         if not worker.line(START_SECONDS):
             raise SystemExit(f"{name}: the worker does not start: {worker.end()[-2000:]}")
         while number < last:
-            line = worker.line(SECONDS + 8)
+            line = worker.line(WAITING + 8)
             if line:
                 verdict = json.loads(line)
             else:

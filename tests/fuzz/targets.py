@@ -16,6 +16,7 @@ MODULES = {
     "bqm": "problems",
     "lp": "problems",
     "ubqp": "problems",
+    "sparse": "problems",
     "qubo": "problems",
     "qplib": "problems",
     "study": "studies",

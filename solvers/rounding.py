@@ -1,0 +1,87 @@
+"""A problem with its constraint as a penalty, and how much of the objective that leaves in float64.
+
+The terms of ``P (sum x - k)^2`` cancel on feasible states, and what is left of them is rounding, of
+the size of P's last digits. A P that is large beside the objective's differences therefore changes
+which feasible state is best.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.errors import ProblemError
+
+if TYPE_CHECKING:
+    from solvers.problem import CardinalityProblem
+
+# Of the differences between feasible energies this much may be lost.
+SHARE = 1e-6
+# Feasible states that are looked at.
+STATES = 16
+Floats = NDArray[np.float64]
+_EPSILON = float(np.finfo(np.float64).eps)
+
+
+def penalised(problem: CardinalityProblem, penalty: float) -> tuple[Floats, Floats, float]:
+    """``E(x) + P (sum x - k)^2`` as ``sum_(i<j) Q_ij x_i x_j + linear.x + offset``.
+
+    Args:
+        problem: n variables.
+        penalty: weight P; 0 leaves the constraint out.
+
+    Returns:
+        ``(Q, linear, offset)``: Q symmetric, shape (n, n), its diagonal 0; linear of shape (n,).
+
+    Raises:
+        ProblemError: P or a coefficient is not finite, or the energies of random feasible states,
+            in float64 as any reader of the model computes them, are off by more than `SHARE` of the
+            difference between the largest and the least of them.
+    """
+    if not math.isfinite(penalty):
+        raise ProblemError(f"penalty is {penalty}, expected a finite number")
+    k = problem.cardinality
+    with np.errstate(over="ignore", invalid="ignore"):
+        Q = problem.gram()
+        Q += 2 * penalty
+        np.fill_diagonal(Q, 0)
+        linear = problem.linear + 0.5 * problem.diagonal + penalty * (1 - 2 * k)
+    if not (np.isfinite(Q).all() and np.isfinite(linear).all()):
+        raise ProblemError(f"with the penalty {penalty:.6g} the model's coefficients overflow")
+    if penalty and 0 < k < problem.n:
+        _check(problem, penalty, Q, linear)
+    return Q, linear, problem.offset + penalty * k * k
+
+
+def _check(problem: CardinalityProblem, penalty: float, Q: Floats, linear: Floats) -> None:
+    k = problem.cardinality
+    states = _feasible(problem)
+    energies = problem.energy(states) - problem.offset
+    spread = float(np.ptp(energies))
+    # Energies of this size are rounded by as much without any penalty.
+    own = 64 * _EPSILON * float(np.abs(energies).max())
+    if spread <= own:
+        return
+    allowed = SHARE * spread + own
+    safe = allowed / (4 * _EPSILON * k * k)
+    if abs(penalty) <= safe:
+        return
+    pairs = 0.5 * np.einsum("si,si->s", states @ Q, states)
+    off = float(np.abs(pairs + states @ linear + penalty * k * k - energies).max())
+    if not off <= allowed:
+        raise ProblemError(
+            f"penalty is {penalty:.6g}: in float64 it moves energies of feasible states by "
+            f"{off:.2g}, while they differ by {spread:.2g} in all; {safe:.2g} is safe"
+        )
+
+
+def _feasible(problem: CardinalityProblem) -> Floats:
+    """Random feasible states, always the same ones, shape (STATES, n)."""
+    rng = np.random.default_rng(0)
+    states = np.zeros((STATES, problem.n))
+    for row in states:
+        row[rng.choice(problem.n, problem.cardinality, replace=False)] = 1
+    return states
