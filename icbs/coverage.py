@@ -99,7 +99,8 @@ def coverage(
     reasons = _Reasons(model, refused or {})
     for name, parameter in model.named_parameters():
         total += parameter.numel()
-        if parameter.ndim < 2:
+        # Biases of experts are stacked too.
+        if parameter.ndim < 2 or name.endswith("bias"):
             continue
         owner = name.rpartition(".")[0]
         inside = rest.pop(owner, 0)
