@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,25 @@ from torch import nn
 
 from experiments import palette
 from experiments.figures import METHODS as TABLE
-from experiments.palette import FIRST_TUNED, LOOP, REPAIRED, TUNED
+from experiments.methods import FIRST_TUNED, LOOP, METHODS, REPAIRED, TUNED
 from experiments.pruning import Data, Judge
 from experiments.sources import PruningSource
 from experiments.store import Store
 from experiments.warmup import warm_up
-from icbs.baselines import BASELINES, prune_once
+from icbs.baselines import BASELINES, SHARED, prune_once
 from icbs.checkpoint import differences, fingerprint
+from icbs.coverage import already_sparse, coverage
 from icbs.data import load_samples
-from icbs.errors import SettingError
+from icbs.errors import IcbsError, SettingError
 from icbs.loop import Pruner
 from icbs.models import LoadedModel, load_model
-from icbs.prunable import layer_weight, prunable_layers
+from icbs.probe import usable_layers
+from icbs.progress import say
+from icbs.prunable import layer_weight
 from icbs.settings import Settings
-from icbs.surgeon import LARGEST
 from solvers import make
 from solvers.warmup import tiny_problems
 
-METHODS = (*BASELINES, LOOP, FIRST_TUNED, TUNED)
 # Methods that optimise every weight's place in the mask at once.
 _WHOLE = ("cbs",)
 # Methods that spend a time limit, and what part of it on steps of the loop before the tuning.
@@ -62,19 +64,17 @@ class Plan:
         time_limit: seconds of the loop with its first mask, and of each method with tuning, which
             need one.
         labels: share of the labels in what weights are tuned to.
-        options: of `icbs.loop.Pruner`.
+        options: of `icbs.loop.Pruner`; one-shot methods follow those of `icbs.baselines.SHARED`.
+        layers: under pruning, by name.
         progress: show what goes on.
     """
 
     steps: Sequence[int]
     options: Mapping[str, Any]
+    layers: Mapping[str, nn.Module]
     time_limit: float | None = None
     labels: float = 0.0
     progress: bool = True
-
-    def layers(self, loaded: LoadedModel) -> dict[str, nn.Module]:
-        """Chosen layers by name."""
-        return prunable_layers(loaded.model, self.options.get("layers", "*"))
 
     def pruner(self, loaded: LoadedModel, data: Data, density: float, **more: Any) -> Pruner:
         """A run of the loop that has not begun."""
@@ -102,7 +102,7 @@ def compare(
         data: calibration, held-out (for the gate) and evaluation samples.
         out: an existing folder for ``baselines.csv`` and the figure.
         densities: fractions of the weights to keep.
-        methods: some of `METHODS`; all that can take the model if empty.
+        methods: some of `METHODS`; all if empty.
         steps: of the loop, at the most.
         time_limit: seconds that the loop may take, and that each method with tuning takes.
         labels: share of the labels in what weights are tuned to.
@@ -110,7 +110,8 @@ def compare(
         **options: of `icbs.loop.Pruner`.
 
     Returns:
-        One row a method, density and data set, the dense model first.
+        One row a method, density and data set, the dense model first. A one-shot method that
+        cannot take the model or the options has its reason in the column ``refused``.
 
     Raises:
         SettingError: an unknown method; rows in `out` that were made in another way.
@@ -119,10 +120,12 @@ def compare(
     path = out / "baselines.csv"
     _check_same(loaded, data, out, steps, time_limit, labels, options)
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*_KEYS])
-    plan = Plan((steps,), options, time_limit, labels, progress)
-    weights = sum(layer_weight(m).numel() for m in plan.layers(loaded).values())
-    fitting = [name for name in METHODS if name not in _WHOLE or weights <= LARGEST]
-    for rows in _measured(loaded, data, table, densities, methods or fitting, plan):
+    usable = usable_layers(loaded.model, options.get("layers", "*"), data.calibration)
+    said = coverage(loaded.model, usable.layers, usable.refused).describe()
+    for note in (said, *loaded.warnings, *filter(None, (already_sparse(loaded.model),))):
+        say(note, show=progress)
+    plan = Plan((steps,), options, usable.layers, time_limit, labels, progress)
+    for rows in _measured(loaded, data, table, densities, methods or METHODS, plan):
         table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
         table.to_csv(path, index=False, float_format="%.6g")
     palette.save(figure(table, loaded), out, "baselines")
@@ -175,10 +178,11 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
     samples = load_samples(loaded, count=source.count + source.heldout, length=source.length)
     test = load_samples(loaded, part="evaluation", count=source.evaluation, length=source.length)
     data = Data(samples[: source.count], samples[source.count :], {test.source: test})
-    layers = len(prunable_layers(loaded.model, source.layers))
-    plan = Plan(source.steps, {"layers": source.layers, **source.settings}, progress=progress)
+    layers = usable_layers(loaded.model, source.layers, data.calibration).layers
+    options = {"layers": source.layers, **source.settings}
+    plan = Plan(source.steps, options, layers, progress=progress)
     for rows in _measured(loaded, data, own, source.densities, methods, plan):
-        rows = rows.assign(model=source.model, note=loaded.note, layers=layers)
+        rows = rows.assign(model=source.model, note=loaded.note, layers=len(layers))
         table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
         store.put_table(TABLE, table)
 
@@ -197,7 +201,7 @@ def _measured(
             raise SettingError(f"method is {name!r}, expected some of {', '.join(METHODS)}")
         if name in _STEPPING and plan.time_limit is None:
             raise SettingError(f"method {name!r} needs a time limit: give one, or leave it out")
-    layers = plan.layers(loaded)
+    layers = plan.layers
     dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
 
     def restore() -> None:
@@ -208,11 +212,20 @@ def _measured(
     wanted = [("dense", 1.0), *((name, density) for density in densities for name in methods)]
     missing = [row for row in wanted if row not in done]
     try:
-        _warm_up(loaded, data, densities[0], {name for name, _ in missing}, plan)
+        _warm_up(loaded, data, densities[0], {name for name, _ in missing}, plan, restore)
         for method, density in missing:
             restore()
-            judge = Judge(loaded, data.evaluation, plan.progress)
-            _run(method, loaded, data, density, judge, plan)
+            judge = Judge(loaded, data.evaluation, plan.progress, layers)
+            try:
+                _run(method, loaded, data, density, judge, plan)
+            except IcbsError as error:
+                # The others of the table can still be compared.
+                if method not in BASELINES:
+                    raise
+                say(f"{method} at density {density:g} is left out: {error}", show=plan.progress)
+                judge.refuse(method, str(error))
+            if method == "dense":
+                judge.doubts()
             rows = pd.DataFrame(judge.rows).rename(columns={"state": "method"})
             yield rows.assign(density=density)
     finally:
@@ -220,23 +233,32 @@ def _measured(
 
 
 def _warm_up(
-    loaded: LoadedModel, data: Data, density: float, methods: set[str], plan: Plan
+    loaded: LoadedModel,
+    data: Data,
+    density: float,
+    methods: set[str],
+    plan: Plan,
+    restore: Callable[[], None],
 ) -> None:
     """Every method once on the last layer and one batch, unmeasured; weights are left pruned."""
-    last = list(plan.layers(loaded))[-1]
+    last = list(plan.layers)[-1]
     size = plan.options.get("batch_size", Settings().batch_size)
     size = max(size, plan.options.get("tuning_batch_size") or 0)
     few = replace(
         data, calibration=data.calibration[:size], heldout=data.heldout[:size], evaluation={}
     )
     short = replace(
-        plan, steps=(1,), time_limit=1.0, options={**plan.options, "layers": last}, progress=False
-    )
+        plan, steps=(1,), time_limit=1.0, options={**plan.options, "layers": last}, progress=False,
+        layers={last: plan.layers[last]},
+    )  # fmt: skip
     if methods & {LOOP, TUNED}:
         for tiny in tiny_problems(8, 4, dense=False):
             warm_up(make(plan.options.get("solver", "relaxation")), tiny)
     for method in sorted(methods):
-        _run(method, loaded, few, density, Judge(loaded, {}, progress=False), short)
+        restore()
+        # What cannot run says so when it is its turn.
+        with suppress(*([IcbsError] if method in BASELINES else [])):
+            _run(method, loaded, few, density, Judge(loaded, {}, progress=False), short)
 
 
 def _run(
@@ -250,8 +272,11 @@ def _run(
         _tuned(method, loaded, data, density, judge, plan)
     else:
         if method != "dense":
-            layers, samples = plan.layers(loaded), data.calibration
-            prune_once(method, loaded.model, layers, samples, density, progress=plan.progress)
+            shared = {name: plan.options[name] for name in SHARED if name in plan.options}
+            prune_once(
+                method, loaded.model, plan.layers, data.calibration, density,
+                progress=plan.progress, **shared,
+            )  # fmt: skip
         seconds = time.perf_counter() - start
         judge.measure(method, seconds, {"touched": float(method in _WHOLE), "accepted": None})
 
@@ -299,6 +324,8 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
     """Perplexity or accuracy against density, a panel a data set, a line a method."""
     images = table["perplexity"].isna().all()
     column = "accuracy" if images else "perplexity"
+    # What was refused has no value.
+    table = table[table[column].notna()]
     sets = list(dict.fromkeys(table["data"]))
     beyond: set[str] = set()
     with palette.look():

@@ -31,7 +31,10 @@ def planned(store: Store, runs: pd.DataFrame, wanted: Collection[str]) -> list[P
         plan += _of_targets(store, runs, wanted)
         plan += _of_circuits(runs, wanted)
     table = store.table(METHODS)
-    return plan if table is None else plan + _of_models(table, wanted)
+    if table is None:
+        return plan
+    # A method that was refused has no quality.
+    return plan + _of_models(table[table["loss"].notna()], wanted)
 
 
 def _of_targets(store: Store, runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:

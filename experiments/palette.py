@@ -28,6 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.errors import ReportError
+from experiments.methods import FIRST_TUNED, LOOP, REPAIRED, TUNED
 from solvers import registry
 
 COLUMN = 3.4
@@ -104,8 +105,6 @@ MIXERS = {
     "x": Style("#CC79A7", "v"),
 }
 """Mixers of QAOA, in figures where no other solver has these colours."""
-LOOP, REPAIRED, TUNED = "icbs", "icbs + repair", "icbs + tuning"
-FIRST_TUNED = "wanda + tuning"
 METHODS = {
     "magnitude": Style("#999999", "v"),
     "gradient": Style("#CC79A7", "<"),

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from experiments import palette
-from experiments.palette import LOOP
+from experiments.methods import LOOP
 
 
 def quality(table: pd.DataFrame) -> str:

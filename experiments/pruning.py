@@ -23,17 +23,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import nn
 
 from experiments import palette
 from experiments.store import Store
+from icbs.coverage import already_sparse, densities
 from icbs.errors import OutputError
-from icbs.evaluate import evaluate
+from icbs.evaluate import evaluate, worse_than_guessing
+from icbs.experts import unreached
 from icbs.loop import Pruner
 from icbs.models import LoadedModel
-from icbs.progress import stage
-from icbs.pruned import save_masks, save_model
+from icbs.progress import say, stage
+from icbs.pruned import save_masks
 from icbs.records import STAGES, StepRecord
 from icbs.samples import Samples
+from icbs.saving import round_weights, save_model
 from icbs.tuning import TuningStep
 
 
@@ -96,26 +100,29 @@ def prune(
         raise OutputError(
             f"{out} holds a pruning run: pass --resume to go on with it, or choose another folder"
         )
-    judge = Judge(loaded, data.evaluation, progress)
+    # Before anything slow: it refuses what cannot be pruned.
+    pruner = Pruner(loaded, data.calibration, heldout=data.heldout, progress=progress, **options)
+    judge = Judge(loaded, data.evaluation, progress, pruner.modules)
+    covered = pruner.coverage
+    notes = [*loaded.warnings, *filter(None, (already_sparse(loaded.model),))]
+    for note in (covered.describe(), *notes):
+        say(note, show=progress)
     with Store(out / "run.sqlite", create=True) as store:
-        judge.measure("dense", 0.0)
 
         def keep(record: StepRecord) -> None:
             store.put_table("steps", steps_table(pruner.steps))
             if on_step is not None:
                 on_step(record)
 
-        pruner = Pruner(
-            loaded,
-            data.calibration,
-            heldout=data.heldout,
-            on_step=keep,
-            progress=progress,
-            **options,
-        )
+        pruner.on_step = keep
+        judge.measure("dense", 0.0)
+        notes += judge.doubts()
         start = time.perf_counter()
         pruner.initialise()
         seconds = {"initialise": time.perf_counter() - start}
+        if pruner.unreached:
+            notes.append(unreached(pruner.unreached))
+            say(notes[-1], show=progress)
         judge.measure(f"first mask ({pruner.settings.init})", seconds["initialise"])
         pruner.run(steps, time_limit=time_limit, checkpoint=checkpoint)
         table = steps_table(pruner.steps)
@@ -126,6 +133,7 @@ def prune(
         if repair:
             start = time.perf_counter()
             repaired = pruner.repair()
+            round_weights(loaded, pruner.weights)
             seconds["repair"] = time.perf_counter() - start
             state = "after repair" if repaired else "repair refused by the gate"
             judge.measure(state, sum(seconds.values()))
@@ -133,6 +141,7 @@ def prune(
         if tune:
             start = time.perf_counter()
             tuned = pruner.tune(tune, labels=labels)
+            round_weights(loaded, pruner.weights)
             seconds["tune"] = time.perf_counter() - start
             store.put_table("tuning", pd.DataFrame([asdict(record) for record in tuned]))
             judge.measure(f"after {tune} steps of tuning", sum(seconds.values()))
@@ -141,8 +150,15 @@ def prune(
         out / "masks.safetensors", pruner.masks, {"model": loaded.name, "revision": loaded.revision}
     )
     with stage(f"Writing {out / 'model'}", show=progress):
-        save_model(loaded, out / "model")
-    summary = _summary(loaded, pruner, judge.rows, seconds, tune, labels)
+        needed = save_model(loaded, out / "model")
+    notes += [] if needed is None else [needed]
+    summary = {
+        **_summary(loaded, pruner, judge.rows, seconds, tune, labels),
+        "calibration": _amount(data.calibration),
+        "heldout": _amount(data.heldout),
+        "coverage": covered.to_json(),
+        "notes": notes,
+    }
     palette.save(curve(pruner.steps, seconds["initialise"], summary, tuned), out, "curve")
     # Last and in one step, so that a summary says that all the rest is there.
     partial = out / "summary.json.partial"
@@ -151,14 +167,46 @@ def prune(
     return summary
 
 
+def _amount(samples: Samples) -> dict[str, int | None]:
+    if samples.is_images:
+        return {"samples": len(samples), "length": None, "tokens": None}
+    tokens = samples.inputs.numel() if samples.mask is None else int(samples.mask.sum())
+    return {"samples": len(samples), "length": samples.positions, "tokens": tokens}
+
+
 class Judge:
     """Measures the model as it is, state by state."""
 
     def __init__(
-        self, loaded: LoadedModel, evaluation: Mapping[str, Samples], progress: bool
+        self,
+        loaded: LoadedModel,
+        evaluation: Mapping[str, Samples],
+        progress: bool,
+        layers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.loaded, self.evaluation, self.progress = loaded, evaluation, progress
+        self.layers = layers
         self.rows: list[dict[str, Any]] = []
+
+    def refuse(self, state: str, reason: str) -> None:
+        """One row a data set for a state that there is not."""
+        for name in self.evaluation:
+            self.rows.append(
+                {"state": state, "data": name, "loss": None, "perplexity": None, "accuracy": None,
+                 "seconds": None, "touched": None, "accepted": None, "refused": reason}
+            )  # fmt: skip
+
+    def doubts(self) -> list[str]:
+        """Warnings about what was measured so far, each also shown."""
+        found = [
+            f"{row['state']} on {row['data']}: {doubt}"
+            for row in self.rows
+            if row["loss"] is not None
+            and (doubt := worse_than_guessing(self.loaded.model, row["loss"])) is not None
+        ]
+        for doubt in found:
+            say(doubt, show=self.progress)
+        return found
 
     def measure(self, state: str, seconds: float, more: Mapping[str, Any] | None = None) -> None:
         """One row a data set; `seconds` is what it took to come to this state.
@@ -169,6 +217,7 @@ class Judge:
             more: columns of every row.
         """
         batch = 500 if self.loaded.task == "image-classification" else 4
+        found_density = densities(self.loaded.model, self.layers) if self.evaluation else None
         for name, samples in self.evaluation.items():
             title = f"Evaluating on {name}: {state}"
             found = evaluate(
@@ -179,11 +228,16 @@ class Judge:
                 {
                     "state": state,
                     "data": name,
+                    "split": "evaluation",
                     "samples": len(samples),
+                    "length": None if samples.is_images else samples.positions,
+                    "targets": found.targets,
                     "loss": found.loss,
                     "perplexity": found.perplexity if text else None,
                     "accuracy": found.accuracy,
                     "seconds": seconds,
+                    "layer_density": found_density and found_density.layers,
+                    "model_density": found_density and found_density.model,
                     **(more or {}),
                 }
             )
@@ -220,7 +274,7 @@ def _summary(
         "note": loaded.note,
         "data": pruner.calibration.source,
         "layers": len(pruner.layers),
-        "density": pruner.density,
+        **densities(loaded.model, pruner.modules).to_json(),
         "steps": len(steps),
         "steps_undone": sum(not record.accepted for record in steps),
         "swaps": sum(record.swaps for record in steps),

@@ -132,7 +132,7 @@ class PruningSource:
     Attributes:
         model: registered name, folder or hub id.
         densities: kept fractions of the weights.
-        methods: some of `experiments.baselines.METHODS`; if empty all that need neither a time
+        methods: some of `experiments.methods.METHODS`; if empty all that need neither a time
             limit nor a small model.
         steps: after how many steps the loop is measured; the largest ends it.
         layers: shell globs of layer names, separated by commas.

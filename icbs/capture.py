@@ -11,7 +11,7 @@ states that enter b are kept and blocks 0..b-1 do not run again while their weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 from icbs.errors import ModelError, memory_remedy
+from icbs.experts import ExpertLinear
 from icbs.losses import sample_losses
+from icbs.positions import by_sample, real_rows
 from icbs.samples import Samples
 
 
@@ -145,7 +147,8 @@ def capture(
 
     Returns:
         ``(losses, captures)``: each sample's loss, shape (B,), and the layers (empty with
-        `on_layer`).
+        `on_layer`). Experts that no position was routed to are not among them, nor is what has no
+        influence on the loss.
 
     Raises:
         ModelError: the loss is not finite, or a layer did not run.
@@ -153,13 +156,18 @@ def capture(
     """
     kept: dict[str, LayerCapture] = {}
     take = kept.__setitem__ if on_layer is None else on_layer
-    inputs: dict[str, torch.Tensor] = {}
+    inputs: dict[str, tuple[Any, ...]] = {}
     lengths = torch.empty(0)
     batch = forward.batch
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-            inputs[name] = _by_sample(args[0].detach(), batch, name)
+            if name in inputs:
+                raise ModelError(
+                    f"layer {name!r} runs more than once in a pass, so that one weight has many "
+                    "inputs: leave it out of the chosen layers"
+                )
+            inputs[name] = (args[0].detach(), *args[1:])
             if not output.requires_grad:
                 output.requires_grad_()
             output.register_hook(lambda d: receive(name, d))
@@ -167,8 +175,9 @@ def capture(
         return hook
 
     def receive(name: str, d: torch.Tensor) -> None:
-        d = _by_sample(d.detach(), batch, name)
-        take(name, LayerCapture(inputs.pop(name).float(), d.float(), lengths))
+        layer, args = layers[name], inputs.pop(name)
+        a, d = (by_sample(layer, args, v, batch, name).float() for v in (args[0], d.detach()))
+        take(name, LayerCapture(a, d, lengths))
 
     with (
         ExitStack() as hooks,
@@ -182,10 +191,10 @@ def capture(
         if not torch.isfinite(losses).all():
             bad = int((~torch.isfinite(losses)).nonzero()[0])
             raise ModelError(f"the loss of sample {bad} is {losses[bad].item()}: check the weights")
-        missing = sorted(set(layers) - set(inputs))
-        if missing:
-            raise ModelError(f"layer {missing[0]!r} did not run: leave it out of the chosen layers")
-        losses.sum().backward()
+        check_ran(layers, inputs)
+        # Not if no layer has an influence on the loss: none is captured then.
+        if losses.requires_grad:
+            losses.sum().backward()
     return losses.detach(), kept
 
 
@@ -193,6 +202,8 @@ def input_norms(
     model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, batch_size: int = 16
 ) -> dict[str, torch.Tensor]:
     """Euclidean norm of each input over all real positions, ``||a_i||_2``, shape (in,) per layer.
+
+    Experts that no real position is routed to have none.
 
     Args:
         model: any model whose samples these are.
@@ -210,11 +221,10 @@ def input_norms(
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            a = _by_sample(args[0].detach(), batch, name).float()
-            if batch.mask is not None and a.shape[1] == batch.positions:
-                a = a * batch.mask.to(a.device)[..., None]
-            total = a.square().sum((0, 1))
-            squares[name] = squares[name] + total if name in squares else total
+            rows = real_rows(module, args, batch, name)
+            if len(rows):
+                total = rows.square().sum(0)
+                squares[name] = squares[name] + total if name in squares else total
 
         return hook
 
@@ -226,6 +236,7 @@ def input_norms(
         for batch in samples.split(batch_size):
             with memory_remedy(*batch.memory):
                 base(**batch.arguments(model))
+    check_ran(layers, squares)
     return {name: total.sqrt() for name, total in squares.items()}
 
 
@@ -251,22 +262,15 @@ def multiplying(model: nn.Module, mixed_precision: bool) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=mixed_precision)
 
 
-def _by_sample(values: torch.Tensor, batch: Samples, name: str) -> torch.Tensor:
-    """Inputs or output gradients of a layer as (B, T, width).
+def check_ran(layers: Mapping[str, nn.Module], ran: Collection[str]) -> None:
+    """Refuses layers that did not run; experts may have nothing to do.
 
-    Some layers (OPT's feed-forward) see all tokens of a batch in one row of B*T, others (poolers,
-    perceptrons) one vector a sample.
+    Raises:
+        ModelError: naming one.
     """
-    count = len(batch)
-    if values.ndim > 2 and len(values) == count:
-        return values.flatten(1, -2)
-    if values.ndim == 2 and len(values) in (count, count * batch.positions):
-        return values.reshape(count, -1, values.shape[-1])
-    raise ModelError(
-        f"layer {name!r} sees values of shape {tuple(values.shape)} for {count} samples of "
-        f"{batch.positions} positions, which cannot be told apart by sample: leave it out of the "
-        "chosen layers"
-    )
+    missing = [n for n, m in layers.items() if n not in ran and not isinstance(m, ExpertLinear)]
+    if missing:
+        raise ModelError(f"layer {min(missing)!r} did not run: leave it out of the chosen layers")
 
 
 def _hook(stack: ExitStack, handle: Any) -> None:
@@ -280,7 +284,9 @@ def _split_blocks(
 
     ``([], None)`` if a chosen layer lies outside the stack or in its first block.
     """
-    chosen = {id(layer) for layer in layers.values()}
+    chosen = {
+        id(layer.home if isinstance(layer, ExpertLinear) else layer) for layer in layers.values()
+    }
     for module in model.modules():
         if not isinstance(module, nn.ModuleList):
             continue

@@ -12,7 +12,6 @@ from icbs.capture import frozen
 from icbs.errors import DataError, ModelError, SettingError, memory_remedy
 from icbs.losses import sample_losses
 from icbs.progress import stage
-from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import IGNORED, Samples
 
 
@@ -90,12 +89,19 @@ def perplexity(
     return evaluate(model, samples, batch_size=batch_size, progress=progress).perplexity
 
 
-def density(model: nn.Module) -> float:
-    """Share of the prunable weights that are not zero.
+def worse_than_guessing(model: nn.Module, loss: float) -> str | None:
+    """A warning if a loss is above that of equal odds for every token or class; None if not.
 
-    Raises:
-        LayerError: the model has no prunable layer.
+    Args:
+        model: a transformers model, whose configuration says how many there are.
+        loss: mean cross entropy, nats per target.
     """
-    weights = [layer_weight(layer) for layer in prunable_layers(model).values()]
-    kept = sum(int(torch.count_nonzero(weight)) for weight in weights)
-    return kept / sum(weight.numel() for weight in weights)
+    config = getattr(model, "config", None)
+    vocabulary = getattr(config, "vocab_size", None)
+    choices = getattr(config, "num_labels", None) if vocabulary is None else vocabulary
+    if not choices or loss <= math.log(choices):
+        return None
+    return (
+        f"loss {loss:.2f} is worse than guessing (log {choices:,} = {math.log(choices):.2f}): the "
+        "model is untrained, or its weights, tokenizer or data belong to another"
+    )

@@ -13,8 +13,9 @@ from icbs.errors import DataError, LayerError
 from icbs.gradients import Fisher, LayerGradients
 from icbs.layers import prune_layers
 from icbs.models import LoadedModel
+from icbs.probe import usable_layers
 from icbs.progress import stage
-from icbs.prunable import layer_weight, prunable_layers
+from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from icbs.settings import Settings
 from solvers.problem import CardinalityProblem
@@ -48,7 +49,7 @@ def export_blocks(
         Problems in the order of layers, sizes, Fishers, their variables in random order.
 
     Raises:
-        LayerError: no layer matches, or a size does not fit one.
+        LayerError: no layer matches, a size does not fit one, or no sample reaches an expert.
         DensityError: a density or fraction that cannot be.
         DataError: fewer samples than one batch, or samples the model cannot take.
     """
@@ -58,7 +59,7 @@ def export_blocks(
     if not variants:
         raise LayerError("no sizes or no fishers are given: name at least one of each")
     base = variants[0]
-    modules = prunable_layers(loaded.model, layers)
+    modules = usable_layers(loaded.model, layers, samples).layers
     for name, module in modules.items():
         weights = layer_weight(module).numel()
         if max(sizes) > weights:
@@ -102,4 +103,10 @@ def export_blocks(
         finally:
             for layer in pruned.values():
                 layer.restore()
+    idle = [name for name in modules if name not in cut]
+    if idle:
+        raise LayerError(
+            f"no sample reaches {len(idle)} of the chosen layers, {idle[0]!r} among them: give "
+            "more samples or choose other layers"
+        )
     return [problem for name in modules for problem in cut[name]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import nn
@@ -46,6 +46,8 @@ class PrunedLayer:
         m: inputs in a group of the N:M pattern, consecutive flat positions; None without one.
         norms: norm of each input over the calibration data, shape (in,); None unless Wanda's
             saliency is used.
+        reached: False where no calibration sample came to the layer, an expert then, so that its
+            first mask is that of its magnitudes.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class PrunedLayer:
         settings: Settings,
         density: float,
         norms: torch.Tensor | None = None,
+        *,
+        reached: bool = True,
     ) -> None:
         self.name = name
         self.weight = layer_weight(layer)
@@ -64,6 +68,7 @@ class PrunedLayer:
             raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
         self.dense = dense
         self.norms = norms
+        self.reached = reached
         self.density = density
         self.m: int | None = None
         if settings.pattern is None:
@@ -91,7 +96,9 @@ class PrunedLayer:
         if kind == "magnitude":
             return scores.magnitude(weight).reshape(-1)
         assert kind == "wanda"
-        assert self.norms is not None
+        if self.norms is None:
+            # An expert that nothing is known of.
+            return scores.magnitude(weight).reshape(-1)
         return scores.wanda(weight, self.norms).reshape(-1)
 
     def groups(self, group: Group) -> torch.Tensor | None:
@@ -148,28 +155,61 @@ def prune_layers(
         ModelError: weights or a loss that are not finite.
         DensityError: the pattern does not fit a layer, or a layer would be emptied or filled.
     """
-    if settings.pattern is not None:
-        # Before anything is pruned.
-        _, m = parse_pattern(settings.pattern)
-        for name, layer in layers.items():
-            width = layer_weight(layer).shape[1]
-            if width % m:
-                raise DensityError(
-                    f"pattern {settings.pattern} does not fit layer {name!r} of {width} inputs: "
-                    "leave the layer out or choose an M that divides its inputs"
-                )
-    densities = dict.fromkeys(layers, settings.density)
-    if settings.allocation == "size":
-        sizes = {name: layer_weight(layer).numel() for name, layer in layers.items()}
-        densities = layer_densities(sizes, settings.density, spread=settings.spread)
+    # Before anything is pruned.
+    check_pattern(layers, settings)
+    densities = densities_of(layers, settings)
     norms: dict[str, torch.Tensor] = {}
     if "wanda" in (settings.init, settings.select):
-        norms = input_norms(model, layers, samples[: _BATCHES * settings.batch_size])
-    saliency = _saliency(model, layers, samples, settings, norms)
+        norms = _norms(model, layers, samples, _BATCHES * settings.batch_size)
+    saliency, reached = _saliency(model, layers, samples, settings, norms)
     return {
-        name: PrunedLayer(name, layer, saliency(name), settings, densities[name], norms.get(name))
+        name: PrunedLayer(
+            name, layer, saliency(name), settings, densities[name], norms.get(name),
+            reached=name in reached,
+        )
         for name, layer in layers.items()
-    }
+    }  # fmt: skip
+
+
+def check_pattern(layers: Mapping[str, nn.Module], settings: Settings) -> None:
+    """Refuses a pattern that does not fit.
+
+    Raises:
+        DensityError: M does not divide the inputs of a layer.
+    """
+    if settings.pattern is None:
+        return
+    _, m = parse_pattern(settings.pattern)
+    for name, layer in layers.items():
+        width = layer_weight(layer).shape[1]
+        if width % m:
+            raise DensityError(
+                f"pattern {settings.pattern} does not fit layer {name!r} of {width} inputs: "
+                "leave the layer out or choose an M that divides its inputs"
+            )
+
+
+def densities_of(layers: Mapping[str, nn.Module], settings: Settings) -> dict[str, float]:
+    """Density of each layer by the settings' allocation.
+
+    Raises:
+        DensityError: a layer would be emptied or filled.
+    """
+    if settings.allocation == "uniform":
+        return dict.fromkeys(layers, settings.density)
+    sizes = {name: layer_weight(layer).numel() for name, layer in layers.items()}
+    return layer_densities(sizes, settings.density, spread=settings.spread)
+
+
+def _norms(
+    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, enough: int
+) -> dict[str, torch.Tensor]:
+    """Norms over the first samples; over the rest for experts that these do not reach."""
+    norms = input_norms(model, layers, samples[:enough])
+    idle = {name: layer for name, layer in layers.items() if name not in norms}
+    if idle and len(samples) > enough:
+        norms |= input_norms(model, idle, samples[enough:])
+    return norms
 
 
 def _saliency(
@@ -178,26 +218,35 @@ def _saliency(
     samples: Samples,
     settings: Settings,
     norms: Mapping[str, torch.Tensor],
-) -> Callable[[str], torch.Tensor]:
+) -> tuple[Callable[[str], torch.Tensor], Collection[str]]:
+    """Saliency by layer, and the layers that had what it needs; the others' is their magnitude."""
+
     def weight(name: str) -> torch.Tensor:
         return layer_weight(layers[name]).float()
 
     if settings.init == "magnitude":
-        return lambda name: scores.magnitude(weight(name))
+        return lambda name: scores.magnitude(weight(name)), layers
     if settings.init == "random":
         generator = torch.Generator().manual_seed(settings.seed)
-        return lambda name: scores.random(weight(name), generator)
-    if settings.init == "wanda":
-        return lambda name: scores.wanda(weight(name), norms[name])
+        return lambda name: scores.random(weight(name), generator), layers
     found: dict[str, torch.Tensor] = {}
-    samples = samples[: settings.batch_size]
-    for batch in samples.split(max(1, _POSITIONS // samples.positions)):
-        share = len(batch) / len(samples)
+    if settings.init == "gradient":
+        samples = samples[: settings.batch_size]
+        for batch in samples.split(max(1, _POSITIONS // samples.positions)):
+            share = len(batch) / len(samples)
 
-        def keep(name: str, seen: LayerCapture, share: float = share) -> None:
-            mean = LayerGradients(seen).mean
-            part = share * scores.gradient(weight(name), mean.view_as(weight(name)))
-            found[name] = found[name] + part if name in found else part
+            def keep(name: str, seen: LayerCapture, share: float = share) -> None:
+                mean = LayerGradients(seen).mean
+                part = share * scores.gradient(weight(name), mean.view_as(weight(name)))
+                found[name] = found[name] + part if name in found else part
 
-        capture(Forward(model, layers, batch), layers, keep)
-    return found.pop
+            capture(Forward(model, layers, batch), layers, keep)
+
+    def saliency(name: str) -> torch.Tensor:
+        if name in found:
+            return found.pop(name)
+        if name in norms and settings.init == "wanda":
+            return scores.wanda(weight(name), norms[name])
+        return scores.magnitude(weight(name))
+
+    return saliency, norms if settings.init == "wanda" else set(found)

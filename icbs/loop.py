@@ -23,14 +23,16 @@ import torch
 from icbs.blocks import cut_block
 from icbs.capture import Forward, LayerCapture, capture
 from icbs.checkpoint import Checkpoint, LayerState, fingerprint
+from icbs.coverage import Coverage, check_reachable, coverage
 from icbs.errors import DataError, SettingError
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
-from icbs.layers import PrunedLayer, prune_layers
+from icbs.layers import PrunedLayer, check_pattern, prune_layers
 from icbs.models import LoadedModel
 from icbs.moves import Move, best_state
+from icbs.probe import usable_layers
 from icbs.progress import stage
-from icbs.prunable import layer_weight, prunable_layers
+from icbs.prunable import layer_weight
 from icbs.reconstruct import repair_weights
 from icbs.records import STAGES, LayerStep, StepRecord
 from icbs.samples import Samples
@@ -73,9 +75,14 @@ class Pruner:
         progress: show what goes on.
         **settings: fields of `icbs.settings.Settings`: density, block_size, fisher, damping, ...
 
+    Attributes:
+        modules: the layers under pruning, by name.
+        refused: why other chosen layers are left dense, by name (see `icbs.probe`).
+
     Raises:
-        LayerError: no layer matches, or one is smaller than the block.
-        DensityError: a density, k or fraction that cannot be.
+        LayerError: no layer matches or can be pruned, or one is smaller than the block.
+        ModelError: a model that does not run on such samples.
+        DensityError: a density, k or fraction that cannot be, or that the model has already.
         SettingError: any other setting that cannot be.
         DataError: fewer calibration samples than one batch, or samples the model cannot take.
         UnknownSolverError: a name that the registry does not have.
@@ -99,7 +106,10 @@ class Pruner:
     ) -> None:
         self.settings = Settings(**settings)
         self.loaded = loaded
-        self.modules = prunable_layers(loaded.model, layers)
+        usable = usable_layers(loaded.model, layers, calibration)
+        self.modules, self.refused = usable.layers, usable.refused
+        check_reachable(self.modules, self.settings.density)
+        check_pattern(self.modules, self.settings)
         self.solver = make(solver)
         self.budget = budget
         if executor is not None and self.settings.carry:
@@ -140,6 +150,21 @@ class Pruner:
         """Share of the weights of all chosen layers that were ever in a block."""
         total = sum(int(layer.touched.sum()) for layer in self.layers.values())
         return total / sum(layer.size for layer in self.layers.values())
+
+    @property
+    def coverage(self) -> Coverage:
+        """What part of the model is under pruning, and why the rest is not."""
+        return coverage(self.loaded.model, self.modules, self.refused)
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Experts that no calibration sample came to: their masks are those of magnitude."""
+        return tuple(name for name, layer in self.layers.items() if not layer.reached)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The live weights, shape (out, in), by layer."""
+        return {name: layer_weight(module) for name, module in self.modules.items()}
 
     @property
     def masks(self) -> dict[str, torch.Tensor]:
@@ -309,12 +334,14 @@ class Pruner:
             if heldout_after is None:
                 loss_after = float(forward.losses().mean())
                 clock.lap("measure")
+        done = {
+            m.layer.name: (m.n, m.k, m.predicted(share), m.swaps(share), m.swaps(1.0))
+            for m in moves
+        }
         record = StepRecord(
             step=number,
-            layers=tuple(
-                LayerStep(m.layer.name, m.n, m.k, m.predicted(share), m.swaps(share), m.swaps(1.0))
-                for m in reversed(moves)
-            ),
+            # No block in an expert that the batch did not reach.
+            layers=tuple(LayerStep(name, *done.get(name, (0, 0, 0.0, 0, 0))) for name in chosen),
             seconds=clock.seconds,
             loss_before=float(losses.mean()),
             loss_after=loss_after,
@@ -355,7 +382,7 @@ class Pruner:
         else:
             # The Hessian runs the model itself, so it has to wait for the pass to end.
             losses, captures = capture(forward, modules)
-            for name in reversed(chosen):
+            for name in reversed(list(captures)):
                 solve(name, captures.pop(name))
         clock.lap("capture")
         moves = [answer() for answer in answers]

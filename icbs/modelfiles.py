@@ -11,9 +11,10 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch.nn.modules import module as torch_module
 
 from icbs.errors import ModelError
@@ -24,6 +25,65 @@ _VALUES_AT_LEAST, _TENSORS_AT_LEAST = 1 << 22, 512
 _TIMES = 16
 _JSON_BYTES = 1 << 26
 _COUNT = 1 << 16
+# Files of weights, in whatever format.
+WEIGHT_SUFFIXES = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".npz",
+    ".ot",
+)  # fmt: skip
+# How safetensors names the types of plain weights, and those of quantised ones.
+_PLAIN = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
+_QUANTISED = ("I8", "U8", "F8", "F6", "F4")
+
+
+class StoredTensor(NamedTuple):
+    """A tensor of a file, as its header declares it."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers loads from a folder, in order."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / name for name in sorted(set(names))]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Type and shape of every tensor of a safetensors file; bool stands for any other type."""
+    found = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - it is no dictionary
+            entry = file.get_slice(name)
+            dtype = _PLAIN.get(entry.get_dtype(), torch.bool)
+            found[name] = StoredTensor(dtype, tuple(entry.get_shape()))
+    return found
+
+
+def check_types(files: list[Path], name: str) -> None:
+    """Refuses weights of eight bits or fewer.
+
+    Raises:
+        ModelError: naming one.
+    """
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - it is no dictionary
+                entry = file.get_slice(key)
+                kind = str(entry.get_dtype())
+                if kind.startswith(_QUANTISED) and len(entry.get_shape()) > 1:
+                    raise ModelError(
+                        f"model {name!r} is quantised: {key} is stored as {kind}. Pruning needs "
+                        "plain weights (float32, float16 or bfloat16): dequantise it first"
+                    )
+
+
 _COUNTED = ("layer", "label", "block", "depth", "expert", "head", "stage")
 
 
@@ -50,13 +110,19 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def check_config(path: Path, name: str) -> None:
-    """Refuses a configuration that would make transformers fetch code or count without end.
+    """Refuses a configuration of a quantised model, of fetched code or of endless counts.
 
     Raises:
-        ModelError: it is no JSON object, names a kernel of the hub, or declares more than 65,536
-            layers, labels, heads or experts.
+        ModelError: it is no JSON object, quantised, names a kernel of the hub, or declares more
+            than 65,536 layers, labels, heads or experts.
     """
     for key, value in _entries(_json(path, name)):
+        if key == "quantization_config" and value:
+            method = value.get("quant_method") if isinstance(value, dict) else None
+            raise ModelError(
+                f"model {name!r} is quantised ({method or 'quantization_config'} in config.json): "
+                "pruning needs plain weights (float32, float16 or bfloat16), so dequantise it first"
+            )
         if "attn_implementation" in key and isinstance(value, str) and "/" in value:
             raise ModelError(
                 f"model {name!r} asks for {key} {value[:80]!r}, code of the hub that is never run: "

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
 
 from icbs.errors import (
@@ -26,7 +28,14 @@ from icbs.errors import (
     SettingError,
     memory_remedy,
 )
-from icbs.modelfiles import bounded, check_config, check_folder
+from icbs.modelfiles import (
+    bounded,
+    check_config,
+    check_folder,
+    check_types,
+    stored_tensors,
+    weight_files,
+)
 from icbs.registered import REGISTRY, fetched, quiet_transformers
 
 Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
@@ -49,6 +58,10 @@ _AUTO_CLASS: dict[Task, str] = {
 }
 
 
+# What stands beside the weights of a model of the hub.
+_OTHERS = ("*.json", "*.txt", "*.jinja", "*.model", "*.md", "LICENSE*", "NOTICE*")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for use, and where it comes from.
@@ -60,6 +73,9 @@ class LoadedModel:
         revision: hash or commit that pins the weights.
         note: what a reader of results must know; may be empty.
         task: what it predicts.
+        warnings: what is odd about its files, a sentence each.
+        folder: where its files are; None for a model that was never saved.
+        dtype: type that most of its weights are stored in.
     """
 
     model: Any
@@ -68,6 +84,9 @@ class LoadedModel:
     revision: str
     note: str = ""
     task: Task = "causal-lm"
+    warnings: tuple[str, ...] = ()
+    folder: Path | None = None
+    dtype: torch.dtype | None = None
 
 
 def load_model(
@@ -83,9 +102,10 @@ def load_model(
     LMHeadModel, ForMaskedLM or ForPreTraining, ForSequenceClassification, ForImageClassification.
 
     Args:
-        name: a registered name (see `models`), a local folder, or a hub id ``owner/name``.
+        name: a registered name (see `models`), a local folder or that of a pruning run, or a hub
+            id ``owner/name``.
         device: where torch puts it; no matter with a device map.
-        dtype: type of its weights, float32 or bfloat16.
+        dtype: type of its weights, float32, bfloat16 or float16.
         device_map: how accelerate spreads the model over devices: ``auto``, a device, or a device
             for each module (see transformers' ``from_pretrained``).
 
@@ -99,38 +119,135 @@ def load_model(
         SettingError: a device that torch does not know or that is not there.
         MemoryLimitError: the model does not fit.
     """
-    _check_device(device)
-    source: Path | str
-    if name in REGISTRY:
-        entry = REGISTRY[name]
-        source, note = fetched(entry), entry.note
-    elif Path(name).expanduser().exists():
-        source, note = Path(name).expanduser(), "local folder"
-        if not (source / "config.json").is_file():
-            raise ModelError(
-                f"model {name!r} is no model folder: it has no config.json; give the folder that "
-                "save_pretrained wrote"
-            )
-        check_folder(source, name)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        source, note = name, "hub"
-    else:
-        close = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ModelError(
-            f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
-            "existing folder, or a hub id owner/name)"
-        )
-    commit = _hub_commit(name) if isinstance(source, str) else "main"
-    model, tokenizer, task = _load(source, name, dtype, device_map, commit)
+    check_device(device)
+    source, note = find_model(name)
+    hub = isinstance(source, str)
+    folder = _hub_folder(name) if hub else source
+    assert isinstance(folder, Path)
+    if not hub:
+        _check_files(folder, name)
+    commit = folder.name if hub else "main"
+    model, tokenizer, task, lost = _load(source, name, dtype, device_map, commit)
+    if hub:
+        _check_files(folder, name)
     if device_map is None:
         with memory_remedy(f"the model {name!r}", "choose a smaller model or load it in bfloat16"):
             model.to(device)
     _check_weights(model, name)
-    return LoadedModel(model.eval(), tokenizer, name, _revision(source, name, commit), note, task)
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        name=name,
+        revision=_revision(source, name, commit),
+        note=note,
+        task=task,
+        warnings=(*_unexpected(lost, model), *(_fetch_others(name, commit) if hub else ())),
+        folder=folder,
+        dtype=stored_dtype(folder),
+    )
 
 
-def _check_device(device: str) -> None:
+def find_model(name: str) -> tuple[Path | str, str]:
+    """Where a model's files are, a folder or a hub id, and what is to be noted about them.
+
+    Raises:
+        ModelError: no such model, or a folder that holds none.
+        DownloadError: a registered model that has to be fetched and cannot be.
+    """
+    if name in REGISTRY:
+        entry = REGISTRY[name]
+        return fetched(entry), entry.note
+    if Path(name).expanduser().exists():
+        folder = Path(name).expanduser()
+        run = folder / "model"
+        if not (folder / "config.json").is_file() and (run / "config.json").is_file():
+            folder = run
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"model {name!r} is no model folder: it has no config.json; give the folder that "
+                "save_pretrained wrote, or that of a pruning run"
+            )
+        check_folder(folder, name)
+        return folder, "local folder"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return name, "hub"
+    close = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    raise ModelError(
+        f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
+        "existing folder, or a hub id owner/name)"
+    )
+
+
+def skeleton(name: str) -> tuple[nn.Module, Task] | None:
+    """The model without its weights, to ask for layers and limits before anything is read.
+
+    Args:
+        name: as for `load_model`.
+
+    Returns:
+        The model on torch's device ``meta`` and what it predicts; None for a registered model that
+        is not on this machine yet.
+
+    Raises:
+        ModelError: no such model, or one that is refused by its configuration.
+        DownloadError: offline.
+    """
+    if name in REGISTRY and not REGISTRY[name].folder.is_dir():
+        return None
+    source, _ = find_model(name)
+    folder = _hub_folder(name) if isinstance(source, str) else source
+    if isinstance(source, Path):
+        _check_files(folder, name)
+    # Not before a wrong name is told: these take seconds.
+    import transformers
+
+    import icbs.mlp  # noqa: F401  makes transformers know the perceptron
+
+    limits: AbstractContextManager[None] = nullcontext()
+    if isinstance(source, Path):
+        limits = bounded(sorted(folder.glob("*.safetensors")), name)
+    with quiet_transformers(), _load_errors(source, name), limits, torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        task = _task(config, name)
+        # By name, because an automatic class may not know which of several is meant.
+        kind = getattr(transformers, config.architectures[0], None)
+        if kind is None or config.architectures[0].endswith("ForPreTraining"):
+            kind = getattr(transformers, _AUTO_CLASS[task])
+            return kind.from_config(config), task
+        return kind(config), task
+
+
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """Type of most of the weights in a folder; None if it holds none."""
+    counts: Counter[torch.dtype] = Counter()
+    for path in weight_files(folder):
+        for tensor in stored_tensors(path).values():
+            if tensor.dtype.is_floating_point:
+                counts[tensor.dtype] += math.prod(tensor.shape)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _check_files(folder: Path, name: str) -> None:
+    with _load_errors(folder, name):
+        check_types(weight_files(folder), name)
+
+
+def _unexpected(lost: Sequence[str], model: nn.Module) -> tuple[str, ...]:
+    if not lost:
+        return ()
+    return (
+        f"{len(lost)} tensors of its files are no part of a {type(model).__name__}, {lost[0]} "
+        "among them: nothing here uses them, and what is saved has them as they are",
+    )
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that torch does not know or that is not there.
+
+    Raises:
+        SettingError: as said.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -156,7 +273,7 @@ def _load(
     dtype: torch.dtype,
     device_map: str | Mapping[str, int | str] | None,
     commit: str,
-) -> tuple[Any, Any, Task]:
+) -> tuple[Any, Any, Task, list[str]]:
     import transformers
 
     import icbs.mlp  # noqa: F401  makes transformers know the perceptron
@@ -186,15 +303,30 @@ def _load(
             f"model {name!r} lacks {len(missing)} weights, {missing[0]} among them: the files are "
             "incomplete or of another architecture than config.json says"
         )
-    return model, tokenizer, task
+    return model, tokenizer, task, sorted(report["unexpected_keys"])
 
 
-def _hub_commit(name: str) -> str:
-    """The commit that the hub serves now, which names the folder of its cache."""
+def _hub_folder(name: str) -> Path:
+    """The folder of the hub's cache; its name is the commit that the hub serves now."""
     with _load_errors(name, name):
         config = Path(hf_hub_download(name, "config.json"))
         check_config(config, name)
-        return config.parent.name
+        return config.parent
+
+
+def _fetch_others(name: str, commit: str) -> tuple[str, ...]:
+    """Fetches image processor, templates and licence, which a saved model takes along."""
+    try:
+        with quiet_transformers():
+            snapshot_download(name, revision=commit, allow_patterns=list(_OTHERS))
+    # The hub's client raises many kinds; the model itself is here.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        return (
+            f"files beside the weights of {name!r} could not be fetched ({reason}), so that what "
+            "is saved may lack some of them",
+        )
+    return ()
 
 
 @contextmanager

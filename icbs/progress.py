@@ -46,5 +46,12 @@ def stage(title: str, total: float | None = None, *, show: bool = True) -> Itera
                 _live = False
 
 
+def say(text: str, *, show: bool = True) -> None:
+    """One line on stderr that stays."""
+    if show:
+        # The stderr of now, as in `stage`.
+        Console(file=sys.stderr).print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def _ignore(done: float) -> None:
     del done

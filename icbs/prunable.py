@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import torch
@@ -11,25 +12,31 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from icbs.errors import LayerError
+from icbs.experts import ExpertLinear, expert_layers, is_experts
 
 
 def layer_weight(layer: nn.Module) -> torch.Tensor:
     """The live weight of a prunable layer as (out, in), detached; writing to it changes the model.
 
-    transformers' Conv1D stores (in, out), so its weight comes as a transposed view.
+    transformers' Conv1D and some stacks of experts store (in, out), so that the weight comes as a
+    transposed view.
     """
     weight = layer.get_parameter("weight").detach()
-    return weight.T if isinstance(layer, Conv1D) else weight
+    return weight.T if _transposed(layer) else weight
+
+
+def _transposed(layer: nn.Module) -> bool:
+    return isinstance(layer, Conv1D) or (isinstance(layer, ExpertLinear) and layer.transposed)
 
 
 def as_stored(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
     """Values of shape (out, in) as a view in the shape that the layer stores."""
-    return values.T if isinstance(layer, Conv1D) else values
+    return values.T if _transposed(layer) else values
 
 
 def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
     """Flat positions in (out, in) as flat positions in the array that the layer stores."""
-    if not isinstance(layer, Conv1D):
+    if not _transposed(layer):
         return indices
     outs, ins = layer_weight(layer).shape
     return indices % ins * outs + torch.div(indices, ins, rounding_mode="floor")
@@ -38,9 +45,10 @@ def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
 def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
     """The linear layers whose names match, in the order the model lists them.
 
-    Linear layers are torch's Linear and transformers' Conv1D. Heads are never prunable: what lies
-    outside a transformers model's base (`base_model`), its output embeddings, and any layer named
-    ``lm_head``. Neither is a weight that several modules share, such as one tied to an embedding.
+    Linear layers are torch's Linear, transformers' Conv1D, and the matrices of routed experts, each
+    expert's apart (see `icbs.experts`). Heads are never prunable: what lies outside a transformers
+    model's base (`base_model`), its output embeddings, and any layer named ``lm_head``. Neither is
+    a weight that several modules share, such as one tied to an embedding.
 
     Args:
         model: any torch model.
@@ -52,18 +60,7 @@ def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
     Raises:
         LayerError: nothing matches.
     """
-    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    inside = set(getattr(model, "base_model", model).modules())
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        and module in inside
-        and module is not head
-        and name.rpartition(".")[2] != "lm_head"
-        and uses[id(module.weight)] == 1
-    }
+    layers = dict(_all_layers(model))
     if not layers:
         raise LayerError("the model has no Linear layer that could be pruned")
     patterns = [pattern.strip() for pattern in glob.split(",")]
@@ -75,3 +72,17 @@ def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
             f"{', '.join(close)}. Patterns are shell globs such as '*.mlp.*'"
         )
     return chosen
+
+
+def _all_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    inside = set(getattr(model, "base_model", model).modules())
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    for name, module in model.named_modules():
+        if module not in inside or module is head or name.rpartition(".")[2] == "lm_head":
+            continue
+        if isinstance(module, (nn.Linear, Conv1D)) and uses[id(module.weight)] == 1:
+            yield name, module
+        elif is_experts(module):
+            for inner, layer in expert_layers(module):
+                yield f"{name}.{inner}", layer

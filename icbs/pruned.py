@@ -1,14 +1,12 @@
-"""What a pruning run leaves: masks as bits, and a folder that transformers loads by itself."""
+"""The masks of a pruning run as a file, a bit a weight."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from icbs.checkpoint import (
     UNREADABLE,
@@ -19,9 +17,7 @@ from icbs.checkpoint import (
     weight_shape,
     write_tensors,
 )
-from icbs.errors import CheckpointError, OutputError
-from icbs.models import LoadedModel
-from icbs.registered import quiet_transformers
+from icbs.errors import CheckpointError
 
 _KIND = "icbs-masks"
 
@@ -63,28 +59,3 @@ def load_masks(path: Path) -> dict[str, torch.Tensor]:
             return masks
     except UNREADABLE as error:
         raise CheckpointError(f"{path} cannot be read as masks ({error}): it is damaged") from error
-
-
-def save_model(loaded: LoadedModel, folder: Path) -> None:
-    """Writes weights, configuration and tokenizer, to be loaded by ``from_pretrained(folder)``.
-
-    What was there is replaced only after the new folder is whole.
-
-    Raises:
-        OutputError: the disk is full or the folder cannot be written.
-    """
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with quiet_transformers():
-            loaded.model.save_pretrained(partial)
-            if loaded.tokenizer is not None:
-                loaded.tokenizer.save_pretrained(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"the pruned model cannot be written to {folder} ({error}): make room or choose "
-            "another folder and go on with --resume"
-        ) from error

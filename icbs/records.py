@@ -42,7 +42,7 @@ class LayerStep:
 
     Attributes:
         layer: its name.
-        n: variables of the block.
+        n: variables of the block; 0 for an expert that no sample of the batch reached.
         k: of them pruned.
         predicted: change of the loss that the block's model predicts for the swaps taken.
         swaps: weights revived (as many were pruned).

@@ -13,6 +13,9 @@ from icbs.errors import DataError
 
 # Target of a position that is not predicted; torch's own default.
 IGNORED = -100
+# How configurations call the number of positions, and models the table of them.
+_POSITIONS = ("max_position_embeddings", "max_seq_len")
+_TABLES = ("position_embeddings", "embed_positions")
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,36 @@ class Samples:
             DataError: tokens beyond the vocabulary, windows longer than the model's positions,
                 images of another shape, or classes it does not have.
         """
-        for complaint in _complaints(self, getattr(model, "config", None)):
+        for complaint in _complaints(self, model):
             raise DataError(complaint)
 
 
-def _complaints(samples: Samples, config: Any) -> Iterator[str]:
+def longest_window(model: nn.Module) -> int | None:
+    """Tokens that a model has positions for; None where nothing limits them.
+
+    Positions of RoBERTa and its kin start after that of the padding, so that it has fewer than its
+    configuration says.
+    """
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    limits = [getattr(config, name, None) for name in _POSITIONS]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _TABLES:
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - skipped)
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+
+
+def usual_length(model: nn.Module, length: int | None, usual: int) -> int:
+    """Tokens in a window: what is asked for, or else the usual number as far as the model goes."""
+    if length is not None:
+        return length
+    return min(usual, longest_window(model) or usual)
+
+
+def _complaints(samples: Samples, model: nn.Module) -> Iterator[str]:
+    config = getattr(model, "config", None)
     vocabulary = getattr(config, "vocab_size", None)
     size = getattr(config, "image_size", None)
     classes = getattr(config, "num_labels", None)
@@ -152,7 +180,7 @@ def _complaints(samples: Samples, config: Any) -> Iterator[str]:
                 f"token id {largest} is beyond the model's vocabulary of {vocabulary}: the "
                 "tokenizer belongs to another model"
             )
-        longest = getattr(config, "max_position_embeddings", None)
+        longest = longest_window(model)
         if longest is not None and samples.positions > longest:
             yield (
                 f"windows have {samples.positions} tokens and the model has {longest} positions: "

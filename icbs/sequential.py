@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from icbs.capture import frozen
+from icbs.capture import check_ran, frozen
 from icbs.errors import ModelError, memory_remedy
+from icbs.positions import real_rows
 from icbs.samples import Samples
 
 Visit = Callable[[str, torch.Tensor], None]
@@ -24,7 +25,7 @@ Visit = Callable[[str, torch.Tensor], None]
 
 def visit_in_order(
     model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, visit: Visit
-) -> None:
+) -> set[str]:
     """Runs the model once and hands over each layer right before it runs.
 
     Args:
@@ -34,6 +35,9 @@ def visit_in_order(
         visit: takes ``(name, inputs)``, inputs of shape (N, in) in float32 with one row for each
             real position. Layers that share an input are given the very same tensor, one after the
             other. It may write to the layer's weight.
+
+    Returns:
+        Names of the layers that were visited: all but experts that no real position is routed to.
 
     Raises:
         DataError: samples that the model cannot take.
@@ -46,10 +50,16 @@ def visit_in_order(
 
     def before(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if name in visited:
+                raise ModelError(
+                    f"layer {name!r} runs more than once in a pass and cannot be visited in "
+                    "order: leave it out of the chosen layers"
+                )
             if not shared or args[0] is not shared[0]:
-                shared[:] = args[0], _rows(name, args[0], samples)
-            visited.add(name)
-            visit(name, shared[1])
+                shared[:] = args[0], real_rows(module, args, samples, name)
+            if len(shared[1]):
+                visited.add(name)
+                visit(name, shared[1])
 
         return hook
 
@@ -58,9 +68,8 @@ def visit_in_order(
             hooks.callback(layer.register_forward_pre_hook(before(name)).remove)
         # The head is the dearest part and no layer comes after it.
         getattr(model, "base_model", model)(**samples.arguments(model))
-    missing = sorted(set(layers) - visited)
-    if missing:
-        raise ModelError(f"layer {missing[0]!r} did not run: leave it out of the chosen layers")
+    check_ran(layers, visited)
+    return visited
 
 
 class Grams:
@@ -81,15 +90,3 @@ class Grams:
             if not torch.isfinite(self._gram).all():
                 raise ModelError(f"the inputs of layer {name!r} are not finite: check the weights")
         return self._gram
-
-
-def _rows(name: str, x: torch.Tensor, samples: Samples) -> torch.Tensor:
-    if len(x) % len(samples):
-        raise ModelError(
-            f"the input of layer {name!r} has shape {tuple(x.shape)} for {len(samples)} samples: "
-            "layers that see only some of the positions cannot be visited in order"
-        )
-    rows = x.flatten(0, -2).float()
-    if samples.mask is None or len(rows) != samples.mask.numel():
-        return rows
-    return rows[samples.mask.reshape(-1).bool().to(rows.device)]

@@ -144,7 +144,8 @@ def fisher_factor(
     device = layer_weight(next(iter(layers.values()))).device
     what = f"the gradients of {len(samples)} samples for {sum(sizes):,} weights"
     with memory_remedy(what, "choose fewer layers or give fewer calibration samples"):
-        J = torch.empty(len(samples), sum(sizes), device=device)
+        # Zeros, because an expert that a batch does not reach has no gradient.
+        J = torch.zeros(len(samples), sum(sizes), device=device)
     done = 0
     for batch in samples.split(_BATCH):
         rows = J[done : done + len(batch)]

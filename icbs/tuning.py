@@ -202,8 +202,9 @@ def _gradients(
             "the rate of the tuning"
         )
     for layer, weight, mask in zip(layers.values(), weights, masks, strict=True):
-        assert weight.grad is not None
-        weight.grad.mul_(as_stored(layer, mask))
+        # An expert that the batch does not reach has none.
+        if weight.grad is not None:
+            weight.grad.mul_(as_stored(layer, mask))
     return divergence
 
 

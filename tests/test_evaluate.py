@@ -9,9 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from icbs import cli
+from icbs.coverage import densities
 from icbs.data import load_samples, token_windows
 from icbs.errors import DataError, SettingError
-from icbs.evaluate import density, evaluate
+from icbs.evaluate import evaluate
 from icbs.mlp import MlpConfig, MlpForImageClassification
 from icbs.models import load_model
 from icbs.prunable import layer_weight, prunable_layers
@@ -157,13 +158,13 @@ def test_density_counts_prunable_weights_only():
         layer_weight(layers["model.layers.0.mlp.up_proj"]).zero_()
     total = sum(layer.weight.numel() for layer in layers.values())
     zeros = layers["model.layers.0.mlp.up_proj"].weight.numel()
-    assert density(model) == (total - zeros) / total
+    assert densities(model).layers == (total - zeros) / total
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("--dtype", "int8"), 2, "--dtype is 'int8', expected float32 or bfloat16"),
+        (("--dtype", "int8"), 2, "--dtype is 'int8', expected float32, bfloat16 or float16"),
         (("--device", "tpu9"), 2, "device is 'tpu9', which cannot be used here"),
         (("--data", ","), 2, "--data is ','"),
         (("--batch-size", "0"), 2, "batch_size is 0"),

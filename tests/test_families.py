@@ -22,6 +22,7 @@ from icbs.mlp import MlpConfig
 from icbs.models import load_model
 from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import Samples, masked_token, next_token
+from icbs.saving import save_model
 from tests.icbs_fixtures import BestOfSort
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -278,8 +279,12 @@ def test_hub_id(saved, tmp_path, monkeypatch):
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (place / "snapshots" / commit / "preprocessor_config.json").write_text("{}")
     loaded = load_model("owner/tiny", device_map="auto")
     assert (loaded.revision, loaded.note) == (commit, "hub")
+    assert loaded.warnings == ()
+    save_model(loaded, tmp_path / "saved")
+    assert (tmp_path / "saved" / "preprocessor_config.json").read_text() == "{}"
     samples = samples_for("llama")
     if not torch.cuda.is_available():
         assert evaluate(loaded.model, samples, progress=False) == evaluate(

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Argument(help="Registered name, local folder or hub id.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: spread over what there is.")]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="To compute in: float32, bfloat16, float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 # Mistakes in what was typed; every other error means that the work failed.

@@ -27,6 +27,7 @@ from icbs.cli.app import (
 
 if TYPE_CHECKING:
     from icbs.models import LoadedModel
+    from icbs.settings import Settings
 
 
 def load_on(model: str, device: str, dtype: str) -> LoadedModel:
@@ -35,14 +36,73 @@ def load_on(model: str, device: str, dtype: str) -> LoadedModel:
 
     from icbs.models import load_model
 
-    if dtype not in ("float32", "bfloat16"):
-        raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32 or bfloat16")
     return load_model(
         model,
         device="cpu" if device == "auto" else device,
         dtype=getattr(torch, dtype),
         device_map="auto" if device == "auto" else None,
     )
+
+
+def check_before_loading(
+    model: str,
+    layers: str,
+    told: Sequence[Settings],
+    solver: str | None,
+    data: str | None,
+    length: int | None,
+    device: str,
+    dtype: str,
+    **amounts: int | None,
+) -> None:
+    """Refuses what needs no weights to be refused: settings are checked already.
+
+    Raises:
+        IcbsError: a model, layers, a pattern, a window or a file that cannot be.
+        SolverError: no such solver.
+    """
+    from icbs.errors import DataError, SettingError
+    from icbs.models import check_device, skeleton
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32, bfloat16 or float16")
+    check_device("cpu" if device == "auto" else device)
+    for name, amount in amounts.items():
+        if amount is not None and amount < 1 and name == "batch_size":
+            raise SettingError(f"batch_size is {amount}, expected at least 1")
+        if amount is not None and amount < 1:
+            raise DataError(f"--{name} is {amount}, expected at least one window or image")
+    if length is not None and length < 2:
+        raise DataError(f"--length is {length}, expected at least two tokens")
+    if solver is not None:
+        from solvers import make
+
+        make(solver)
+    named = data is not None and not Path(data).expanduser().exists()
+    for source in words(data or "") if named else []:
+        if source not in ("wikipedia", "pydoc", "hub") and not Path(source).expanduser().exists():
+            raise DataError(
+                f"--data: {source!r} cannot be read (no such file or folder): give 'wikipedia', "
+                "'pydoc' or a path"
+            )
+    known = skeleton(model)
+    if known is None:
+        return
+    from icbs.layers import check_pattern, densities_of
+    from icbs.prunable import prunable_layers
+    from icbs.samples import longest_window
+
+    bare, _ = known
+    if told:
+        chosen = prunable_layers(bare, layers)
+        for settings in told:
+            check_pattern(chosen, settings)
+            densities_of(chosen, settings)
+    longest = longest_window(bare)
+    if length is not None and longest is not None and length > longest:
+        raise DataError(
+            f"--length is {length} and the model has {longest} positions: cut shorter windows"
+        )
 
 
 @app.command()
@@ -94,7 +154,10 @@ def export(
         typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder or 'hub'."),
     ] = None,
     count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 128,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a window (default 128, or the model's limit)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Order of the variables, sketch.")] = 0,
 ) -> None:
     """Cut one block per layer, size and Fisher out of a model and write it to files.
@@ -109,6 +172,7 @@ def export(
     from icbs.masks import checked_density
     from icbs.models import load_model
     from icbs.progress import stage
+    from icbs.samples import usual_length
     from solvers import export as export_problem
     from solvers import save
     from solvers.formats import EXPORTS, file_name
@@ -122,6 +186,7 @@ def export(
             raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
     output_folder(out)
     loaded = load_model(model)
+    length = usual_length(loaded.model, length, 128)
     samples = load_samples(loaded, data, count=count, length=length)
     problems = export_blocks(
         loaded,
@@ -157,9 +222,13 @@ def evaluate(
     count: Annotated[
         int | None, typer.Option(help="Windows (default 64) or images (default all).")
     ] = None,
-    length: Annotated[int, typer.Option(help="Tokens in a window.")] = 256,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a window (default 256, or the model's limit)."),
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Windows (default 4) or images (default 500) at a time.")
+        int | None,
+        typer.Option(help="Windows (default 4) or images (default 500) at a time."),
     ] = None,
     tasks: Annotated[
         list[Path] | None,
@@ -183,7 +252,12 @@ def evaluate(
 
     Example: icbs evaluate smol/model --tasks multiple_choice.yaml
     """
-    from icbs.evaluate import density
+    amounts = {"count": count, "batch_size": batch_size}
+    check_before_loading(model, "*", [], None, data, length, device, dtype, **amounts)
+    # Not before mistakes are told: these take seconds.
+    from icbs.coverage import already_sparse, densities
+    from icbs.evaluate import worse_than_guessing
+    from icbs.progress import say
 
     if tasks and (own := typed(context, "data", "count", "length")):
         raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
@@ -200,21 +274,38 @@ def evaluate(
             raise typer.BadParameter(f"--data is {data!r}, expected wikipedia, pydoc or a file")
         count = 64 if count is None else count
         batch_size = 4 if batch_size is None else batch_size
+    warnings = [*loaded.warnings, *filter(None, (already_sparse(loaded.model),))]
     results = [_measured(loaded, source, count, length, batch_size) for source in sources]
+    for result in results:
+        doubt = worse_than_guessing(loaded.model, result["loss"])
+        warnings += [] if doubt is None else [f"{result['data']}: {doubt}"]
+    found = densities(loaded.model)
     answer = {
         "model": loaded.name,
         "revision": loaded.revision,
         "note": loaded.note,
         "task": loaded.task,
-        "density": density(loaded.model),
+        **found.to_json(),
+        "warnings": warnings,
         "results": results,
     }
+    for warning in warnings:
+        say(f"warning: {warning}")
     if as_json:
         print(json.dumps(answer))
         return
-    title = f"{loaded.name} ({loaded.note}), density {answer['density']:.3f}"
-    columns = ("data", "samples", "targets", "loss", "perplexity", "accuracy", "seconds")
-    formats = ("{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
+    title = f"{loaded.name} ({loaded.note}), {found}"
+    columns = (
+        "data",
+        "samples",
+        "length",
+        "targets",
+        "loss",
+        "perplexity",
+        "accuracy",
+        "seconds",
+    )
+    formats = ("{}", "{}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
     print_table(title, columns, formatted(results, columns, formats))
 
 
@@ -236,12 +327,14 @@ def _print_tasks(
 
 
 def _measured(
-    loaded: LoadedModel, source: str | None, count: int | None, length: int, batch_size: int
+    loaded: LoadedModel, source: str | None, count: int | None, length: int | None, batch_size: int
 ) -> dict[str, Any]:
     """One row of `icbs evaluate`."""
     from icbs.data import load_samples
     from icbs.evaluate import evaluate as measure
+    from icbs.samples import usual_length
 
+    length = usual_length(loaded.model, length, 256)
     samples = load_samples(loaded, source, part="evaluation", count=count, length=length)
     start = time.perf_counter()
     title = f"Evaluating on {samples.source}"
@@ -250,7 +343,9 @@ def _measured(
     shown = loaded.task.endswith("-lm") and math.isfinite(quality.perplexity)
     return {
         "data": samples.source,
+        "split": "evaluation",
         "samples": len(samples),
+        "length": None if samples.is_images else samples.positions,
         "targets": quality.targets,
         "loss": quality.loss,
         "perplexity": quality.perplexity if shown else None,

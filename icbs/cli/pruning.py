@@ -21,7 +21,7 @@ from icbs.cli.app import (
     settings_of,
     words,
 )
-from icbs.cli.models import load_on
+from icbs.cli.models import check_before_loading, load_on
 
 if TYPE_CHECKING:
     from experiments.pruning import Data
@@ -40,13 +40,17 @@ Count = Annotated[
     int | None,
     typer.Option(help="Calibration windows (default 320) or images (8192; 3200 if embedded)."),
 ]
-Length = Annotated[int, typer.Option(help="Tokens in a calibration window.")]
+Length = Annotated[
+    int | None,
+    typer.Option(help="Tokens in a calibration window (default 128, or the model's limit)."),
+]
 Heldout = Annotated[
     int | None,
     typer.Option(help="Windows (default 16) or images (2048; 800 if embedded) of the loop's gate."),
 ]
 Evaluation = Annotated[
-    int | None, typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all).")
+    int | None,
+    typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
 ]
 TuneLabels = Annotated[
     float,
@@ -96,7 +100,7 @@ def prune(
     settings: Changes = None,
     data: Calibration = None,
     count: Count = None,
-    length: Length = 128,
+    length: Length = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -121,29 +125,36 @@ def prune(
 
     Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
     """
-    from experiments.pruning import prune as run_pruning
+    from icbs.errors import OutputError
     from icbs.settings import Settings
 
     if steps < 0 or (time_limit is not None and time_limit <= 0):
         raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
+    if not resume and (out / "checkpoint.safetensors").exists():
+        raise OutputError(
+            f"{out} holds a pruning run: pass --resume to go on with it, or choose another folder"
+        )
     if tune < 0 or not 0 <= tune_labels <= 1:
         raise typer.BadParameter(
             f"--tune is {tune} and --tune-labels {tune_labels}, expected a whole number from 0 and "
             "a share from 0 to 1"
         )
-    others = settings_of(context, settings)
-    loaded = load_on(model, device, dtype)
-    images = loaded.task == "image-classification"
-    batch_size = batch_size or _usual_counts(loaded, data)[2]
-    # One position an image: the two Fishers are one, and position is the one with a sketch.
-    fisher = fisher or ("position" if images else "sequence")
     chosen: dict[str, Any] = {
-        "density": density, "block_size": block_size, "fisher": fisher, "init": init,
-        "batch_size": batch_size, "seed": seed, **others,
+        "density": density, "block_size": block_size, "init": init, "seed": seed,
+        **({} if fisher is None else {"fisher": fisher}),
+        **({} if batch_size is None else {"batch_size": batch_size}),
+        **settings_of(context, settings),
     }  # fmt: skip
-    # Before anything is fetched or written.
-    Settings(**chosen)
+    amounts = {"count": count, "heldout": heldout, "evaluation": evaluation}
+    told = [Settings(**chosen)]
+    check_before_loading(model, layers, told, solver, data, length, device, dtype, **amounts)
     output_folder(out)
+    # Not before mistakes are told: these import most of what there is.
+    from experiments.pruning import prune as run_pruning
+    from icbs.coverage import Densities
+
+    loaded = load_on(model, device, dtype)
+    chosen = {**_usual(loaded, data), **chosen}
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
     summary = run_pruning(
         loaded,
@@ -165,26 +176,38 @@ def prune(
         return
     columns = ("state", "data", "loss", "perplexity", "accuracy", "seconds")
     formats = ("{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}")
-    title = f"{loaded.name} at density {summary['density']:.3f}: {out}"
+    reached = Densities(summary["density"], summary["model_density"])
+    title = f"{loaded.name}, {reached}: {out}"
     print_table(title, columns, formatted(summary["quality"], columns, formats))
     print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
+
+
+def _usual(loaded: LoadedModel, source: str | None) -> dict[str, Any]:
+    """Settings that suit what the model predicts, where they are not the usual ones."""
+    if loaded.task != "image-classification":
+        return {}
+    # One position an image: the two Fishers are one, and position is the one with a sketch.
+    return {"batch_size": _usual_counts(loaded, source)[2], "fisher": "position"}
 
 
 def _pruning_data(
     loaded: LoadedModel,
     source: str | None,
     count: int | None,
-    length: int,
+    length: int | None,
     heldout: int | None,
     evaluation: int | None,
 ) -> Data:
     """Calibration and held-out samples of one source; test samples of it, or of two texts."""
     from experiments.pruning import Data
     from icbs.data import load_samples
+    from icbs.samples import usual_length
 
+    length = usual_length(loaded.model, length, 128)
     images = loaded.task == "image-classification"
     usual = _usual_counts(loaded, source)
-    count, heldout = count or usual[0], heldout or usual[1]
+    count = usual[0] if count is None else count
+    heldout = usual[1] if heldout is None else heldout
     samples = load_samples(loaded, source, count=count + heldout, length=length)
     sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
     if source is not None and source not in sources:
@@ -194,8 +217,8 @@ def _pruning_data(
             loaded,
             name,
             part="evaluation",
-            count=evaluation or (None if images else 16),
-            length=min(256, getattr(loaded.model.config, "max_position_embeddings", 256)),
+            count=(None if images else 16) if evaluation is None else evaluation,
+            length=usual_length(loaded.model, None, 256),
         )
         for name in sources
     ]
@@ -233,7 +256,7 @@ def baselines(
     settings: Changes = None,
     data: Calibration = None,
     count: Count = None,
-    length: Length = 128,
+    length: Length = None,
     heldout: Heldout = None,
     evaluation: Evaluation = None,
     device: Device = "cpu",
@@ -247,7 +270,9 @@ def baselines(
 
     Example: icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared
     """
-    from experiments.baselines import compare
+    from experiments.methods import METHODS
+    from icbs.errors import SettingError
+    from icbs.settings import Settings
 
     if time_limit <= 0 or not 0 <= tune_labels <= 1:
         raise typer.BadParameter("--time-limit must be above 0 and --tune-labels from 0 to 1")
@@ -255,11 +280,17 @@ def baselines(
     if "density" in others:
         raise typer.BadParameter("--set density has no effect here: give --densities")
     wanted = numbers(densities, float, "--densities")
-    loaded = load_on(model, device, dtype)
-    images = loaded.task == "image-classification"
-    size = _usual_counts(loaded, data)[2]
-    usual: dict[str, Any] = {"batch_size": size, "fisher": "position"} if images else {}
+    for method in words(methods):
+        if method not in METHODS:
+            raise SettingError(f"method is {method!r}, expected some of {', '.join(METHODS)}")
+    told = [Settings(**{**others, "density": density}) for density in wanted]
+    amounts = {"count": count, "heldout": heldout, "evaluation": evaluation}
+    check_before_loading(model, layers, told, None, data, length, device, dtype, **amounts)
     output_folder(out)
+    # Not before mistakes are told: this imports most of what there is.
+    from experiments.baselines import compare
+
+    loaded = load_on(model, device, dtype)
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
     table = compare(
         loaded,
@@ -271,12 +302,15 @@ def baselines(
         time_limit=time_limit,
         labels=tune_labels,
         layers=layers,
-        **(usual | others),
+        **(_usual(loaded, data) | others),
     )
     columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds", "touched",
                "accepted")  # fmt: skip
     formats = ("{:.2f}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}", "{:.1%}", "{:.1%}")
-    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
+    done = table[table["loss"].notna()]
+    if set(done["method"]) <= {"dense"}:
+        raise SettingError(f"no method could be run; {out / 'baselines.csv'} says why")
+    rows: list[Any] = done.astype(object).where(done.notna(), None).to_dict("records")
     print_table(
         f"{loaded.name}: {out / 'baselines.csv'}", columns, formatted(rows, columns, formats)
     )
