@@ -54,6 +54,7 @@ class Value:
         energy: E(x) - offset, rounded.
         error: how far it may be from the exact one.
         terms: ``|1/2 x'G x| + sum |c_i|`` over the ones: what a relative difference refers to.
+            Where that is 0, the least coefficient of the problem that is not.
     """
 
     energy: float
@@ -89,7 +90,7 @@ def value(problem: CardinalityProblem, x: Bools) -> Value:
         chosen = problem.quadratic[np.ix_(ones, ones)]
         half = 0.5 * float(chosen.sum())
         error = unit * (0.5 * float(np.abs(chosen).sum()) + size)
-    found = Value(half + costs, error, abs(half) + size)
+    found = Value(half + costs, error, abs(half) + size or _least_coefficient(problem))
     return found if found.error <= 0.1 * found.tolerance else _long_value(problem, ones)
 
 
@@ -115,7 +116,17 @@ def _long_value(problem: CardinalityProblem, ones: Places) -> Value:
             error += unit * float(np.abs(entries).sum())
     energy = half + costs
     error += unit * float(abs(half)) + UNIT * float(abs(energy))
-    return Value(float(energy), error * (1 + 1e-9), float(abs(half)) + size)
+    terms = float(abs(half)) + size or _least_coefficient(problem)
+    return Value(float(energy), error * (1 + 1e-9), terms)
+
+
+def _least_coefficient(problem: CardinalityProblem) -> float:
+    """The least ``|c_i|``, ``|G_ii|`` or, of a dense problem, ``|G_ij|`` that is not 0; or 1."""
+    sizes = [problem.linear, problem.diagonal]
+    if problem.quadratic is not None:
+        sizes.append(problem.quadratic.ravel())
+    every = np.abs(np.concatenate(sizes))
+    return float(every[every > 0].min(initial=np.inf)) if every.any() else 1.0
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class MILP(MixedInteger):
 
 def _rounds(program: Any, form: Form, deadline: Deadline, info: dict[str, Any]) -> None:
     """Solves one program after the other; `info` counts them."""
+    seen = {form.root.state.tobytes()}
     while not form.closed and not deadline.over:
         if deadline.limited:
             program.setOptionValue("time_limit", program.getRunTime() + deadline.left)
@@ -55,13 +56,12 @@ def _rounds(program: Any, form: Form, deadline: Deadline, info: dict[str, Any]) 
         values = np.asarray(program.getSolution().col_value)
         if len(values) != form.n + 2 * len(form.A):
             break
-        before = form.upper
         form.offer(values)
-        point = form.A @ (values[: form.n] > 0.5)
-        under = float(values[form.n + len(point) :].sum()) - 0.5 * float(point @ point)
-        if under * form.unit >= -form.tolerance and form.upper >= before:
-            break  # its own tangents are there: nothing is left but rounding
-        _add_tangents(program, form, point)
+        state = values[: form.n] > 0.5
+        if state.tobytes() in seen:
+            break  # its tangents are there: nothing is left but rounding
+        seen.add(state.tobytes())
+        _add_tangents(program, form, form.A @ state)
 
 
 class _Quiet(highspy.Highs):
