@@ -30,6 +30,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import dimod
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -134,7 +135,7 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
         OverflowError,
         RecursionError,
     ) as error:
-        if isinstance(error, FormatError):
+        if isinstance(error, FormatError | dimod.exceptions.BinaryQuadraticModelSizeError):
             raise
         raise FormatError(f"{path.name} is damaged: {error}") from error
 

@@ -11,7 +11,7 @@ carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -343,10 +343,13 @@ def _taken(array: NDArray[Any] | None, order: NDArray[np.intp], axis: int) -> An
     return None if array is None else frozen(np.take(array, order, axis))
 
 
-def _labels(labels: Iterable[str], n: int) -> tuple[str, ...]:
+def _labels(labels: Any, n: int) -> tuple[str, ...]:
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise ProblemError(f"labels is a {type(labels).__name__}, expected a list of names in order")
     names = tuple(labels)
     if not all(isinstance(name, str) for name in names):
-        raise ProblemError("labels must be texts")
+        strange = next(name for name in names if not isinstance(name, str))
+        raise ProblemError(f"labels has {strange!r}, expected texts")
     if len(names) != n or len(set(names)) != n:
         raise ProblemError(f"labels are {len(set(names))} different names for {n} variables")
     return names

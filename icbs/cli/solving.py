@@ -128,7 +128,7 @@ def solve(
         "lower_bound": samples.info.get("lower_bound"),
         "proved_optimal": bool(samples.info.get("proved_optimal", False)),
         "tolerance": samples.info.get("tolerance"),
-        "reads": len(samples),
+        "reads": int(samples.record.num_occurrences.sum()),
         "received_incumbent": samples.info["received_incumbent"],
         "seconds": samples.info["timing"],
         "warm_up": samples.info.get("warm_up", 0.0),
