@@ -345,7 +345,7 @@ def _taken(array: NDArray[Any] | None, order: NDArray[np.intp], axis: int) -> An
 
 def _labels(labels: Any, n: int) -> tuple[str, ...]:
     if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise ProblemError(f"labels is a {type(labels).__name__}, expected a list of names in order")
+        raise ProblemError(f"labels is a {type(labels).__name__}, expected a list of names")
     names = tuple(labels)
     if not all(isinstance(name, str) for name in names):
         strange = next(name for name in names if not isinstance(name, str))
