@@ -33,6 +33,8 @@ from solvers.problem import CardinalityProblem, Floats
 
 # More rows than this are never kept: each is repaired and scored.
 MAX_READS = 100
+# Couplings, counted twice, of a dense model that are made and read a second, high on purpose.
+MODEL_RATE = 1e7
 # Reads that may fit if they are this many times as fast as estimated.
 OPTIMISM = 10
 # Seconds that an annealer takes to read a coupling; that tabu takes for one of its n^2, once and
@@ -93,6 +95,21 @@ def _clock(seconds: float) -> ReadClock:
 
 class _Ocean(PenaltyComposite):
     """Runs the sampler in a thread."""
+
+    def check_time(self, n: int, time_limit: float | None) -> None:
+        """Refuses a limit that would be over long before the sampler has read n variables.
+
+        Raises:
+            BinaryQuadraticModelSizeError: to make a dense model of so many variables and to read
+                it takes more than twice the limit and a second, and nothing can interrupt it.
+        """
+        seconds = n**2 / MODEL_RATE
+        if time_limit is not None and seconds > 2 * time_limit + 1 and "time_limit" in self.honours:
+            raise dimod.exceptions.BinaryQuadraticModelSizeError(
+                f"time_limit is {time_limit:g}, but {self.name} takes about {seconds:.2g} s to "
+                f"read a dense model of {n:,} variables: give it {seconds:.1g} s or more, or take "
+                "a native solver"
+            )
 
     def _sampled(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
         answer: list[Any] = []

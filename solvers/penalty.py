@@ -132,7 +132,11 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         """Only repair has compiled loops of ours; the sampler is not called for nothing."""
         repaired(tiny, np.eye(tiny.n, dtype=np.int8), descend=True)
 
+    def check_time(self, n: int, time_limit: float | None) -> None:
+        """Refuses a limit that would be over long before the sampler has read n variables."""
+
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        self.check_time(problem.n, request.budget.time_limit)
         timing = request.timing
         with timing.stage("convert"):
             weight = penalty_weight(problem, self.penalty)

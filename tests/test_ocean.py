@@ -152,3 +152,15 @@ def test_a_limit_on_a_bare_model_holds(name):
     samples = make(name).sample(bqm, time_limit=0.2, seed=0)
     assert time.perf_counter() - start < 5  # generous: a busy machine; 1000 sweeps take longer
     dimod.testing.assert_response_energies(samples, bqm, precision=5)
+
+
+@pytest.mark.parametrize("name", ["neal", "ocean-tabu"])
+def test_a_limit_that_reading_the_model_exceeds_is_refused(name):
+    """At 4096 variables both were late by a factor of 20 at 0.2 s."""
+    problem = CardinalityProblem(linear=np.ones(4096), cardinality=2048, factor=np.ones((1, 4096)))
+    start = time.perf_counter()
+    with pytest.raises(
+        dimod.exceptions.BinaryQuadraticModelSizeError, match=r"time_limit is 0\.2, but .* to read"
+    ):
+        make(name).sample_problem(problem, budget=Budget(time_limit=0.2), seed=0)
+    assert time.perf_counter() - start < 10
