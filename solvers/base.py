@@ -213,6 +213,9 @@ class CardinalitySampler(dimod.Sampler):
     exact: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = False
     compiles: ClassVar[bool] = False
+    # Of the problems it is compiled on: variables and ones. At 8 variables the relaxation is solved
+    # before its Newton method is asked.
+    warm_up_size: ClassVar[tuple[int, int]] = (16, 8)
     warm_up_by_size: ClassVar[bool] = False
     max_variables: ClassVar[int | None] = None
     paid: ClassVar[bool] = False
@@ -337,8 +340,7 @@ class CardinalitySampler(dimod.Sampler):
         start = time.perf_counter()
         # Noted first: the calls below come here as well.
         _WARM.add((type(self), dense))
-        # At 8 variables the relaxation is solved before its Newton method is asked.
-        for tiny in tiny_problems(16, 8, dense=dense):
+        for tiny in tiny_problems(*self.warm_up_size, dense=dense):
             self._compile(tiny)
         return time.perf_counter() - start
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from solvers.base import CardinalitySampler, Request
+import numpy as np
+
+from solvers.base import Budget, CardinalitySampler, Request
+from solvers.deadline import Deadline
 from solvers.errors import ParameterError
 from solvers.penalty import penalty_weight
 from solvers.problem import CardinalityProblem
@@ -49,6 +52,8 @@ class TrainedQAOA(CardinalitySampler):
     ``info`` has the angles with their label. Training is a stage of its own in ``timing``.
     """
 
+    compiles = True
+    warm_up_size = (6, 3)
     warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")
     extra_parameters: ClassVar[tuple[str, ...]] = (
@@ -58,6 +63,15 @@ class TrainedQAOA(CardinalitySampler):
     mixers: ClassVar[Mapping[str, str]]
     penalty: float | None = None
     num_threads: int | None = None
+
+    def _compile(self, tiny: CardinalityProblem) -> None:
+        """The simulator and the training with every mixer, not the circuits of other programs."""
+        for mixer in self.mixers:
+            request = Request(
+                Budget(), np.random.default_rng(0), None, lambda state: None, Deadline()
+            )
+            trained = self._trained(tiny, request, mixer=mixer, depth=2, iterations=2)
+            trained.simulator.probabilities(trained.angles)
 
     def _trained(
         self,
