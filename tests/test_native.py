@@ -153,3 +153,16 @@ def test_relaxation_proves_a_sequence_like_block_at_4096():
     found = bound(problem)
     assert found.proved_optimal
     assert found.gap <= found.best.tolerance
+
+
+def test_enumerate_proves_what_nearly_cancels():
+    """Three numbers of size 1 whose sum is 0.02: rounding of their products hides nothing."""
+    factor = np.array(
+        [[1.38370976, -0.90584314, -0.81631473, 0.08130306, 0.28143084, -1.59898833, -1.73072419,
+          0.3550784]]
+    )  # fmt: skip
+    problem = CardinalityProblem(linear=np.zeros(8), cardinality=3, factor=factor)
+    best = problem.energy(feasible_states(problem)).min()
+    samples = make("enumerate").sample_problem(problem)
+    assert samples.info["proved_optimal"] is True
+    assert samples.first.energy == pytest.approx(best, rel=1e-12)
