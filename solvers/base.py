@@ -33,8 +33,10 @@ from solvers.bqm import (
     check_composites,
     check_model,
     check_time,
+    conversion_error,
     problem_from_bqm,
     start_from,
+    withhold,
 )
 from solvers.convex import plus_offset, value
 from solvers.deadline import Deadline
@@ -476,6 +478,7 @@ class CardinalitySampler(dimod.Sampler):
         samples.info["timing"]["convert"] += converted - start
         if warmed:
             samples.info["warm_up"] = warmed
+        withhold(samples.info, conversion_error(bqm, problem))
         rows = samples.record.sample[:, :n]
         if bqm.vartype is dimod.SPIN:
             rows = 2 * rows - 1

@@ -10,6 +10,7 @@ import dimod
 import numpy as np
 
 from solvers.arguments import whole
+from solvers.convex import LONG_UNIT, UNIT
 from solvers.errors import ParameterError, ProblemError
 from solvers.memory import check_room
 from solvers.problem import Bools, CardinalityProblem, frozen
@@ -124,19 +125,54 @@ def problem_from_bqm(
     check_room(
         _COUPLING * size**2, f"a model of {n:,} variables as a dense problem of {size:,}", remedy
     )
-    binary = bqm.change_vartype(dimod.BINARY, inplace=False)
-    linear, (rows, columns, values), offset = binary.to_numpy_vectors(
-        variable_order=list(binary.variables)
+    linear, (rows, columns, values), offset = bqm.to_numpy_vectors(
+        variable_order=list(bqm.variables)
     )
     c = np.zeros(size)
-    c[:n] = linear
     G = np.zeros((size, size))
+    if bqm.vartype is dimod.SPIN:
+        # With s = 2x - 1. Sums that cancel are taken in extended precision.
+        values = 4.0 * values
+        offset = np.longdouble(offset) - linear.sum(dtype=np.longdouble)
+        offset += 0.25 * values.sum(dtype=np.longdouble)
     # A model has a pair of variables once.
     G[rows, columns] = values
     G[columns, rows] = values
+    if bqm.vartype is dimod.SPIN:
+        linear = 2 * linear.astype(np.longdouble) - 0.5 * G[:n].sum(axis=1, dtype=np.longdouble)
+    c[:n] = linear
     return CardinalityProblem(
         linear=frozen(c), cardinality=k, quadratic=frozen(G), offset=float(offset)
     )
+
+
+def conversion_error(bqm: dimod.BinaryQuadraticModel, problem: CardinalityProblem) -> float:
+    """How far energies of `problem_from_bqm` may be from those of the model; 0 of a binary one.
+
+    Args:
+        bqm: the model.
+        problem: made of it.
+    """
+    if bqm.vartype is not dimod.SPIN:
+        return 0.0
+    assert problem.quadratic is not None
+    sizes = float(np.abs(problem.quadratic).sum() + np.abs(problem.linear).sum())
+    own = float(np.abs(problem.linear).sum()) + abs(problem.offset)
+    return UNIT * own + 4 * LONG_UNIT * (problem.n + 4) * (sizes + abs(problem.offset))
+
+
+def withhold(info: dict[str, Any], error: float) -> None:
+    """Takes off a bound, and of a proof that it would undo, what a conversion may have added.
+
+    Args:
+        info: of a sample set.
+        error: see `conversion_error`.
+    """
+    if not error or "lower_bound" not in info:
+        return
+    info["lower_bound"] = float(np.nextafter(info["lower_bound"] - error, -np.inf))
+    if 2 * error > info.get("tolerance", 0.0):
+        info["proved_optimal"] = False
 
 
 def check_time(n: int, time_limit: float | None) -> None:

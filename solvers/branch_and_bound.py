@@ -92,7 +92,7 @@ def diagonally_shifted(problem: CardinalityProblem) -> Convex:
         problem: with a factor of shape (r, n), n <= r, or dense; its offset does not count.
     """
     G, k, n = problem.gram(), problem.cardinality, problem.n
-    rho = float(np.median(problem.diagonal))
+    rho = abs(float(np.median(problem.diagonal)))
     scales = row_scales(G + rho)
     C = (G + rho) / scales[:, None] / scales
     with one_thread():
@@ -283,6 +283,12 @@ def prove(
         request.report(state)
     elif value(problem, start).energy <= best.energy:
         state, best = start, value(problem, start)
+    if root.dual is None and not deadline.over:
+        # Too large for a bound worth the name: the time is for a better state.
+        found = _annealed(problem, deadline.left, request)
+        if value(problem, found).energy < best.energy:
+            state, best = found, value(problem, found)
+            request.report(state)
     if root.dual is None or root.proved_optimal or deadline.over:
         return Proof(state, best, root.lower, 0, root.core_size)
     # A state better than the known one agrees with the selection outside the core; that one need

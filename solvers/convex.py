@@ -37,6 +37,8 @@ UNIT = 2.0**-52
 LONG_UNIT = float(np.finfo(np.longdouble).eps)
 # Passes that bring the largest entry of every row near 1.
 SCALING_PASSES = 5
+# What sums may lose to underflow; nothing smaller is ever proved.
+UNDERFLOW = 1e-300
 # Entries of the scaled matrix left unexplained by a factor: beyond this share it is indefinite.
 INDEFINITE = 1e-10
 # Cubes of the order that one core makes a second, low on purpose: a factor, the least eigenvalue,
@@ -90,6 +92,7 @@ def value(problem: CardinalityProblem, x: Bools) -> Value:
         chosen = problem.quadratic[np.ix_(ones, ones)]
         half = 0.5 * float(chosen.sum())
         error = unit * (0.5 * float(np.abs(chosen).sum()) + size)
+    error += UNDERFLOW
     found = Value(half + costs, error, abs(half) + size or _least_coefficient(problem))
     return found if found.error <= 0.1 * found.tolerance else _long_value(problem, ones)
 
@@ -100,7 +103,7 @@ def _long_value(problem: CardinalityProblem, ones: Places) -> Value:
     costs = linear.sum(dtype=np.longdouble)
     size = float(np.abs(linear).sum())
     unit = LONG_UNIT * (len(ones) + problem.rank + 8)
-    half, error = np.longdouble(0.0), unit * size
+    half, error = np.longdouble(0.0), unit * size + UNDERFLOW
     if problem.factor is not None:
         for row in problem.factor:
             entries = row[ones]
@@ -132,6 +135,8 @@ def _least_coefficient(problem: CardinalityProblem) -> float:
 @dataclass(frozen=True)
 class Convex:
     """A convex quadratic, at most the energy less the offset on feasible x.
+
+    Up to the rounding of c, which `reduced_costs` takes off with that of its own sums.
 
         E(x) - offset >= 1/2 ||A x||^2 + (c - error).x + constant
 
@@ -185,7 +190,7 @@ class Convex:
         half = 0.5 * float(s @ s)
         total = chosen.sum(dtype=np.longdouble) - half + self.constant
         size = float(np.abs(chosen).sum()) + abs(self.constant)
-        lost = UNIT * (len(s) + 8) * half + LONG_UNIT * (len(chosen) + 8) * size
+        lost = UNIT * (len(s) + 8) * half + LONG_UNIT * (len(chosen) + 8) * size + UNDERFLOW
         return float(np.nextafter(float(total - lost), -np.inf))
 
 

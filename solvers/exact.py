@@ -82,13 +82,14 @@ def best_subset(G: Floats, own: Floats, k: int) -> tuple[float, Bools]:
     return best, state
 
 
-def rounding_hides(problem: CardinalityProblem, best: Value) -> bool:
-    """Whether a better state may have been summed up to more than the best one's energy."""
+def rounding(problem: CardinalityProblem) -> float:
+    """How far the energy of any state may be from what enumeration sums it up to."""
     k = problem.cardinality
     largest = np.abs(problem.linear).max() + 0.5 * k * problem.diagonal.max()
     if problem.quadratic is not None:
         largest = max(largest, 0.5 * k * float(np.abs(problem.quadratic).max()))
-    return bool(_unit(problem) * k * largest > 0.1 * best.tolerance)
+        largest += float(np.abs(problem.linear).max())
+    return float(_unit(problem) * k * largest)
 
 
 def subsets_near(problem: CardinalityProblem, energy: float) -> tuple[float, Bools | None]:
@@ -145,8 +146,9 @@ class Enumerate(CardinalitySampler):
         with request.timing.stage("execute"):
             _, state = best_subset(G, own, problem.cardinality)
             best = value(problem, state)
-            lower = best.energy - best.error
-            if rounding_hides(problem, best):
+            hidden = rounding(problem)
+            lower = best.energy - best.error - hidden
+            if hidden > 0.1 * best.tolerance:
                 state, best, lower = _certain(problem, state, best)
         request.report(state)
         info = {

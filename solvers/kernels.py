@@ -36,6 +36,7 @@ SUMS = {"reassoc", "contract", "nsz"}
 DESCENT_RANK = 48
 ANNEALING_RANK_SHARE = 1 / 12
 MAX_DENSE_VARIABLES = 8192
+SINGLE_LEAST, SINGLE_MOST = 1e-25, 1e35
 # Multiplications a second of a float32 matrix product on one core, low on purpose.
 PRODUCT_RATE = 2e10
 # Multiplications between two looks at the clock, about 10 ms; as many times as much without a
@@ -76,7 +77,8 @@ def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray
         return np.empty((0, 0)), problem.quadratic
     assert problem.factor is not None
     G = np.empty((0, 0), np.float32)
-    if dense:
+    # Single precision has less room than double.
+    if dense and SINGLE_LEAST < problem.diagonal.max(initial=0.0) < SINGLE_MOST:
         A = problem.factor.astype(np.float32)
         G = A.T @ A
     return np.ascontiguousarray(problem.factor.T), G

@@ -284,6 +284,7 @@ def relax(
             least = primal
             best_x[:] = x
         done = best >= target or least - best <= tolerance or eps * m <= 0.1 * tolerance
+        done = done or eps < 1e-290
         if least - best < 0.9 * mark:
             mark, since = least - best, steps
         if done or steps - since > PATIENCE or steps >= max_steps:

@@ -28,6 +28,8 @@ from solvers.memory import check_room
 from solvers.rounding import penalised
 
 Floats = NDArray[np.float64]
+# Of an energy's terms in all: beyond it float64 has no room for what is made of them.
+MOST = 1e290
 Bools = NDArray[np.bool_]
 # Entries of states that are turned into float64 at a time.
 _AT_ONCE = 2**24
@@ -357,9 +359,19 @@ def _labels(labels: Any, n: int) -> tuple[str, ...]:
 
 def _finite(name: str, values: ArrayLike, ndim: int) -> Floats:
     array = _owned(numbers(name, values, ndim), np.float64, values)
-    if not np.isfinite(array).all():
+    largest = float(max(array.max(initial=0.0), -array.min(initial=0.0)))
+    if not np.isfinite(largest):
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ProblemError(f"{name}{bad} is not finite")
+    # Of the terms of an energy: entries of the factor are squared.
+    size = len(array) * float(array.shape[-1]) ** 2 * largest
+    if name == "factor" and largest > 1:
+        size *= largest
+    if size > MOST:
+        raise ProblemError(
+            f"{name} has entries of up to {largest:.3g}, with which energies overflow: divide the "
+            "problem by a constant and put that into scale"
+        )
     return array
 
 

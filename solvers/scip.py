@@ -15,6 +15,7 @@ from solvers.penalty import MAX_SEED
 
 # What SCIP calls no limit, and infinity.
 MAX_SECONDS = 1e20
+INFINITY = 1e20
 # The least that its rounding allows without rational arithmetic.
 FEASIBILITY = 1e-7
 
@@ -29,6 +30,9 @@ class MIQP(MixedInteger):
     seconds_per_entry = 1.5e-6
 
     def _optimised(self, form: Form, request: Request) -> tuple[dict[str, Any], bool]:
+        largest = max(np.abs(form.A).max(initial=0.0), np.abs(form.c).max(initial=0.0))
+        if largest >= INFINITY:
+            return {"failure": f"coefficients of {largest:.3g} are infinite to SCIP"}, False
         model = pyscipopt.Model()
         model.hideOutput()
         settings = {
