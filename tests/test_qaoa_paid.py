@@ -408,6 +408,30 @@ def test_offline_device(braket, tmp_path):
     assert not braket.creates
 
 
+def test_a_device_that_is_offline_comes_back_and_a_retired_one_does_not(braket, tmp_path):
+    braket.offline.add("Garnet")
+    with pytest.raises(UnavailableError, match="try again later"):
+        sample(solver(tmp_path))
+    braket.retired.add("Garnet")
+    with pytest.raises(UnavailableError, match=r"Garnet is RETIRED: .*another device: SV1") as told:
+        sample(solver(tmp_path))
+    assert "later" not in str(told.value)
+    assert not braket.creates
+
+
+@pytest.mark.parametrize(("device", "month"), [("TN1", "June 2026"), ("Ankaa-3", "April 2026")])
+def test_retired_devices_are_neither_offered_quoted_nor_rehearsed(tmp_path, device, month):
+    path = save(block(4), tmp_path / "b.block.safetensors")
+    words = f"{device} was retired in {month}: nothing was submitted; take another device: SV1, DM1"
+    refused = CliRunner().invoke(app, ["quote", str(path), "--device", device, "--shots", "10"])
+    assert words in str(refused.exception)
+    with pytest.raises(UnavailableError, match=words):
+        sample(make("qaoa-xy-braket", device=device, max_cost=1, rehearse=True))
+    with pytest.raises(ParameterError, match="one of SV1") as told:
+        find_device("nowhere")
+    assert device not in str(told.value)
+
+
 def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(PaidTasks, "_waited", crash)
@@ -428,7 +452,30 @@ def test_too_many_qubits(braket, tmp_path):
 def test_too_many_shots(braket, tmp_path):
     with pytest.raises(ParameterError, match="takes 1 to 20000"):
         sample(solver(tmp_path), reads=20_001)
+    # Whatever it would cost, and what the service says goes before the table.
+    with pytest.raises(ParameterError, match="Ibex-Q1 takes 1 to 1500 a task"):
+        sample(solver(tmp_path, "Ibex-Q1", max_cost=0.01), reads=2000)
     assert not braket.creates
+
+
+SHOTS = {"SV1": (1, 100_000), "DM1": (1, 100_000), "Garnet": (1, 20_000), "Emerald": (1, 20_000),
+         "Ibex-Q1": (1, 2000), "Forte-1": (100, 5000), "Forte-Enterprise-1": (100, 5000),
+         "Cepheus-1-108Q": (1, 50_000)}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", SHOTS)
+def test_the_table_limits_shots_in_quotes_and_rehearsals(tmp_path, device):
+    path, (least, most) = save(block(4), tmp_path / "b.block.safetensors"), SHOTS[device]
+    words = f"{device} takes {least} to {most} a task"
+    arguments = ["quote", str(path), "--device", device, "--offline", "--shots"]
+    for shots in (least, most):
+        assert CliRunner().invoke(app, [*arguments, str(shots)]).exit_code == 0
+    for shots in {max(1, least - 1), most + 1} - {least}:
+        refused = CliRunner().invoke(app, [*arguments, str(shots)])
+        assert isinstance(refused.exception, ParameterError)
+        assert words in str(refused.exception)
+        with pytest.raises(ParameterError, match=words):
+            sample(make("qaoa-xy-braket", device=device, max_cost=1, rehearse=True), reads=shots)
 
 
 def test_shots_0(braket, tmp_path):
@@ -530,6 +577,7 @@ def test_quote(braket, tmp_path):
 
 def test_price_table():
     for name, device in known_devices().items():
+        assert device.shots[1]
         assert find_device(device.arn) == find_device(name.lower()) == device
         assert device.price(1000) > 0
         assert device.is_qpu == (device.per_shot > 0) == (device.per_minute == 0)

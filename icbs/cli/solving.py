@@ -188,6 +188,7 @@ def quote(
     if tasks < 1:
         raise typer.BadParameter(f"--tasks is {tasks}, expected a whole number from 1")
     found = find_device(device)
+    found.limits.check(found.name, shots)
     found = found if offline else priced(found)
     least, most = found.price(shots), found.price(shots, task_seconds)
     rows = []

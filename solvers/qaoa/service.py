@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from solvers.errors import TaskError, UnavailableError
 from solvers.qaoa.braket import BraketLocalQAOASampler
-from solvers.qaoa.devices import Device, live
+from solvers.qaoa.devices import Device, Limits, live
 
 # The service's clock and ours may differ by this much.
 CLOCK_SLACK = timedelta(minutes=5)
@@ -49,23 +49,6 @@ class RefusedError(Exception):
 
 class UnknownOutcomeError(Exception):
     """The create call failed in a way that leaves open whether the task exists."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a device takes now.
-
-    Attributes:
-        unavailable: why it takes no tasks, empty if it does.
-        qubits: largest circuit; None if it does not say.
-        shots: fewest and most of a task.
-        poll_seconds: how often to ask for a task.
-    """
-
-    unavailable: str
-    qubits: int | None
-    shots: tuple[int, int]
-    poll_seconds: float
 
 
 @dataclass(frozen=True)
@@ -191,6 +174,7 @@ class AwsService(Service):
             status = f"{self._device.name} is outside its availability window"
         return Limits(
             unavailable=status,
+            retired=aws.status == "RETIRED",
             qubits=getattr(paradigm, "qubitCount", None) or self._device.qubits,
             shots=(max(1, service.shotsRange[0]), service.shotsRange[1]),
             poll_seconds=(service.getTaskPollIntervalMillis or 1000) / 1000,
@@ -287,7 +271,7 @@ class RehearsalService(Service):
     Shots are drawn from the request's token, so a rehearsal can be repeated.
 
     Args:
-        device: whose limits are kept.
+        device: whose limits are kept, as the committed table has them.
     """
 
     rehearsal = True
@@ -299,7 +283,7 @@ class RehearsalService(Service):
 
     def limits(self) -> Limits:
         """See `Service`."""
-        return Limits("", self._device.qubits, (1, 100_000), 0.0)
+        return replace(self._device.limits, poll_seconds=0.0)
 
     def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
         """See `Service`."""

@@ -22,7 +22,7 @@ from braket.circuits import Circuit as BraketCircuit
 from numpy.typing import NDArray
 
 from solvers.base import Timing
-from solvers.errors import ParameterError, TaskError, UnavailableError
+from solvers.errors import TaskError
 from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, Device, priced
 from solvers.qaoa.journal import Entry, Journal
 from solvers.qaoa.service import (
@@ -89,28 +89,16 @@ class PaidTasks:
 
         Raises:
             ParameterError: shots the device does not take.
-            UnavailableError: the device is offline or too small.
+            UnavailableError: the device is offline, retired or too small.
             CostError: no price, or above the cap.
         """
         known = self.journal.get(key)
         if known is not None and known.status != "REFUSED":
             return
+        # What cannot be had at any price is said before what it would cost.
+        self.service.limits().check(self.device.name, shots, qubits)
         price = self.device.price(shots, self.task_seconds)
         self.journal.check_cap(price, self.max_cost)
-        limits = self.service.limits()
-        if limits.unavailable:
-            raise UnavailableError(f"{limits.unavailable}: nothing was submitted; try again later")
-        if limits.qubits is not None and qubits > limits.qubits:
-            raise UnavailableError(
-                f"{self.device.name} has {limits.qubits} qubits, the circuit needs {qubits}: "
-                "nothing was submitted; take a smaller block"
-            )
-        least, most = limits.shots
-        if not least <= shots <= most:
-            raise ParameterError(
-                f"shots is {shots}, {self.device.name} takes {least} to {most}: nothing was "
-                "submitted"
-            )
 
     def submit(self, key: str, circuit: BraketCircuit, shots: int, note: Mapping[str, Any]) -> None:
         """Makes sure that the call's task exists, without waiting for it.

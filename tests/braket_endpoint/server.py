@@ -18,8 +18,13 @@ ACCOUNT = "123456789012"
 ARNS = {
     "SV1": "arn:aws:braket:::device/quantum-simulator/amazon/sv1",
     "Garnet": "arn:aws:braket:eu-north-1::device/qpu/iqm/Garnet",
+    "Ibex-Q1": "arn:aws:braket:eu-north-1::device/qpu/aqt/Ibex-Q1",
 }
-_CAPABILITIES = {"SV1": capabilities.simulator(34), "Garnet": capabilities.qpu(20)}
+_CAPABILITIES = {
+    "SV1": capabilities.simulator(34),
+    "Garnet": capabilities.qpu(20),
+    "Ibex-Q1": capabilities.qpu(12, shots=1500),
+}
 PRICES = """"FormatVersion","v1.0"
 "Disclaimer","a test"
 "Publication Date","2026-11-01T00:00:00Z"
@@ -62,6 +67,7 @@ class Endpoint:
         end: status that new tasks end with; ``QUEUED`` or ``RUNNING`` ones never end.
         reason: of the tasks that fail.
         offline: names of devices that are.
+        retired: names of devices that are.
         damage: what to do to a result file before it is stored; None leaves it out.
         prices: the offer file, None if it is down.
         run_milliseconds: what simulator tasks report.
@@ -75,6 +81,7 @@ class Endpoint:
     end: str = "COMPLETED"
     reason: str = "the lasers are off"
     offline: set[str] = field(default_factory=set)
+    retired: set[str] = field(default_factory=set)
     damage: object = staticmethod(lambda data: data)
     prices: str | None = PRICES
     run_milliseconds: int = 1200
@@ -195,8 +202,14 @@ def _device(endpoint, name):
         "deviceName": name,
         "providerName": "a test",
         "deviceType": "QPU" if "/qpu/" in ARNS[name] else "SIMULATOR",
-        "deviceStatus": "OFFLINE" if name in endpoint.offline else "ONLINE",
+        "deviceStatus": _status(endpoint, name),
     }
+
+
+def _status(endpoint, name):
+    if name in endpoint.retired:
+        return "RETIRED"
+    return "OFFLINE" if name in endpoint.offline else "ONLINE"
 
 
 def _route(endpoint, method, path, body):
