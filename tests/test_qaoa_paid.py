@@ -70,9 +70,12 @@ def rows(tmp_path, **options):
     return load_runs(tmp_path / "s.sqlite").to_dict("records")
 
 
-def sample(sampler, seed=0, reads=100, n=4, **parameters):
+def sample(sampler, seed=0, reads=100, n=4, problem=None, **parameters):
     return sampler.sample_problem(
-        block(n).blinded(), budget=Budget(reads=reads), seed=seed, **{**QUICK, **parameters}
+        (problem or block(n)).blinded(),
+        budget=Budget(reads=reads),
+        seed=seed,
+        **{**QUICK, **parameters},
     )
 
 
@@ -566,12 +569,31 @@ def test_quote(braket, tmp_path):
         quoted(*paths, "--device", "garnet", "--shots", 1000, "--tasks", 3, "--json")
     )
     assert answer["usd_per_task"] == pytest.approx(2.30)
-    assert answer["usd_at_most"] == answer["usd_at_least"] == pytest.approx(6 * 2.30)
+    assert answer["usd_at_most"] == answer["usd_at_least"] == pytest.approx(3 * 2.30)
     assert answer["source"].startswith("AWS Price List of 2026-11-01")
     assert [i["fits"] for i in answer["instances"]] == [True, False]
     text = quoted(paths[0], "--device", ARNS["SV1"], "--shots", 10, "--offline")
     assert "$0.0750 at most, $0.0037 at 3 s each" in text.replace("0.0038", "0.0037")
     assert "committed table of 2026" in text
+    assert not braket.creates
+
+
+def test_a_quote_counts_what_the_solver_would_send(braket, tmp_path):
+    """The README's path, and instances that are answered without a task."""
+    paths = [save(block(n), tmp_path / f"{n}.block.safetensors") for n in (8, 12, 16, 20, 24)]
+    paths += [save(block(6, k), tmp_path / f"k{k}.block.safetensors") for k in (0, 6)]
+    arguments = [*paths, "--shots", 1000, "--offline", "--json", "--device"]
+    answer = json.loads(quoted(*arguments, "Garnet"))
+    assert answer["tasks"] == 4
+    assert answer["usd_at_most"] == pytest.approx(4 * 1.75) == pytest.approx(7.00)
+    assert [i["tasks"] for i in answer["instances"]] == [1, 1, 1, 1, 0, 0, 0]
+    for device in ("Garnet", "Emerald", "SV1"):
+        large = save(block(25), tmp_path / "25.block.safetensors")
+        told = json.loads(quoted(large, *arguments[1:], device))["instances"]
+        limit = make("qaoa-xy-braket", device=device).max_variables
+        assert [i["fits"] for i in told] == [i["n"] <= limit for i in told]
+    for k in (0, 6):
+        assert len(sample(solver(tmp_path), problem=block(6, k))) > 0
     assert not braket.creates
 
 

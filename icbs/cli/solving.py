@@ -178,7 +178,8 @@ def quote(
 ) -> None:
     """Price one task per instance on a device of Amazon Braket, before anything is submitted.
 
-    Needs no account. Simulators bill run time, 3 seconds at least: their quote is a range.
+    Instances that do not fit are skipped by the solvers, and not counted. Needs no account.
+    Simulators bill run time, 3 seconds at least: their quote is a range.
 
     Example: icbs quote blocks/*.block.safetensors --device Garnet --shots 1000
     """
@@ -192,11 +193,14 @@ def quote(
     found = found if offline else priced(found)
     least, most = found.price(shots), found.price(shots, task_seconds)
     rows = []
+    count = 0
     for path in instances:
-        n = load(path).n
-        fits = found.qubits is None or n <= found.qubits
-        rows.append((path.name, n, "yes" if fits else f"no, {found.qubits} qubits"))
-    count = tasks * len(instances)
+        problem = load(path)
+        fits = problem.n <= found.max_variables
+        sends = fits and 0 < problem.cardinality < problem.n
+        count += tasks * sends
+        note = "yes" if fits else f"no, at most {found.max_variables}"
+        rows.append((path.name, problem.n, note, tasks * sends))
     answer = {
         "device": found.arn,
         "source": found.source,
@@ -207,10 +211,13 @@ def quote(
         "usd_at_most": count * most,
     }
     if as_json:
-        fitting = [{"name": name, "n": n, "fits": fits == "yes"} for name, n, fits in rows]
+        fitting = [
+            {"name": name, "n": n, "fits": fits == "yes", "tasks": sent}
+            for name, n, fits, sent in rows
+        ]
         print(json.dumps(answer | {"instances": fitting}))
         return
-    print_table(found.name, ("instance", "qubits", "fits"), rows)
+    print_table(found.name, ("instance", "qubits", "fits", "tasks"), rows)
     print(f"{count} tasks of {shots} shots: ${count * most:.4f} at most", end="")
     print("" if found.is_qpu else f", ${count * least:.4f} at 3 s each")
     print(f"Prices: {found.source}")

@@ -21,6 +21,8 @@ from solvers.errors import CostError, ParameterError, UnavailableError
 
 OFFERS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBraket/current/index.csv"
 MIN_SECONDS = 3.0
+# Angles are trained on this machine, which bounds the size of a problem as the device does.
+MAX_VARIABLES = 24
 # What a simulator task may run before it is cancelled, unless said otherwise.
 DEFAULT_TASK_SECONDS = 60.0
 _ARN = re.compile(r"arn:aws:braket:([a-z0-9-]*)::device/(qpu|quantum-simulator)/([\w-]+)/([\w-]+)")
@@ -109,6 +111,11 @@ class Device:
     def region(self) -> str:
         """AWS region of a QPU; empty for a simulator."""
         return self.arn.split(":")[3]
+
+    @property
+    def max_variables(self) -> int:
+        """Largest problem that the solvers send there, unless they are told otherwise."""
+        return min(MAX_VARIABLES, self.qubits or MAX_VARIABLES)
 
     @property
     def limits(self) -> Limits:

@@ -14,15 +14,12 @@ from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
 from solvers.qaoa.circuits import answer, gates
-from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, find_device
+from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, find_device
 from solvers.qaoa.journal import Journal, default_path
 from solvers.qaoa.sampler import DEFAULT_READS, describe
 from solvers.qaoa.service import AwsService, RehearsalService
 from solvers.qaoa.solver import TrainedQAOA
 from solvers.qaoa.tasks import DEFAULT_POLL_TIMEOUT, PaidTasks, call_key
-
-# Angles are trained on this machine, so the device is not what limits the size.
-MAX_VARIABLES = 24
 
 
 class PaidQAOA(TrainedQAOA):
@@ -45,8 +42,8 @@ class PaidQAOA(TrainedQAOA):
         rehearse: run on Braket's local simulator instead, with the same checks and records.
         task_seconds: run time reserved for a task on a simulator; it is cancelled after that.
         poll_timeout: seconds to wait for a task.
-        max_variables: largest problem it takes; `MAX_VARIABLES`, or what the device has qubits for
-            if that is less, when None.
+        max_variables: largest problem it takes; `solvers.qaoa.devices.Device.max_variables` when
+            None.
 
     Raises:
         ParameterError: an unknown device, a cap or time that is not positive.
@@ -75,8 +72,7 @@ class PaidQAOA(TrainedQAOA):
         self.max_cost = max_cost
         self.rehearse = rehearse
         if max_variables is None:
-            qubits = None if self.device is None else self.device.qubits
-            max_variables = min(MAX_VARIABLES, qubits or MAX_VARIABLES)
+            max_variables = MAX_VARIABLES if self.device is None else self.device.max_variables
         self.max_variables = max_variables  # type: ignore[misc]
         self._journal = journal
         self._bucket = bucket
