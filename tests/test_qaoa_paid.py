@@ -85,6 +85,7 @@ def test_a_task_is_a_row_with_its_price_and_queue(braket, tmp_path):
     assert row["reads"] == 100
     assert row["quote"] == row["cost"] == pytest.approx(0.30 + 100 * 0.002)
     info = json.loads(row["info"])
+    assert info["charged"] == info["reserved"] == row["cost"]
     assert info["task"] in braket.tasks
     assert info["task_status"] == "COMPLETED"
     assert info["price_source"] == "AWS Price List of 2026-11-01T00:00:00Z"
@@ -195,6 +196,7 @@ def test_what_is_refused_costs_nothing(braket, tmp_path, fault):
     assert row["status"] == "error"
     assert kind in row["reason"]
     assert "nothing is charged" in row["reason"]
+    assert json.loads(row["info"])["charged"] == json.loads(row["info"])["reserved"] == 0
     assert braket.paid == 0
     with Journal(tmp_path / "journal.sqlite") as journal:
         assert journal.spent() == 0
@@ -220,6 +222,12 @@ def test_a_task_that_ends_without_result_is_a_row_with_its_reason(braket, tmp_pa
         assert end == "CANCELLED" or braket.reason in row["reason"]
         assert not row["pending"]
         assert row["quote"] == pytest.approx(0.5)
+        # Not known, so not told; but the cap still counts it.
+        info = json.loads(row["info"])
+        assert (info["charged"], info["cost"]) == (None, None)
+        assert info["reserved"] == pytest.approx(0.5)
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            assert journal.spent() == pytest.approx(0.5)
     with pytest.raises(TaskError, match=end):
         sample(solver(tmp_path), seed=rows(tmp_path)[0]["seed"])
     assert braket.paid == 1
@@ -230,6 +238,7 @@ def test_poll_timeout_is_a_row_that_resume_collects(braket, tmp_path):
     (row,) = rows(tmp_path, poll_timeout=0.2)
     assert (row["status"], row["pending"]) == ("error", 1)
     assert "still QUEUED after 0.2 s" in row["reason"]
+    assert json.loads(row["info"])["charged"] is None
     braket.finish(next(iter(braket.tasks)))
     (row,) = rows(tmp_path, poll_timeout=0.2)
     assert (row["status"], braket.paid) == ("done", 1)
@@ -522,7 +531,8 @@ def test_rehearsal_is_the_same_record(braket, tmp_path, monkeypatch):
     assert told["rehearsal"]
     assert free["status"] == "done"
     assert free["quote"] == pytest.approx(0.30 + 100 * 0.00145)
-    assert free["cost"] == 0
+    assert free["cost"] == told["charged"] == 0
+    assert told["reserved"] == free["quote"]
     assert free["key"] != paid["key"]
 
 

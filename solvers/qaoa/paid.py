@@ -31,8 +31,10 @@ class PaidQAOA(TrainedQAOA):
 
     Shots are as `solvers.qaoa.circuits.CircuitQAOA` reports them. ``info`` also has ``quote`` and
     ``cost`` (USD: at most, before; by the SDK's tracker, after; None without a price list),
-    ``charged``, ``price_source``, the ``task``'s ARN and ``rehearsal``. The time on the service is
-    split into ``execute`` (as far as the device reports it) and ``queue``.
+    ``charged`` (0 for a refused task and in a rehearsal; None while it is not known, as of a task
+    that failed), ``reserved`` (what counts against `max_cost`), ``price_source``, the ``task``'s
+    ARN and ``rehearsal``. The time on the service is split into ``execute`` (as far as the device
+    reports it) and ``queue``.
 
     Args:
         device: ARN or short name, see `solvers.qaoa.devices`.

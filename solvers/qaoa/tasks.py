@@ -280,13 +280,21 @@ class PaidTasks:
             ) from error
 
     def _info(self, entry: Entry, *, pending: bool = False, status: str = "") -> dict[str, Any]:
+        status = status or entry.status
+        charged = None
+        if status == "REFUSED" or self.service.rehearsal:
+            charged = 0.0
+        elif entry.rows is not None:
+            charged = entry.price
         return {
             "quote": self.device.price(entry.request["shots"], self.task_seconds),
             "cost": entry.answer.get("cost"),
-            "charged": entry.price,
+            # Whether a task that ended without its shots is charged, only the bill tells.
+            "charged": charged,
+            "reserved": 0.0 if status == "REFUSED" else entry.price,
             "price_source": self.device.source,
             "task": entry.arn,
-            "task_status": status or entry.status,
+            "task_status": status,
             "device": self.device.arn,
             "rehearsal": self.service.rehearsal,
             "pending": pending,
