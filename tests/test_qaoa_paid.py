@@ -453,6 +453,53 @@ def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monke
     assert [row["status"] for row in rows(tmp_path, seeds=2)] == ["done"] * 2
 
 
+DENIED = {
+    "denied": (403, "AccessDeniedException"),
+    "down": (500, "InternalServiceException"),
+}
+
+
+@pytest.mark.parametrize("fault", DENIED)
+def test_a_region_that_refuses_costs_its_own_cells_only(braket, tmp_path, fault):
+    status, kind = DENIED[fault]
+    braket.deny("eu-north-1", status, kind)
+    paid = {"max_cost": 100.0, "journal": str(tmp_path / "journal.sqlite")}
+    specs = [
+        SolverSpec("qaoa-xy-braket", {"device": device, **paid}, device, QUICK)
+        for device in ("Garnet", "SV1")
+    ]
+    mixed = Study("mixed", [block(4)], [*specs, "greedy"], [Budget(reads=100)], seeds=[0])
+    run(mixed, tmp_path / "s.sqlite", progress=False)
+    frame = load_runs(tmp_path / "s.sqlite").set_index("solver")
+    assert frame["status"].to_dict() == {"Garnet": "error", "SV1": "done", "greedy": "done"}
+    assert kind in frame["reason"]["Garnet"]
+    assert "cannot be reached in eu-north-1" in frame["reason"]["Garnet"]
+    assert braket.paid == 1
+
+
+def test_a_region_that_refuses_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(PaidTasks, "_waited", crash)
+        with pytest.raises(Crash):
+            rows(tmp_path, seeds=2)
+    braket.fail("device", 403, "AccessDeniedException", times=-1)
+    assert [row["status"] for row in rows(tmp_path, seeds=2)] == ["done"] * 2
+    assert braket.paid == 2
+
+
+def test_what_is_pending_stays_so_where_the_region_refuses(braket, tmp_path):
+    braket.end = "QUEUED"
+    rows(tmp_path, poll_timeout=0.2)
+    for route in ("device", "get"):
+        braket.fail(route, 403, "AccessDeniedException", times=-1)
+    (row,) = rows(tmp_path, poll_timeout=0.2)
+    assert (row["status"], row["pending"]) == ("error", 1)
+    braket.faults.clear()
+    braket.finish(next(iter(braket.tasks)))
+    (row,) = rows(tmp_path, poll_timeout=0.2)
+    assert (row["status"], braket.paid) == ("done", 1)
+
+
 def test_too_many_qubits(braket, tmp_path):
     with pytest.raises(BinaryQuadraticModelSizeError, match="at most 20 variables"):
         sample(solver(tmp_path), n=21)

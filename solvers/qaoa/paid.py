@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from solvers.qaoa.circuits import answer, gates
 from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, find_device
 from solvers.qaoa.journal import Journal, default_path
 from solvers.qaoa.sampler import DEFAULT_READS, describe
-from solvers.qaoa.service import AwsService, RehearsalService
+from solvers.qaoa.service import AwsService, RehearsalService, UnreachableError
 from solvers.qaoa.solver import TrainedQAOA
 from solvers.qaoa.tasks import DEFAULT_POLL_TIMEOUT, PaidTasks, call_key
 
@@ -81,8 +82,13 @@ class PaidQAOA(TrainedQAOA):
         self._limits = {"task_seconds": task_seconds, "poll_timeout": poll_timeout}
 
     def check(self) -> None:
-        """Raises where no task could ever be sent: no device, no cap, no account, no network."""
-        assert self._tasks
+        """Raises where no task could ever be sent: no device, no cap, no account.
+
+        A region that refuses or does not answer is a fault of each call, not of the set-up: what
+        was paid for there is still collected, and other solvers of a study run.
+        """
+        with suppress(UnreachableError):
+            self._tasks.service.check()
 
     def __getstate__(self) -> dict[str, Any]:
         # The connection to the service and the open journal belong to this process.

@@ -22,7 +22,7 @@ from braket.circuits import Circuit as BraketCircuit
 from numpy.typing import NDArray
 
 from solvers.base import Timing
-from solvers.errors import TaskError
+from solvers.errors import TaskError, UnavailableError
 from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, Device, priced
 from solvers.qaoa.journal import Entry, Journal
 from solvers.qaoa.service import (
@@ -195,7 +195,7 @@ class PaidTasks:
         """Polls until the task has ended, and makes its end durable."""
         assert entry.arn is not None
         deadline = time.monotonic() + self.poll_timeout
-        pause = max(self.service.limits().poll_seconds, 0.01)
+        pause = self._pause()
         running_since: float | None = None
         state = TaskState("CREATED")
         while True:
@@ -236,6 +236,14 @@ class PaidTasks:
             price = self.device.price(entry.request["shots"], measured.seconds)
         self.journal.completed(entry.key, measured.rows, answer, price)
         return self._entry(entry.key)
+
+    def _pause(self) -> float:
+        """Seconds between two polls; a task can be asked for where its device cannot."""
+        try:
+            limits = self.service.limits()
+        except UnavailableError:
+            limits = self.device.limits
+        return max(limits.poll_seconds, 0.01)
 
     def _polled(self, entry: Entry, last: TaskState) -> TaskState:
         """The task's state; trouble that may pass leaves it as it was."""

@@ -64,6 +64,7 @@ class Endpoint:
         tasks: ARN -> the task.
         objects: S3, key -> bytes.
         faults: route (``create``, ``get``, ``search``, ``device``, ``s3``) -> what it answers.
+        denied: region -> what it answers when asked for a device.
         end: status that new tasks end with; ``QUEUED`` or ``RUNNING`` ones never end.
         reason: of the tasks that fail.
         offline: names of devices that are.
@@ -78,6 +79,7 @@ class Endpoint:
     tasks: dict[str, dict] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+    denied: dict[str, Fault] = field(default_factory=dict)
     end: str = "COMPLETED"
     reason: str = "the lasers are off"
     offline: set[str] = field(default_factory=set)
@@ -126,6 +128,10 @@ class Endpoint:
 
     def fail(self, route, status, kind, times=1, after=False):
         self.faults[route].append(Fault(status, kind, times, after))
+
+    def deny(self, region, status, kind):
+        """From now on the region says nothing of its devices."""
+        self.denied[region] = Fault(status, kind)
 
     def forget_tokens(self):
         """From now on an old client token makes a new task."""
@@ -240,6 +246,11 @@ def _get_device(endpoint, arn):
     return 404, {"message": f"no device {arn}"}
 
 
+def _region_of(route, path):
+    """Region of the device that is asked for; the call's own is in its signature only."""
+    return unquote(path).split(":")[3] if route == "device" and ":" in unquote(path) else None
+
+
 def _cancel(endpoint, arn):
     endpoint.tasks[arn] |= {"status": "CANCELLED", "endedAt": _now()}
     return 200, {"quantumTaskArn": arn, "cancellationStatus": "CANCELLING"}
@@ -283,7 +294,7 @@ def _handler(endpoint):
             route, work = _route(endpoint, self.command, path, body)
             endpoint.calls.append(route)
             with endpoint._lock:
-                fault = endpoint._fault(route)
+                fault = endpoint._fault(route) or endpoint.denied.get(_region_of(route, path))
                 if fault is None or fault.after:
                     status, content = work()
             if fault is not None:
