@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from experiments import SolverSpec, Study, load_runs, run
 from experiments.errors import StudyError
+from experiments.quoting import quote
 from experiments.store import Store
 from icbs.cli import app
 from solvers import Budget, make, save
@@ -652,6 +655,90 @@ def test_a_quote_counts_what_the_solver_would_send(braket, tmp_path):
     for k in (0, 6):
         assert len(sample(solver(tmp_path), problem=block(6, k))) > 0
     assert not braket.creates
+
+
+STUDY = """
+instances = ["*.block.safetensors"]
+seeds = 5
+seeds_by_size = {12 = 2}
+budgets = [{reads = 100}, {reads = 1000}]
+solvers = [
+    "greedy",
+    {name = "qaoa-xy-braket", label = "on Garnet", options = {device = "Garnet", max_cost = 25}},
+    {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1", task_seconds = 6}},
+]
+"""  # noqa: E501
+
+
+def test_a_quote_of_a_study_is_what_running_it_reserves(braket, tmp_path):
+    for n, k in ((4, 2), (6, 6), (12, 6), (21, 4)):
+        save(block(n, k), tmp_path / f"{n}.block.safetensors")
+    (tmp_path / "study.toml").write_text(STUDY)
+    answer = json.loads(quoted(tmp_path / "study.toml", "--json"))
+    # Per budget: n = 4 under five seeds, n = 12 under two; n = 6 has no choice, n = 21 no room.
+    garnet = 7 * (0.30 + 100 * 0.002) + 7 * (0.30 + 1000 * 0.002)
+    on_garnet, on_simulator = answer["solvers"]
+    assert (on_garnet["solver"], on_garnet["tasks"]) == ("on Garnet", 14)
+    assert on_garnet["usd_at_most"] == on_garnet["usd_at_least"] == pytest.approx(garnet)
+    assert (on_simulator["tasks"], on_simulator["max_cost"]) == (10, None)
+    assert on_simulator["usd_at_most"] == pytest.approx(10 * 0.075 * 6 / 60)
+    assert on_simulator["usd_at_least"] == pytest.approx(10 * 0.075 * 3 / 60)
+    assert answer["usd_at_most"] == pytest.approx(garnet + 0.075)
+    offline = quoted(tmp_path / "study.toml", "--offline")
+    assert "24 tasks" in offline
+    assert "committed table of 2026" in offline
+    assert not braket.calls
+    plan = Study.from_toml(tmp_path / "study.toml")
+    spec = replace(
+        plan.specs[1], options=study(tmp_path).specs[0].options, parameters=QUICK
+    )  # fmt: skip
+    run(replace(plan, solvers=[spec]), tmp_path / "s.sqlite", progress=False)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        assert journal.spent() == pytest.approx(garnet)
+    assert braket.paid == 14
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("reads = 1000}", "reads = 20001}"), "on Garnet: .*takes 1 to 20000"),
+        (('Garnet"', 'Ankaa-3"'), "Ankaa-3 was retired in April 2026"),
+        (('device = "Garnet", ', ""), "has no device"),
+    ],
+)
+def test_studies_that_cannot_be_quoted(tmp_path, changes, words):
+    save(block(4), tmp_path / "4.block.safetensors")
+    (tmp_path / "study.toml").write_text(STUDY.replace(*changes))
+    refused = CliRunner().invoke(app, ["quote", str(tmp_path / "study.toml"), "--offline"])
+    assert isinstance(refused.exception, StudyError)
+    assert re.search(words, str(refused.exception))
+
+
+def test_a_quote_names_what_it_has_no_price_for(tmp_path):
+    pytest.importorskip("dwave.system")
+    save(block(4), tmp_path / "4.block.safetensors")
+    (tmp_path / "study.toml").write_text(STUDY.replace('"greedy"', '"qpu"'))
+    text = quoted(tmp_path / "study.toml", "--offline")
+    assert "no price is known" in text
+    assert "20 tasks: " in text
+    assert ", without qpu" in text
+
+
+def test_what_a_quote_needs_is_said(tmp_path):
+    path = save(block(4), tmp_path / "4.block.safetensors")
+    for arguments, words in (
+        ([path], "--device and --shots"),
+        ([path, tmp_path / "s.toml"], "STUDY.toml alone"),
+        ([tmp_path / "s.toml", "--shots", 5], "--shots is the study's to say"),
+    ):
+        refused = CliRunner().invoke(app, ["quote", *map(str, arguments)])
+        assert refused.exit_code == 2
+        assert words in " ".join(refused.output.replace("│", " ").split())
+
+
+def test_a_free_study_has_no_quote():
+    with pytest.raises(StudyError, match="none of them costs money"):
+        quote(Study("s", [block(4)], ["greedy"]))
 
 
 def test_price_table():

@@ -15,7 +15,7 @@ from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
 from solvers.qaoa.circuits import answer, gates
-from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, find_device
+from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, Device, find_device, priced
 from solvers.qaoa.journal import Journal, default_path
 from solvers.qaoa.sampler import DEFAULT_READS, describe
 from solvers.qaoa.service import AwsService, RehearsalService, UnreachableError
@@ -90,26 +90,51 @@ class PaidQAOA(TrainedQAOA):
         with suppress(UnreachableError):
             self._tasks.service.check()
 
+    def priced(self, *, offline: bool = False) -> Device:
+        """The device with today's prices, or with those of the committed table.
+
+        Raises:
+            ParameterError: there is no device.
+        """
+        if self.device is None:
+            raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
+        return self.device if offline else priced(self.device)
+
+    def quote(self, device: Device, reads: int | None) -> tuple[float, float]:
+        """USD at least and at most of one call's task, before it is submitted; needs no account.
+
+        Args:
+            device: see `priced`.
+            reads: of the call's budget.
+
+        Raises:
+            ParameterError: shots the device does not take.
+            UnavailableError: it is retired.
+            CostError: no price is known.
+        """
+        shots = reads or DEFAULT_READS
+        device.limits.check(device.name, shots)
+        return device.price(shots), device.price(shots, self._limits["task_seconds"])
+
     def __getstate__(self) -> dict[str, Any]:
         # The connection to the service and the open journal belong to this process.
         return {key: value for key, value in self.__dict__.items() if key != "_tasks"}
 
     @cached_property
     def _tasks(self) -> PaidTasks:
-        if self.device is None:
-            raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
+        device = self.priced(offline=True)
         if self.max_cost is None:
             raise CostError(
                 f"{self.name} has no max_cost: pass the USD it may spend in all; "
-                f"'icbs quote' tells the price of a task on {self.device.name}"
+                f"'icbs quote' tells the price of a task on {device.name}"
             )
         if self.rehearse:
-            service: Any = RehearsalService(self.device)
+            service: Any = RehearsalService(device)
             journal = Journal(":memory:")
         else:
-            service = AwsService(self.device, self._bucket)
+            service = AwsService(device, self._bucket)
             journal = Journal(self._journal or default_path())
-        return PaidTasks(self.device, service, journal, max_cost=self.max_cost, **self._limits)
+        return PaidTasks(device, service, journal, max_cost=self.max_cost, **self._limits)
 
     def submit_problem(
         self,
