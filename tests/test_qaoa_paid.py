@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from experiments import SolverSpec, Study, load_runs, run
 from experiments.errors import StudyError
+from experiments.quoting import quote
 from experiments.store import Store
 from icbs.cli import app
 from solvers import Budget, make, save
@@ -70,9 +73,12 @@ def rows(tmp_path, **options):
     return load_runs(tmp_path / "s.sqlite").to_dict("records")
 
 
-def sample(sampler, seed=0, reads=100, n=4, **parameters):
+def sample(sampler, seed=0, reads=100, n=4, problem=None, **parameters):
     return sampler.sample_problem(
-        block(n).blinded(), budget=Budget(reads=reads), seed=seed, **{**QUICK, **parameters}
+        (problem or block(n)).blinded(),
+        budget=Budget(reads=reads),
+        seed=seed,
+        **{**QUICK, **parameters},
     )
 
 
@@ -82,6 +88,7 @@ def test_a_task_is_a_row_with_its_price_and_queue(braket, tmp_path):
     assert row["reads"] == 100
     assert row["quote"] == row["cost"] == pytest.approx(0.30 + 100 * 0.002)
     info = json.loads(row["info"])
+    assert info["charged"] == info["reserved"] == row["cost"]
     assert info["task"] in braket.tasks
     assert info["task_status"] == "COMPLETED"
     assert info["price_source"] == "AWS Price List of 2026-11-01T00:00:00Z"
@@ -192,6 +199,7 @@ def test_what_is_refused_costs_nothing(braket, tmp_path, fault):
     assert row["status"] == "error"
     assert kind in row["reason"]
     assert "nothing is charged" in row["reason"]
+    assert json.loads(row["info"])["charged"] == json.loads(row["info"])["reserved"] == 0
     assert braket.paid == 0
     with Journal(tmp_path / "journal.sqlite") as journal:
         assert journal.spent() == 0
@@ -217,6 +225,12 @@ def test_a_task_that_ends_without_result_is_a_row_with_its_reason(braket, tmp_pa
         assert end == "CANCELLED" or braket.reason in row["reason"]
         assert not row["pending"]
         assert row["quote"] == pytest.approx(0.5)
+        # Not known, so not told; but the cap still counts it.
+        info = json.loads(row["info"])
+        assert (info["charged"], info["cost"]) == (None, None)
+        assert info["reserved"] == pytest.approx(0.5)
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            assert journal.spent() == pytest.approx(0.5)
     with pytest.raises(TaskError, match=end):
         sample(solver(tmp_path), seed=rows(tmp_path)[0]["seed"])
     assert braket.paid == 1
@@ -227,6 +241,7 @@ def test_poll_timeout_is_a_row_that_resume_collects(braket, tmp_path):
     (row,) = rows(tmp_path, poll_timeout=0.2)
     assert (row["status"], row["pending"]) == ("error", 1)
     assert "still QUEUED after 0.2 s" in row["reason"]
+    assert json.loads(row["info"])["charged"] is None
     braket.finish(next(iter(braket.tasks)))
     (row,) = rows(tmp_path, poll_timeout=0.2)
     assert (row["status"], braket.paid) == ("done", 1)
@@ -408,6 +423,30 @@ def test_offline_device(braket, tmp_path):
     assert not braket.creates
 
 
+def test_a_device_that_is_offline_comes_back_and_a_retired_one_does_not(braket, tmp_path):
+    braket.offline.add("Garnet")
+    with pytest.raises(UnavailableError, match="try again later"):
+        sample(solver(tmp_path))
+    braket.retired.add("Garnet")
+    with pytest.raises(UnavailableError, match=r"Garnet is RETIRED: .*another device: SV1") as told:
+        sample(solver(tmp_path))
+    assert "later" not in str(told.value)
+    assert not braket.creates
+
+
+@pytest.mark.parametrize(("device", "month"), [("TN1", "June 2026"), ("Ankaa-3", "April 2026")])
+def test_retired_devices_are_neither_offered_quoted_nor_rehearsed(tmp_path, device, month):
+    path = save(block(4), tmp_path / "b.block.safetensors")
+    words = f"{device} was retired in {month}: nothing was submitted; take another device: SV1, DM1"
+    refused = CliRunner().invoke(app, ["quote", str(path), "--device", device, "--shots", "10"])
+    assert words in str(refused.exception)
+    with pytest.raises(UnavailableError, match=words):
+        sample(make("qaoa-xy-braket", device=device, max_cost=1, rehearse=True))
+    with pytest.raises(ParameterError, match="one of SV1") as told:
+        find_device("nowhere")
+    assert device not in str(told.value)
+
+
 def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(PaidTasks, "_waited", crash)
@@ -415,6 +454,53 @@ def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monke
             rows(tmp_path, seeds=2)
     braket.offline.add("Garnet")
     assert [row["status"] for row in rows(tmp_path, seeds=2)] == ["done"] * 2
+
+
+DENIED = {
+    "denied": (403, "AccessDeniedException"),
+    "down": (500, "InternalServiceException"),
+}
+
+
+@pytest.mark.parametrize("fault", DENIED)
+def test_a_region_that_refuses_costs_its_own_cells_only(braket, tmp_path, fault):
+    status, kind = DENIED[fault]
+    braket.deny("eu-north-1", status, kind)
+    paid = {"max_cost": 100.0, "journal": str(tmp_path / "journal.sqlite")}
+    specs = [
+        SolverSpec("qaoa-xy-braket", {"device": device, **paid}, device, QUICK)
+        for device in ("Garnet", "SV1")
+    ]
+    mixed = Study("mixed", [block(4)], [*specs, "greedy"], [Budget(reads=100)], seeds=[0])
+    run(mixed, tmp_path / "s.sqlite", progress=False)
+    frame = load_runs(tmp_path / "s.sqlite").set_index("solver")
+    assert frame["status"].to_dict() == {"Garnet": "error", "SV1": "done", "greedy": "done"}
+    assert kind in frame["reason"]["Garnet"]
+    assert "cannot be reached in eu-north-1" in frame["reason"]["Garnet"]
+    assert braket.paid == 1
+
+
+def test_a_region_that_refuses_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(PaidTasks, "_waited", crash)
+        with pytest.raises(Crash):
+            rows(tmp_path, seeds=2)
+    braket.fail("device", 403, "AccessDeniedException", times=-1)
+    assert [row["status"] for row in rows(tmp_path, seeds=2)] == ["done"] * 2
+    assert braket.paid == 2
+
+
+def test_what_is_pending_stays_so_where_the_region_refuses(braket, tmp_path):
+    braket.end = "QUEUED"
+    rows(tmp_path, poll_timeout=0.2)
+    for route in ("device", "get"):
+        braket.fail(route, 403, "AccessDeniedException", times=-1)
+    (row,) = rows(tmp_path, poll_timeout=0.2)
+    assert (row["status"], row["pending"]) == ("error", 1)
+    braket.faults.clear()
+    braket.finish(next(iter(braket.tasks)))
+    (row,) = rows(tmp_path, poll_timeout=0.2)
+    assert (row["status"], braket.paid) == ("done", 1)
 
 
 def test_too_many_qubits(braket, tmp_path):
@@ -428,7 +514,30 @@ def test_too_many_qubits(braket, tmp_path):
 def test_too_many_shots(braket, tmp_path):
     with pytest.raises(ParameterError, match="takes 1 to 20000"):
         sample(solver(tmp_path), reads=20_001)
+    # Whatever it would cost, and what the service says goes before the table.
+    with pytest.raises(ParameterError, match="Ibex-Q1 takes 1 to 1500 a task"):
+        sample(solver(tmp_path, "Ibex-Q1", max_cost=0.01), reads=2000)
     assert not braket.creates
+
+
+SHOTS = {"SV1": (1, 100_000), "DM1": (1, 100_000), "Garnet": (1, 20_000), "Emerald": (1, 20_000),
+         "Ibex-Q1": (1, 2000), "Forte-1": (100, 5000), "Forte-Enterprise-1": (100, 5000),
+         "Cepheus-1-108Q": (1, 50_000)}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", SHOTS)
+def test_the_table_limits_shots_in_quotes_and_rehearsals(tmp_path, device):
+    path, (least, most) = save(block(4), tmp_path / "b.block.safetensors"), SHOTS[device]
+    words = f"{device} takes {least} to {most} a task"
+    arguments = ["quote", str(path), "--device", device, "--offline", "--shots"]
+    for shots in (least, most):
+        assert CliRunner().invoke(app, [*arguments, str(shots)]).exit_code == 0
+    for shots in {max(1, least - 1), most + 1} - {least}:
+        refused = CliRunner().invoke(app, [*arguments, str(shots)])
+        assert isinstance(refused.exception, ParameterError)
+        assert words in str(refused.exception)
+        with pytest.raises(ParameterError, match=words):
+            sample(make("qaoa-xy-braket", device=device, max_cost=1, rehearse=True), reads=shots)
 
 
 def test_shots_0(braket, tmp_path):
@@ -472,7 +581,8 @@ def test_rehearsal_is_the_same_record(braket, tmp_path, monkeypatch):
     assert told["rehearsal"]
     assert free["status"] == "done"
     assert free["quote"] == pytest.approx(0.30 + 100 * 0.00145)
-    assert free["cost"] == 0
+    assert free["cost"] == told["charged"] == 0
+    assert told["reserved"] == free["quote"]
     assert free["key"] != paid["key"]
 
 
@@ -519,7 +629,7 @@ def test_quote(braket, tmp_path):
         quoted(*paths, "--device", "garnet", "--shots", 1000, "--tasks", 3, "--json")
     )
     assert answer["usd_per_task"] == pytest.approx(2.30)
-    assert answer["usd_at_most"] == answer["usd_at_least"] == pytest.approx(6 * 2.30)
+    assert answer["usd_at_most"] == answer["usd_at_least"] == pytest.approx(3 * 2.30)
     assert answer["source"].startswith("AWS Price List of 2026-11-01")
     assert [i["fits"] for i in answer["instances"]] == [True, False]
     text = quoted(paths[0], "--device", ARNS["SV1"], "--shots", 10, "--offline")
@@ -528,8 +638,112 @@ def test_quote(braket, tmp_path):
     assert not braket.creates
 
 
+def test_a_quote_counts_what_the_solver_would_send(braket, tmp_path):
+    """The README's path, and instances that are answered without a task."""
+    paths = [save(block(n), tmp_path / f"{n}.block.safetensors") for n in (8, 12, 16, 20, 24)]
+    paths += [save(block(6, k), tmp_path / f"k{k}.block.safetensors") for k in (0, 6)]
+    arguments = [*paths, "--shots", 1000, "--offline", "--json", "--device"]
+    answer = json.loads(quoted(*arguments, "Garnet"))
+    assert answer["tasks"] == 4
+    assert answer["usd_at_most"] == pytest.approx(4 * 1.75) == pytest.approx(7.00)
+    assert [i["tasks"] for i in answer["instances"]] == [1, 1, 1, 1, 0, 0, 0]
+    for device in ("Garnet", "Emerald", "SV1"):
+        large = save(block(25), tmp_path / "25.block.safetensors")
+        told = json.loads(quoted(large, *arguments[1:], device))["instances"]
+        limit = make("qaoa-xy-braket", device=device).max_variables
+        assert [i["fits"] for i in told] == [i["n"] <= limit for i in told]
+    for k in (0, 6):
+        assert len(sample(solver(tmp_path), problem=block(6, k))) > 0
+    assert not braket.creates
+
+
+STUDY = """
+instances = ["*.block.safetensors"]
+seeds = 5
+seeds_by_size = {12 = 2}
+budgets = [{reads = 100}, {reads = 1000}]
+solvers = [
+    "greedy",
+    {name = "qaoa-xy-braket", label = "on Garnet", options = {device = "Garnet", max_cost = 25}},
+    {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1", task_seconds = 6}},
+]
+"""  # noqa: E501
+
+
+def test_a_quote_of_a_study_is_what_running_it_reserves(braket, tmp_path):
+    for n, k in ((4, 2), (6, 6), (12, 6), (21, 4)):
+        save(block(n, k), tmp_path / f"{n}.block.safetensors")
+    (tmp_path / "study.toml").write_text(STUDY)
+    answer = json.loads(quoted(tmp_path / "study.toml", "--json"))
+    # Per budget: n = 4 under five seeds, n = 12 under two; n = 6 has no choice, n = 21 no room.
+    garnet = 7 * (0.30 + 100 * 0.002) + 7 * (0.30 + 1000 * 0.002)
+    on_garnet, on_simulator = answer["solvers"]
+    assert (on_garnet["solver"], on_garnet["tasks"]) == ("on Garnet", 14)
+    assert on_garnet["usd_at_most"] == on_garnet["usd_at_least"] == pytest.approx(garnet)
+    assert (on_simulator["tasks"], on_simulator["max_cost"]) == (10, None)
+    assert on_simulator["usd_at_most"] == pytest.approx(10 * 0.075 * 6 / 60)
+    assert on_simulator["usd_at_least"] == pytest.approx(10 * 0.075 * 3 / 60)
+    assert answer["usd_at_most"] == pytest.approx(garnet + 0.075)
+    offline = quoted(tmp_path / "study.toml", "--offline")
+    assert "24 tasks" in offline
+    assert "committed table of 2026" in offline
+    assert not braket.calls
+    plan = Study.from_toml(tmp_path / "study.toml")
+    spec = replace(
+        plan.specs[1], options=study(tmp_path).specs[0].options, parameters=QUICK
+    )  # fmt: skip
+    run(replace(plan, solvers=[spec]), tmp_path / "s.sqlite", progress=False)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        assert journal.spent() == pytest.approx(garnet)
+    assert braket.paid == 14
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("reads = 1000}", "reads = 20001}"), "on Garnet: .*takes 1 to 20000"),
+        (('Garnet"', 'Ankaa-3"'), "Ankaa-3 was retired in April 2026"),
+        (('device = "Garnet", ', ""), "has no device"),
+    ],
+)
+def test_studies_that_cannot_be_quoted(tmp_path, changes, words):
+    save(block(4), tmp_path / "4.block.safetensors")
+    (tmp_path / "study.toml").write_text(STUDY.replace(*changes))
+    refused = CliRunner().invoke(app, ["quote", str(tmp_path / "study.toml"), "--offline"])
+    assert isinstance(refused.exception, StudyError)
+    assert re.search(words, str(refused.exception))
+
+
+def test_a_quote_names_what_it_has_no_price_for(tmp_path):
+    pytest.importorskip("dwave.system")
+    save(block(4), tmp_path / "4.block.safetensors")
+    (tmp_path / "study.toml").write_text(STUDY.replace('"greedy"', '"qpu"'))
+    text = quoted(tmp_path / "study.toml", "--offline")
+    assert "no price is known" in text
+    assert "20 tasks: " in text
+    assert ", without qpu" in text
+
+
+def test_what_a_quote_needs_is_said(tmp_path):
+    path = save(block(4), tmp_path / "4.block.safetensors")
+    for arguments, words in (
+        ([path], "--device and --shots"),
+        ([path, tmp_path / "s.toml"], "STUDY.toml alone"),
+        ([tmp_path / "s.toml", "--shots", 5], "--shots is the study's to say"),
+    ):
+        refused = CliRunner().invoke(app, ["quote", *map(str, arguments)])
+        assert refused.exit_code == 2
+        assert words in " ".join(refused.output.replace("│", " ").split())
+
+
+def test_a_free_study_has_no_quote():
+    with pytest.raises(StudyError, match="none of them costs money"):
+        quote(Study("s", [block(4)], ["greedy"]))
+
+
 def test_price_table():
     for name, device in known_devices().items():
+        assert device.shots[1]
         assert find_device(device.arn) == find_device(name.lower()) == device
         assert device.price(1000) > 0
         assert device.is_qpu == (device.per_shot > 0) == (device.per_minute == 0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from icbs.cli.app import AsJson, app, numbers, output_folder, print_table
+from icbs.cli.app import AsJson, app, numbers, output_folder, print_table, typed
 from solvers.errors import FormatError, UnavailableError
 
 # Names of variables that are printed for people; the others are in the JSON.
@@ -166,9 +167,12 @@ def solve(
 
 @app.command()
 def quote(
-    instances: Annotated[list[Path], typer.Argument(help="Instance files.")],
-    device: Annotated[str, typer.Option(help="ARN or short name, such as SV1 or Garnet.")],
-    shots: Annotated[int, typer.Option(help="Shots of one task.")],
+    context: typer.Context,
+    what: Annotated[list[Path], typer.Argument(help="Instance files, or one STUDY.toml.")],
+    device: Annotated[
+        str | None, typer.Option(help="ARN or short name, such as SV1 or Garnet.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="Shots of one task.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks per instance: seeds x depths x mixers.")] = 1,
     task_seconds: Annotated[
         float, typer.Option(help="Run time reserved on a simulator, as the solver's option.")
@@ -176,26 +180,43 @@ def quote(
     offline: Annotated[bool, typer.Option(help="Use the committed price table only.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Price one task per instance on a device of Amazon Braket, before anything is submitted.
+    """Price a study, or one task per instance, on Amazon Braket, before anything is submitted.
 
-    Needs no account. Simulators bill run time, 3 seconds at least: their quote is a range.
+    A study says itself which devices, budgets and seeds; for instance files, give --device and
+    --shots. What does not fit is skipped by the solvers, and not counted. Needs no account.
+    Simulators bill run time, 3 seconds at least: their quote is a range.
+
+    Example: icbs quote device.toml
 
     Example: icbs quote blocks/*.block.safetensors --device Garnet --shots 1000
     """
     from solvers import load
     from solvers.qaoa.devices import find_device, priced
 
+    if any(path.suffix == ".toml" for path in what):
+        if len(what) > 1:
+            raise typer.BadParameter("give one STUDY.toml alone, or instance files")
+        if own := typed(context, "device", "shots", "tasks", "task_seconds"):
+            raise typer.BadParameter(f"{own[0]} is the study's to say: write it into {what[0]}")
+        _quote_study(what[0], offline, as_json)
+        return
+    if device is None or shots is None:
+        raise typer.BadParameter("give --device and --shots, or one STUDY.toml that says them")
     if tasks < 1:
         raise typer.BadParameter(f"--tasks is {tasks}, expected a whole number from 1")
     found = find_device(device)
+    found.limits.check(found.name, shots)
     found = found if offline else priced(found)
     least, most = found.price(shots), found.price(shots, task_seconds)
     rows = []
-    for path in instances:
-        n = load(path).n
-        fits = found.qubits is None or n <= found.qubits
-        rows.append((path.name, n, "yes" if fits else f"no, {found.qubits} qubits"))
-    count = tasks * len(instances)
+    count = 0
+    for path in what:
+        problem = load(path)
+        fits = problem.n <= found.max_variables
+        sends = fits and 0 < problem.cardinality < problem.n
+        count += tasks * sends
+        note = "yes" if fits else f"no, at most {found.max_variables}"
+        rows.append((path.name, problem.n, note, tasks * sends))
     answer = {
         "device": found.arn,
         "source": found.source,
@@ -206,10 +227,51 @@ def quote(
         "usd_at_most": count * most,
     }
     if as_json:
-        fitting = [{"name": name, "n": n, "fits": fits == "yes"} for name, n, fits in rows]
+        fitting = [
+            {"name": name, "n": n, "fits": fits == "yes", "tasks": sent}
+            for name, n, fits, sent in rows
+        ]
         print(json.dumps(answer | {"instances": fitting}))
         return
-    print_table(found.name, ("instance", "qubits", "fits"), rows)
+    print_table(found.name, ("instance", "qubits", "fits", "tasks"), rows)
     print(f"{count} tasks of {shots} shots: ${count * most:.4f} at most", end="")
     print("" if found.is_qpu else f", ${count * least:.4f} at 3 s each")
     print(f"Prices: {found.source}")
+
+
+def _quote_study(path: Path, offline: bool, as_json: bool) -> None:
+    from experiments.quoting import quote as quoted
+    from experiments.study import Study
+
+    found = quoted(Study.from_toml(path), offline=offline, progress=not as_json)
+    count = sum(one.tasks for one in found if one.usd_at_most is not None)
+    least = sum(one.usd_at_least or 0.0 for one in found)
+    most = sum(one.usd_at_most or 0.0 for one in found)
+    unpriced = [one.solver for one in found if one.usd_at_most is None]
+    answer = {
+        "tasks": count,
+        "usd_at_least": least,
+        "usd_at_most": most,
+        "without_price": unpriced,
+    }
+    if as_json:
+        print(json.dumps(answer | {"solvers": [asdict(one) for one in found]}))
+        return
+    rows = [
+        (
+            one.solver,
+            one.device,
+            one.tasks,
+            f"{one.usd_at_most:.4f}",
+            "none: nothing is sent" if one.max_cost is None else f"{one.max_cost:g}",
+        )
+        if one.usd_at_most is not None
+        else (one.solver, "no price is known", one.tasks, "-", "-")
+        for one in found
+    ]
+    print_table(path.name, ("solver", "device", "tasks", "USD at most", "max_cost"), rows)
+    print(f"{count} tasks: ${most:.4f} at most", end="")
+    print("" if least == most else f", ${least:.4f} if simulators take 3 s each", end="")
+    print(f", without {', '.join(unpriced)}" if unpriced else "")
+    for source in sorted({one.source for one in found if one.source}):
+        print(f"Prices: {source}")

@@ -17,13 +17,63 @@ from importlib.resources import files
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from solvers.errors import CostError, ParameterError
+from solvers.errors import CostError, ParameterError, UnavailableError
 
 OFFERS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBraket/current/index.csv"
 MIN_SECONDS = 3.0
+# Angles are trained on this machine, which bounds the size of a problem as the device does.
+MAX_VARIABLES = 24
 # What a simulator task may run before it is cancelled, unless said otherwise.
 DEFAULT_TASK_SECONDS = 60.0
 _ARN = re.compile(r"arn:aws:braket:([a-z0-9-]*)::device/(qpu|quantum-simulator)/([\w-]+)/([\w-]+)")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device takes: as the committed table has it, or as the service says now.
+
+    Attributes:
+        unavailable: why it takes no tasks, empty if it does.
+        retired: whether it never will again.
+        qubits: largest circuit; None if it is not known.
+        shots: fewest and most of a task; the most is None if it is not known.
+        poll_seconds: how often to ask for a task.
+    """
+
+    unavailable: str = ""
+    retired: bool = False
+    qubits: int | None = None
+    shots: tuple[int, int | None] = (1, None)
+    poll_seconds: float = 1.0
+
+    def check(self, name: str, shots: int, qubits: int = 0) -> None:
+        """Raises if a task could not run.
+
+        Args:
+            name: of the device.
+            shots: of the task.
+            qubits: of its circuit.
+
+        Raises:
+            UnavailableError: the device takes no tasks, or none of this size.
+            ParameterError: shots it does not take.
+        """
+        if self.unavailable:
+            remedy = (
+                f"take another device: {current_names()}" if self.retired else "try again later"
+            )
+            raise UnavailableError(f"{self.unavailable}: nothing was submitted; {remedy}")
+        if self.qubits is not None and qubits > self.qubits:
+            raise UnavailableError(
+                f"{name} has {self.qubits} qubits, the circuit needs {qubits}: nothing was "
+                "submitted; take a smaller block"
+            )
+        least, most = self.shots
+        if shots < least or (most is not None and shots > most):
+            takes = f"{least} or more" if most is None else f"{least} to {most}"
+            raise ParameterError(
+                f"shots is {shots}, {name} takes {takes} a task: nothing was submitted"
+            )
 
 
 @dataclass(frozen=True)
@@ -34,6 +84,8 @@ class Device:
         name: short name.
         arn: its ARN; simulators have no region in it.
         qubits: how many it has; None where the table does not know it.
+        shots: fewest and most of a task; the most is None where the table does not know it.
+        retired: month in which it was withdrawn from the service; empty if it is there.
         per_task: USD a task.
         per_shot: USD a shot.
         per_minute: USD a minute of run time.
@@ -43,6 +95,8 @@ class Device:
     name: str
     arn: str
     qubits: int | None = None
+    shots: tuple[int, int | None] = (1, None)
+    retired: str = ""
     per_task: float = 0.0
     per_shot: float = 0.0
     per_minute: float = 0.0
@@ -57,6 +111,17 @@ class Device:
     def region(self) -> str:
         """AWS region of a QPU; empty for a simulator."""
         return self.arn.split(":")[3]
+
+    @property
+    def max_variables(self) -> int:
+        """Largest problem that the solvers send there, unless they are told otherwise."""
+        return min(MAX_VARIABLES, self.qubits or MAX_VARIABLES)
+
+    @property
+    def limits(self) -> Limits:
+        """What the table says that it takes."""
+        gone = f"{self.name} was retired in {self.retired}" if self.retired else ""
+        return Limits(gone, bool(gone), self.qubits, self.shots)
 
     def price(self, shots: int, seconds: float = MIN_SECONDS) -> float:
         """USD for one task.
@@ -82,10 +147,18 @@ class Device:
 
 @cache
 def known_devices() -> dict[str, Device]:
-    """The committed table, by short name."""
+    """The committed table, by short name; with retired devices, whose tasks may be uncollected."""
     table = tomllib.loads(files("solvers.qaoa").joinpath("devices.toml").read_text("utf-8"))
     source = f"committed table of {table['date']}: {table['source']}"
-    return {name: Device(name, source=source, **entry) for name, entry in table["devices"].items()}
+    return {
+        name: Device(name, source=source, **{**entry, "shots": tuple(entry["shots"])})
+        for name, entry in table["devices"].items()
+    }
+
+
+def current_names() -> str:
+    """Short names of the devices that are not retired, for messages."""
+    return ", ".join(name for name, device in known_devices().items() if not device.retired)
 
 
 def find_device(name: str) -> Device:
@@ -100,8 +173,7 @@ def find_device(name: str) -> Device:
     match = _ARN.fullmatch(name)
     if match is None:
         raise ParameterError(
-            f"device is {name!r}, expected an ARN of a Braket device or one of "
-            f"{', '.join(known_devices())}"
+            f"device is {name!r}, expected an ARN of a Braket device or one of {current_names()}"
         )
     return Device(match[4], name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,15 +15,12 @@ from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
 from solvers.qaoa.circuits import answer, gates
-from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, find_device
+from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, Device, find_device, priced
 from solvers.qaoa.journal import Journal, default_path
 from solvers.qaoa.sampler import DEFAULT_READS, describe
-from solvers.qaoa.service import AwsService, RehearsalService
+from solvers.qaoa.service import AwsService, RehearsalService, UnreachableError
 from solvers.qaoa.solver import TrainedQAOA
 from solvers.qaoa.tasks import DEFAULT_POLL_TIMEOUT, PaidTasks, call_key
-
-# Angles are trained on this machine, so the device is not what limits the size.
-MAX_VARIABLES = 24
 
 
 class PaidQAOA(TrainedQAOA):
@@ -34,8 +32,10 @@ class PaidQAOA(TrainedQAOA):
 
     Shots are as `solvers.qaoa.circuits.CircuitQAOA` reports them. ``info`` also has ``quote`` and
     ``cost`` (USD: at most, before; by the SDK's tracker, after; None without a price list),
-    ``charged``, ``price_source``, the ``task``'s ARN and ``rehearsal``. The time on the service is
-    split into ``execute`` (as far as the device reports it) and ``queue``.
+    ``charged`` (0 for a refused task and in a rehearsal; None while it is not known, as of a task
+    that failed), ``reserved`` (what counts against `max_cost`), ``price_source``, the ``task``'s
+    ARN and ``rehearsal``. The time on the service is split into ``execute`` (as far as the device
+    reports it) and ``queue``.
 
     Args:
         device: ARN or short name, see `solvers.qaoa.devices`.
@@ -45,8 +45,8 @@ class PaidQAOA(TrainedQAOA):
         rehearse: run on Braket's local simulator instead, with the same checks and records.
         task_seconds: run time reserved for a task on a simulator; it is cancelled after that.
         poll_timeout: seconds to wait for a task.
-        max_variables: largest problem it takes; `MAX_VARIABLES`, or what the device has qubits for
-            if that is less, when None.
+        max_variables: largest problem it takes; `solvers.qaoa.devices.Device.max_variables` when
+            None.
 
     Raises:
         ParameterError: an unknown device, a cap or time that is not positive.
@@ -75,16 +75,46 @@ class PaidQAOA(TrainedQAOA):
         self.max_cost = max_cost
         self.rehearse = rehearse
         if max_variables is None:
-            qubits = None if self.device is None else self.device.qubits
-            max_variables = min(MAX_VARIABLES, qubits or MAX_VARIABLES)
+            max_variables = MAX_VARIABLES if self.device is None else self.device.max_variables
         self.max_variables = max_variables  # type: ignore[misc]
         self._journal = journal
         self._bucket = bucket
         self._limits = {"task_seconds": task_seconds, "poll_timeout": poll_timeout}
 
     def check(self) -> None:
-        """Raises where no task could ever be sent: no device, no cap, no account, no network."""
-        assert self._tasks
+        """Raises where no task could ever be sent: no device, no cap, no account.
+
+        A region that refuses or does not answer is a fault of each call, not of the set-up: what
+        was paid for there is still collected, and other solvers of a study run.
+        """
+        with suppress(UnreachableError):
+            self._tasks.service.check()
+
+    def priced(self, *, offline: bool = False) -> Device:
+        """The device with today's prices, or with those of the committed table.
+
+        Raises:
+            ParameterError: there is no device.
+        """
+        if self.device is None:
+            raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
+        return self.device if offline else priced(self.device)
+
+    def quote(self, device: Device, reads: int | None) -> tuple[float, float]:
+        """USD at least and at most of one call's task, before it is submitted; needs no account.
+
+        Args:
+            device: see `priced`.
+            reads: of the call's budget.
+
+        Raises:
+            ParameterError: shots the device does not take.
+            UnavailableError: it is retired.
+            CostError: no price is known.
+        """
+        shots = reads or DEFAULT_READS
+        device.limits.check(device.name, shots)
+        return device.price(shots), device.price(shots, self._limits["task_seconds"])
 
     def __getstate__(self) -> dict[str, Any]:
         # The connection to the service and the open journal belong to this process.
@@ -92,20 +122,19 @@ class PaidQAOA(TrainedQAOA):
 
     @cached_property
     def _tasks(self) -> PaidTasks:
-        if self.device is None:
-            raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
+        device = self.priced(offline=True)
         if self.max_cost is None:
             raise CostError(
                 f"{self.name} has no max_cost: pass the USD it may spend in all; "
-                f"'icbs quote' tells the price of a task on {self.device.name}"
+                f"'icbs quote' tells the price of a task on {device.name}"
             )
         if self.rehearse:
-            service: Any = RehearsalService(self.device)
+            service: Any = RehearsalService(device)
             journal = Journal(":memory:")
         else:
-            service = AwsService(self.device, self._bucket)
+            service = AwsService(device, self._bucket)
             journal = Journal(self._journal or default_path())
-        return PaidTasks(self.device, service, journal, max_cost=self.max_cost, **self._limits)
+        return PaidTasks(device, service, journal, max_cost=self.max_cost, **self._limits)
 
     def submit_problem(
         self,

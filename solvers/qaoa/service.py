@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +20,6 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     NoCredentialsError,
-    NoRegionError,
     PartialCredentialsError,
 )
 from braket.aws import AwsDevice, AwsQuantumTask, AwsSession
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 
 from solvers.errors import TaskError, UnavailableError
 from solvers.qaoa.braket import BraketLocalQAOASampler
-from solvers.qaoa.devices import Device, live
+from solvers.qaoa.devices import Device, Limits, live
 
 # The service's clock and ours may differ by this much.
 CLOCK_SLACK = timedelta(minutes=5)
@@ -47,25 +46,12 @@ class RefusedError(Exception):
     """The service answered that it did not create the task."""
 
 
+class UnreachableError(UnavailableError):
+    """The device's region refuses to describe it, or does not answer: not a fault of the call."""
+
+
 class UnknownOutcomeError(Exception):
     """The create call failed in a way that leaves open whether the task exists."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a device takes now.
-
-    Attributes:
-        unavailable: why it takes no tasks, empty if it does.
-        qubits: largest circuit; None if it does not say.
-        shots: fewest and most of a task.
-        poll_seconds: how often to ask for a task.
-    """
-
-    unavailable: str
-    qubits: int | None
-    shots: tuple[int, int]
-    poll_seconds: float
 
 
 @dataclass(frozen=True)
@@ -99,8 +85,21 @@ class Service(ABC):
     rehearsal: bool
 
     @abstractmethod
+    def check(self) -> None:
+        """Asks for the device, without submitting anything.
+
+        Raises:
+            UnavailableError: there is no such device.
+            UnreachableError: whether there is could not be found out.
+        """
+
+    @abstractmethod
     def limits(self) -> Limits:
-        """What the device takes now."""
+        """What the device takes now.
+
+        Raises:
+            UnavailableError, UnreachableError: see `check`.
+        """
 
     @abstractmethod
     def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
@@ -141,7 +140,7 @@ class AwsService(Service):
         folder: key prefix in it.
 
     Raises:
-        UnavailableError: no region, no credentials, no such device.
+        UnavailableError: no region or no credentials.
     """
 
     rehearsal = False
@@ -156,20 +155,14 @@ class AwsService(Service):
                 f"no AWS region is set for {device.name}: set AWS_DEFAULT_REGION, for example to "
                 f"{REGION_OF_SIMULATORS}, or run 'aws configure'"
             )
-        if boto.get_credentials() is None:
-            raise UnavailableError(_NO_CREDENTIALS)
         try:
+            if boto.get_credentials() is None:
+                raise UnavailableError(_NO_CREDENTIALS)
             self._session = AwsSession(Session(region_name=region), default_bucket=bucket)
-            with warnings.catch_warnings():
-                # Capabilities of a newer schema still name, status and limits.
-                warnings.simplefilter("ignore")
-                self._aws = AwsDevice(device.arn, self._session)
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise UnavailableError(_NO_CREDENTIALS) from error
-        except NoRegionError as error:
-            raise UnavailableError(f"no AWS region is set for {device.name}: {error}") from error
-        except (ValueError, ClientError, BotoCoreError) as error:
-            raise UnavailableError(f"device {device.arn} cannot be reached: {error}") from error
+        except (ValueError, BotoCoreError) as error:
+            raise UnavailableError(f"AWS cannot be used for {device.name}: {error}") from error
         # The SDK tries again by itself and reports the last answer only.
         self._answers: list[int | None] = []
         self._session.braket_client.meta.events.register(
@@ -179,10 +172,32 @@ class AwsService(Service):
     def _noted(self, response: tuple[Any, Any] | None = None, **event: Any) -> None:
         self._answers.append(None if response is None else response[0].status_code)
 
+    def _described(self) -> AwsDevice:
+        """The device as the service describes it now.
+
+        Raises:
+            UnavailableError: there is no such device.
+            UnreachableError: the region refuses to tell, or does not answer.
+        """
+        try:
+            with warnings.catch_warnings():
+                # Capabilities of a newer schema still name, status and limits.
+                warnings.simplefilter("ignore")
+                return AwsDevice(self._device.arn, self._session)
+        except ValueError as error:
+            raise UnavailableError(f"device {self._device.arn}: {error}") from error
+        except (ClientError, BotoCoreError) as error:
+            raise UnreachableError(
+                f"device {self._device.arn} cannot be reached in {self._session.region}: {error}"
+            ) from error
+
+    def check(self) -> None:
+        """See `Service`."""
+        self._described()
+
     def limits(self) -> Limits:
         """See `Service`."""
-        aws = self._aws
-        aws.refresh_metadata()
+        aws = self._described()
         properties = aws.properties
         service = properties.service
         paradigm = getattr(properties, "paradigm", None)
@@ -191,6 +206,7 @@ class AwsService(Service):
             status = f"{self._device.name} is outside its availability window"
         return Limits(
             unavailable=status,
+            retired=aws.status == "RETIRED",
             qubits=getattr(paradigm, "qubitCount", None) or self._device.qubits,
             shots=(max(1, service.shotsRange[0]), service.shotsRange[1]),
             poll_seconds=(service.getTaskPollIntervalMillis or 1000) / 1000,
@@ -287,7 +303,7 @@ class RehearsalService(Service):
     Shots are drawn from the request's token, so a rehearsal can be repeated.
 
     Args:
-        device: whose limits are kept.
+        device: whose limits are kept, as the committed table has them.
     """
 
     rehearsal = True
@@ -297,9 +313,12 @@ class RehearsalService(Service):
         self._circuits: dict[str, BraketCircuit] = {}
         self._done: dict[str, tuple[TaskState, Measured]] = {}
 
+    def check(self) -> None:
+        """See `Service`; the simulator is always there."""
+
     def limits(self) -> Limits:
         """See `Service`."""
-        return Limits("", self._device.qubits, (1, 100_000), 0.0)
+        return replace(self._device.limits, poll_seconds=0.0)
 
     def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
         """See `Service`."""

@@ -22,7 +22,7 @@ from braket.circuits import Circuit as BraketCircuit
 from numpy.typing import NDArray
 
 from solvers.base import Timing
-from solvers.errors import ParameterError, TaskError, UnavailableError
+from solvers.errors import TaskError, UnavailableError
 from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, Device, priced
 from solvers.qaoa.journal import Entry, Journal
 from solvers.qaoa.service import (
@@ -89,28 +89,16 @@ class PaidTasks:
 
         Raises:
             ParameterError: shots the device does not take.
-            UnavailableError: the device is offline or too small.
+            UnavailableError: the device is offline, retired or too small.
             CostError: no price, or above the cap.
         """
         known = self.journal.get(key)
         if known is not None and known.status != "REFUSED":
             return
+        # What cannot be had at any price is said before what it would cost.
+        self.service.limits().check(self.device.name, shots, qubits)
         price = self.device.price(shots, self.task_seconds)
         self.journal.check_cap(price, self.max_cost)
-        limits = self.service.limits()
-        if limits.unavailable:
-            raise UnavailableError(f"{limits.unavailable}: nothing was submitted; try again later")
-        if limits.qubits is not None and qubits > limits.qubits:
-            raise UnavailableError(
-                f"{self.device.name} has {limits.qubits} qubits, the circuit needs {qubits}: "
-                "nothing was submitted; take a smaller block"
-            )
-        least, most = limits.shots
-        if not least <= shots <= most:
-            raise ParameterError(
-                f"shots is {shots}, {self.device.name} takes {least} to {most}: nothing was "
-                "submitted"
-            )
 
     def submit(self, key: str, circuit: BraketCircuit, shots: int, note: Mapping[str, Any]) -> None:
         """Makes sure that the call's task exists, without waiting for it.
@@ -207,7 +195,7 @@ class PaidTasks:
         """Polls until the task has ended, and makes its end durable."""
         assert entry.arn is not None
         deadline = time.monotonic() + self.poll_timeout
-        pause = max(self.service.limits().poll_seconds, 0.01)
+        pause = self._pause()
         running_since: float | None = None
         state = TaskState("CREATED")
         while True:
@@ -248,6 +236,14 @@ class PaidTasks:
             price = self.device.price(entry.request["shots"], measured.seconds)
         self.journal.completed(entry.key, measured.rows, answer, price)
         return self._entry(entry.key)
+
+    def _pause(self) -> float:
+        """Seconds between two polls; a task can be asked for where its device cannot."""
+        try:
+            limits = self.service.limits()
+        except UnavailableError:
+            limits = self.device.limits
+        return max(limits.poll_seconds, 0.01)
 
     def _polled(self, entry: Entry, last: TaskState) -> TaskState:
         """The task's state; trouble that may pass leaves it as it was."""
@@ -292,13 +288,21 @@ class PaidTasks:
             ) from error
 
     def _info(self, entry: Entry, *, pending: bool = False, status: str = "") -> dict[str, Any]:
+        status = status or entry.status
+        charged = None
+        if status == "REFUSED" or self.service.rehearsal:
+            charged = 0.0
+        elif entry.rows is not None:
+            charged = entry.price
         return {
             "quote": self.device.price(entry.request["shots"], self.task_seconds),
             "cost": entry.answer.get("cost"),
-            "charged": entry.price,
+            # Whether a task that ended without its shots is charged, only the bill tells.
+            "charged": charged,
+            "reserved": 0.0 if status == "REFUSED" else entry.price,
             "price_source": self.device.source,
             "task": entry.arn,
-            "task_status": status or entry.status,
+            "task_status": status,
             "device": self.device.arn,
             "rehearsal": self.service.rehearsal,
             "pending": pending,

@@ -44,14 +44,14 @@ def simulator(qubits: int) -> str:
     )
 
 
-def qpu(qubits: int) -> str:
+def qpu(qubits: int, shots: int = 20_000) -> str:
     return json.dumps(
         {
             "braketSchemaHeader": {
                 "name": "braket.device_schema.iqm.iqm_device_capabilities",
                 "version": "1",
             },
-            "service": _SERVICE | {"shotsRange": [1, 20000]},
+            "service": _SERVICE | {"shotsRange": [1, shots]},
             "action": _ACTION,
             "paradigm": {
                 "braketSchemaHeader": {

@@ -18,8 +18,13 @@ ACCOUNT = "123456789012"
 ARNS = {
     "SV1": "arn:aws:braket:::device/quantum-simulator/amazon/sv1",
     "Garnet": "arn:aws:braket:eu-north-1::device/qpu/iqm/Garnet",
+    "Ibex-Q1": "arn:aws:braket:eu-north-1::device/qpu/aqt/Ibex-Q1",
 }
-_CAPABILITIES = {"SV1": capabilities.simulator(34), "Garnet": capabilities.qpu(20)}
+_CAPABILITIES = {
+    "SV1": capabilities.simulator(34),
+    "Garnet": capabilities.qpu(20),
+    "Ibex-Q1": capabilities.qpu(12, shots=1500),
+}
 PRICES = """"FormatVersion","v1.0"
 "Disclaimer","a test"
 "Publication Date","2026-11-01T00:00:00Z"
@@ -59,9 +64,11 @@ class Endpoint:
         tasks: ARN -> the task.
         objects: S3, key -> bytes.
         faults: route (``create``, ``get``, ``search``, ``device``, ``s3``) -> what it answers.
+        denied: region -> what it answers when asked for a device.
         end: status that new tasks end with; ``QUEUED`` or ``RUNNING`` ones never end.
         reason: of the tasks that fail.
         offline: names of devices that are.
+        retired: names of devices that are.
         damage: what to do to a result file before it is stored; None leaves it out.
         prices: the offer file, None if it is down.
         run_milliseconds: what simulator tasks report.
@@ -72,9 +79,11 @@ class Endpoint:
     tasks: dict[str, dict] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+    denied: dict[str, Fault] = field(default_factory=dict)
     end: str = "COMPLETED"
     reason: str = "the lasers are off"
     offline: set[str] = field(default_factory=set)
+    retired: set[str] = field(default_factory=set)
     damage: object = staticmethod(lambda data: data)
     prices: str | None = PRICES
     run_milliseconds: int = 1200
@@ -119,6 +128,10 @@ class Endpoint:
 
     def fail(self, route, status, kind, times=1, after=False):
         self.faults[route].append(Fault(status, kind, times, after))
+
+    def deny(self, region, status, kind):
+        """From now on the region says nothing of its devices."""
+        self.denied[region] = Fault(status, kind)
 
     def forget_tokens(self):
         """From now on an old client token makes a new task."""
@@ -195,8 +208,14 @@ def _device(endpoint, name):
         "deviceName": name,
         "providerName": "a test",
         "deviceType": "QPU" if "/qpu/" in ARNS[name] else "SIMULATOR",
-        "deviceStatus": "OFFLINE" if name in endpoint.offline else "ONLINE",
+        "deviceStatus": _status(endpoint, name),
     }
+
+
+def _status(endpoint, name):
+    if name in endpoint.retired:
+        return "RETIRED"
+    return "OFFLINE" if name in endpoint.offline else "ONLINE"
 
 
 def _route(endpoint, method, path, body):
@@ -225,6 +244,11 @@ def _get_device(endpoint, arn):
         if known == arn:
             return 200, _device(endpoint, name) | {"deviceCapabilities": _CAPABILITIES[name]}
     return 404, {"message": f"no device {arn}"}
+
+
+def _region_of(route, path):
+    """Region of the device that is asked for; the call's own is in its signature only."""
+    return unquote(path).split(":")[3] if route == "device" and ":" in unquote(path) else None
 
 
 def _cancel(endpoint, arn):
@@ -270,7 +294,7 @@ def _handler(endpoint):
             route, work = _route(endpoint, self.command, path, body)
             endpoint.calls.append(route)
             with endpoint._lock:
-                fault = endpoint._fault(route)
+                fault = endpoint._fault(route) or endpoint.denied.get(_region_of(route, path))
                 if fault is None or fault.after:
                     status, content = work()
             if fault is not None:
