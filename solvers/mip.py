@@ -32,9 +32,9 @@ import numpy as np
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.branch_and_bound import prove
 from solvers.convex import Value, plus_offset, value
-from solvers.deadline import Deadline
+from solvers.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
-from solvers.relaxation import Bound, bound
+from solvers.relaxation import Bound, bound, constructed
 
 TOLERANCE = 1e-7
 # Share of a time limit for the relaxation, and of what is left then for building the program.
@@ -60,6 +60,10 @@ class MixedInteger(CardinalitySampler):
     max_variables = 4096
     seconds_per_entry: ClassVar[float]
     """Of the factor, to build the program."""
+
+    def _compile(self, tiny: CardinalityProblem) -> None:
+        super()._compile(tiny)
+        constructed(tiny, NEVER)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         deadline, timing = request.deadline, request.timing

@@ -433,6 +433,11 @@ class Relaxation(CardinalitySampler):
     compiles = True
     honours = ("time_limit",)
 
+    def _compile(self, tiny: CardinalityProblem) -> None:
+        super()._compile(tiny)
+        # What is done where the relaxation is not solved in time.
+        constructed(tiny, NEVER)
+
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         with request.timing.stage("execute"):
             found = bound(problem, request.deadline)

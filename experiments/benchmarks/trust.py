@@ -313,12 +313,13 @@ def main() -> None:
         "interrupts": lambda: interrupts(told or SEARCHES),
     }[arguments.what]()
     print(f"load average {os.getloadavg()[0]:.1f}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     found = []
     for row in rows:
         found.append(row | {"load": round(os.getloadavg()[0], 1)})
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(found).to_csv(arguments.out / f"{arguments.what}.csv", index=False)
+        # Anew with every row: an interrupt loses nothing.
+        pd.DataFrame(found).to_csv(arguments.out / f"{arguments.what}.csv", index=False)
 
 
 if __name__ == "__main__":
