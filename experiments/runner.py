@@ -35,7 +35,7 @@ from experiments.worker import (
     run_task,
     submit_task,
 )
-from solvers.errors import SolverError
+from solvers.errors import ParameterError, SolverError
 from solvers.registry import make, registered
 
 P = ParamSpec("P")
@@ -54,6 +54,7 @@ class Outcome:
 
     Attributes:
         counts: status -> cells written by this call.
+        failure: label and reason of the first cell that is an error; empty if none is.
         resumed: cells that were in the store before.
         remaining: cells left out because of an interrupt.
         store: where the records are.
@@ -63,6 +64,16 @@ class Outcome:
     resumed: int
     remaining: int
     store: Path
+    failure: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The cells in numbers, by status."""
+        parts = [f"{count} {status}" for status, count in sorted(self.counts.items())]
+        parts += [f"{self.resumed} in the store before"] if self.resumed else []
+        parts += [f"{self.remaining} left to run"] if self.remaining else []
+        total = sum(self.counts.values()) + self.resumed + self.remaining
+        return f"{total} cells: {', '.join(parts)}"
 
     @property
     def interrupted(self) -> bool:
@@ -123,8 +134,9 @@ def run(
         How many cells ended how.
 
     Raises:
-        StudyError: an unknown or unavailable solver, impossible options, an unreadable instance, a
-            cluster that cannot be reached or lacks what a solver needs.
+        StudyError: an unknown or unavailable solver, impossible options, a parameter that a solver
+            does not have, an unreadable instance, a cluster that cannot be reached or lacks what a
+            solver needs.
         StoreError: a store that cannot be opened or written.
     """
     if workers < 1:
@@ -140,6 +152,7 @@ def run(
     with Store(store, create=True) as opened, _interrupt() as stop:
         plan = _Plan(study, opened, register(study, opened, progress=progress), memory)
         counts: Counter[str] = Counter()
+        failure = ""
         with (
             _crew(study, opened, workers, executor, scheduler, isolate) as crew,
             cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
@@ -154,6 +167,8 @@ def run(
                     )
                     opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
                     counts[record.row["status"]] += 1
+                    if record.row["status"] == "error":
+                        failure = failure or f"{record.row['solver']}: {record.row['reason']}"
                     advance()
             except KeyboardInterrupt:
                 if progress:
@@ -163,7 +178,7 @@ def run(
     if remaining and progress:
         left = f"Interrupted: {remaining} cells are left"
         print(_how_to_resume(left, store), file=sys.stderr)
-    return Outcome(dict(counts), plan.resumed, remaining, Path(store))
+    return Outcome(dict(counts), plan.resumed, remaining, Path(store), failure)
 
 
 def _how_to_resume(what: str, store: str | Path) -> str:
@@ -223,10 +238,17 @@ class _Plan:
 
 
 def _check_solvers(study: Study) -> None:
-    """Makes every solver once: a name or an option that is wrong stops the study at once."""
+    """Makes every solver once: what is wrong with its name, options or parameters stops the study.
+
+    Values of parameters are the solver's own to check, when it is called.
+    """
     for spec in study.specs:
         try:
-            make(spec.name if spec.sampler is None else spec.sampler, **spec.options).check()
+            sampler = make(spec.name if spec.sampler is None else spec.sampler, **spec.options)
+            if unknown := sorted(set(spec.parameters) - set(sampler.extra_parameters)):
+                known = ", ".join(sampler.extra_parameters) or "none"
+                raise ParameterError(f"no parameter {unknown[0]!r} (it has: {known})")
+            sampler.check()
         except (SolverError, TypeError, ValueError) as error:
             raise StudyError(f"solvers: {spec.label}: {error}") from error
 
