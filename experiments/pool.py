@@ -21,7 +21,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, ParamSpec, TypeVar
 
 from experiments.errors import StudyError
-from experiments.worker import guard_with, start_worker
+from experiments.worker import CALL, guard_with, start_worker
 from solvers.reads import checked_threads
 
 P = ParamSpec("P")
@@ -34,11 +34,14 @@ class WorkerDied(Exception):  # noqa: N818 - it says what happened
     Attributes:
         late: whether it was killed for being late.
         seconds: from the start of its clock to the end; None if that is not known.
+        stage: what its clock was for, `CALL` or `WARM_UP`.
     """
 
-    def __init__(self, message: str, *, late: bool = False, seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, late: bool = False, seconds: float | None = None, stage: str = CALL
+    ) -> None:
         super().__init__(message)
-        self.late, self.seconds = late, seconds
+        self.late, self.seconds, self.stage = late, seconds, stage
 
 
 @dataclass
@@ -49,6 +52,7 @@ class _Worker:
     future: Future[Any] | None = None
     started: float | None = None
     deadline: float | None = None
+    stage: str = CALL
 
 
 class WorkerPool(Executor):
@@ -180,8 +184,9 @@ class WorkerPool(Executor):
         if kind == "ready":
             return
         if kind == "clock":
-            worker.started = now if value is not None else None
-            worker.deadline = None if value is None else now + value
+            seconds, worker.stage = value
+            worker.started = now if seconds is not None else None
+            worker.deadline = None if seconds is None else now + seconds
             return
         future, worker.future = worker.future, None
         worker.started = worker.deadline = None
@@ -207,7 +212,9 @@ class WorkerPool(Executor):
                 self._broken = error
         else:
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
-            error = WorkerDied(f"the worker process died ({how})", late=late, seconds=seconds)
+            error = WorkerDied(
+                f"the worker process died ({how})", late=late, seconds=seconds, stage=worker.stage
+            )
         with self._lock:
             self._workers.remove(worker)
             if self._broken is None and not (self._closing and not self._todo):
@@ -226,7 +233,7 @@ def _serve(pipe: Connection, threads: int) -> None:
     threading.Thread(
         target=_die_with, args=(multiprocessing.parent_process(),), daemon=True
     ).start()
-    guard_with(lambda seconds: pipe.send(("clock", seconds)))
+    guard_with(lambda seconds, stage: pipe.send(("clock", (seconds, stage))))
     try:
         pipe.send(("ready", None))
     except OSError:  # the pool was shut down before its worker was up

@@ -11,10 +11,11 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +28,7 @@ from experiments.progress import cell_progress
 from experiments.store import Store
 from experiments.study import Cell, SolverSpec, Study, budget_json
 from experiments.worker import (
+    WARM_UP,
     Record,
     Task,
     blank_row,
@@ -147,10 +149,11 @@ def run(
         raise StudyError("memory can be limited on Linux only; leave it out")
     if scheduler is not None and (executor is not None or isolate or workers > 1):
         raise StudyError("a scheduler brings its own workers: leave executor, workers, isolate out")
-    _check_solvers(study)
+    lanes = _check_solvers(study)
     clear_bench()
     with Store(store, create=True) as opened, _interrupt() as stop:
-        plan = _Plan(study, opened, register(study, opened, progress=progress), memory)
+        sizes = register(study, opened, progress=progress)
+        plan = _Plan(study, opened, sizes, lanes, memory)
         counts: Counter[str] = Counter()
         failure = ""
         with (
@@ -189,13 +192,20 @@ class _Plan:
     """The cells that the store does not have, as a stream: never all of them in memory."""
 
     def __init__(
-        self, study: Study, store: Store, sizes: dict[str, int], memory: float | None
+        self,
+        study: Study,
+        store: Store,
+        sizes: dict[str, int],
+        lanes: Sequence[str],
+        memory: float | None,
     ) -> None:
         self.total = study.count(sizes)
         self.resumed = 0
         self.on_resumed: Callable[[], None] = lambda: None
         self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
+        self._lanes = lanes
         self._builds: dict[str, float] = {}
+        self._unwarmed: set[str] = set()
         self._cells = self._missing()
 
     def _missing(self) -> Iterator[Cell]:
@@ -214,7 +224,15 @@ class _Plan:
         if cell.instance not in self._builds:
             self._builds[cell.instance] = self._store.build_of(cell.instance)
         build = self._builds[cell.instance]
-        return Task(cell, specs[cell.solver], study.give_initial, build, self._memory)
+        return Task(
+            cell,
+            specs[cell.solver],
+            study.give_initial,
+            build,
+            self._lanes[cell.solver],
+            self._memory,
+            unwarmed=self._unwarmed,
+        )
 
     def tasks(self) -> Iterator[Task]:
         """What is to be run."""
@@ -237,11 +255,15 @@ class _Plan:
         return sum(1 for _ in self._cells)
 
 
-def _check_solvers(study: Study) -> None:
+def _check_solvers(study: Study) -> list[str]:
     """Makes every solver once: what is wrong with its name, options or parameters stops the study.
 
     Values of parameters are the solver's own to check, when it is called.
+
+    Returns:
+        Their lanes.
     """
+    lanes: list[str] = []
     for spec in study.specs:
         try:
             sampler = make(spec.name if spec.sampler is None else spec.sampler, **spec.options)
@@ -249,8 +271,10 @@ def _check_solvers(study: Study) -> None:
                 known = ", ".join(sampler.extra_parameters) or "none"
                 raise ParameterError(f"no parameter {unknown[0]!r} (it has: {known})")
             sampler.check()
+            lanes.append(sampler.lane)
         except (SolverError, TypeError, ValueError) as error:
             raise StudyError(f"solvers: {spec.label}: {error}") from error
+    return lanes
 
 
 def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:
@@ -328,17 +352,23 @@ def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
     """
     out: dict[Future[Record], Task] = {}
     suspects: deque[Task] = deque()
+
+    def hand_out(task: Task) -> None:
+        future = crew.submit(task)
+        out[future] = task
+        # In the pool's own thread, and so before it hands out the next cell.
+        future.add_done_callback(partial(_learn, task))
+
     while True:
         alone = any(task.again for task in out.values())
         while not alone and not stop.asked:
             if suspects:
                 if not out:
-                    task = replace(suspects.popleft(), again=True)
-                    out[crew.submit(task)] = task
+                    hand_out(replace(suspects.popleft(), again=True))
                 break
             if len(out) >= crew.room() or (fresh := next(tasks, None)) is None:
                 break
-            out[crew.submit(fresh)] = fresh
+            hand_out(fresh)
         if not out:
             return
         finished, _ = wait(out, return_when=FIRST_COMPLETED)
@@ -347,23 +377,35 @@ def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
             try:
                 yield future.result()
             except WorkerDied as death:
-                if task.again or death.late:
+                if death.late and death.stage == WARM_UP:
+                    hand_out(task)
+                elif task.again or death.late:
                     yield _obituary(task, death)
                 else:
                     suspects.append(task)
+
+
+def _learn(task: Task, future: Future[Record]) -> None:
+    """Notes that a solver's warm-up was killed: no process waits for it again."""
+    death = None if future.cancelled() else future.exception()
+    if isinstance(death, WorkerDied) and death.late and death.stage == WARM_UP:
+        task.unwarmed.add(task.spec.identity)
 
 
 def _obituary(task: Task, death: WorkerDied) -> Record:
     """The row of a cell whose worker died."""
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
-    row = blank_row(task.cell, task.spec, task.give_initial)
+    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.lane}
     if death.late:
+        seconds = limit if seconds is None else seconds
         row |= {"status": "timeout", "wall": seconds}
         row["reason"] = (
-            f"no answer after {limit or seconds:.3g} s, killed; the limit is "
-            f"{task.cell.budget.time_limit} s"
+            f"no answer after {seconds:.3g} s, killed; the limit is "
+            f"{task.cell.budget.time_limit:g} s"
         )
+        if task.spec.identity in task.unwarmed:
+            row["reason"] += "; called without a warm-up, since that was killed as well"
     else:
         row |= {"status": "error", "wall": seconds, "reason": f"{death}, twice"}
     return Record(row, [])
