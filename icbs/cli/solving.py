@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from icbs.cli.app import AsJson, app, numbers, output_folder, print_table
-from solvers.errors import FormatError, UnavailableError
+from solvers.errors import FormatError
 
 # Names of variables that are printed for people; the others are in the JSON.
 MOST_NAMES = 100
@@ -41,23 +41,22 @@ def cut(
 def solvers(
     as_json: AsJson = False,
 ) -> None:
-    """List the solvers: lane, exactness, size limit, budget, and why one is unavailable.
+    """List the solvers: lane, exactness, size limit, budget, and which packages one lacks.
 
     Native solvers keep sum(x) = k by construction. Penalised ones get the constraint as a penalty
     and their samples are repaired; raw and repaired results are both kept.
+
+    Nothing is loaded or asked over the network: whether a paid device can be reached is found out
+    when a study starts, and what it costs by 'icbs quote'.
     """
-    from solvers import available, make
+    from solvers import available
     from solvers.registry import registered
 
     records = []
     for name, reason in available().items():
         known = registered()[name]
         record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
-        if reason is None:
-            try:
-                record |= make(name).properties
-            except UnavailableError as error:
-                reason = str(error)
+        record |= known.properties
         records.append(record | {"needs": list(known.needs), "unavailable": reason})
     if as_json:
         print(json.dumps(records, indent=2))
