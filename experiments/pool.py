@@ -12,9 +12,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -26,6 +26,9 @@ from solvers.reads import checked_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class WorkerDied(Exception):  # noqa: N818 - it says what happened
@@ -71,8 +74,12 @@ class WorkerPool(Executor):
             method = "forkserver" if "forkserver" in known else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
+            from multiprocessing import forkserver  # not on every system
+
             # Imports the solvers' packages once for all workers.
             self._context.set_forkserver_preload(["experiments.worker"])
+            with _safe_path():
+                forkserver.ensure_running()
         # Solvers that work on all CPUs would otherwise compete with their neighbours for them.
         self._threads = max(1, checked_threads(None) // workers)
         self._todo: deque[tuple[Future[Any], tuple[Any, ...]]] = deque()
@@ -225,6 +232,24 @@ class WorkerPool(Executor):
                 self._todo.clear()
         if worker.future is not None:
             worker.future.set_exception(error)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Starts Python without the working directory on its path.
+
+    A fork server would look there first, and take somebody's solvers.py for our package. (What the
+    driver itself has on its path, a script's folder for one, its workers get from it later.)
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _serve(pipe: Connection, threads: int) -> None:
