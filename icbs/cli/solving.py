@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from icbs.cli.app import AsJson, app, numbers, output_folder, print_table
-from solvers.errors import FormatError
+from solvers.errors import FormatError, UnavailableError
 
 # Names of variables that are printed for people; the others are in the JSON.
 MOST_NAMES = 100
@@ -46,10 +46,10 @@ def solvers(
     Native solvers keep sum(x) = k by construction. Penalised ones get the constraint as a penalty
     and their samples are repaired; raw and repaired results are both kept.
 
-    Nothing is loaded or asked over the network: whether a paid device can be reached is found out
-    when a study starts, and what it costs by 'icbs quote'.
+    Only solvers of other packages are loaded, and nothing is asked over the network: whether a
+    paid device can be reached is found out when a study starts, what it costs by 'icbs quote'.
     """
-    from solvers import available
+    from solvers import available, make
     from solvers.registry import registered
 
     records = []
@@ -57,6 +57,11 @@ def solvers(
         known = registered()[name]
         record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
         record |= known.properties
+        if known.lane is None and reason is None:
+            try:
+                record |= make(name).properties
+            except UnavailableError as error:
+                reason = str(error)
         records.append(record | {"needs": list(known.needs), "unavailable": reason})
     if as_json:
         print(json.dumps(records, indent=2))
