@@ -32,7 +32,7 @@ from distributed.utils import sync
 from experiments.errors import StudyError
 from experiments.pool import WorkerDied
 from experiments.store import Store
-from experiments.worker import Record, Source, Task, guard_with
+from experiments.worker import CALL, Record, Source, Task, guard_with
 
 # Problems that the scheduler keeps at a time.
 _PROBLEMS_KEPT = 64
@@ -137,10 +137,10 @@ class Cluster:
         try:
             answer.set_result(await sent)
         except distributed.KilledWorker as error:
-            late = False
+            stage = None
             with suppress(OSError, CancelledError):
-                late = await self._client.run_on_scheduler(_ended_itself, sent.key)
-            died = WorkerDied("the worker process died", late=late)
+                stage = await self._client.run_on_scheduler(_ended_itself, sent.key)
+            died = WorkerDied("the worker process died", late=bool(stage), stage=stage or CALL)
             died.__cause__ = error
             answer.set_exception(died)
         except (CancelledError, asyncio.CancelledError) as error:
@@ -177,11 +177,12 @@ def _allow_failures(allowed: int, dask_scheduler: Any = None) -> int:
     return before
 
 
-def _ended_itself(key: str, dask_scheduler: Any = None) -> bool:
-    """Runs in the scheduler: whether the task's worker was lost only when its clock had run out."""
-    told = [(at, msg[1]) for at, msg in dask_scheduler.get_events(_CLOCKS) if msg[0] == key]
+def _ended_itself(key: str, dask_scheduler: Any = None) -> str | None:
+    """Runs in the scheduler: the stage whose clock ran out before the task's worker was lost."""
+    told = [(at, *msg[1:]) for at, msg in dask_scheduler.get_events(_CLOCKS) if msg[0] == key]
     lost = [entry[-1] for entry in dask_scheduler.story(key) if entry[2] == "erred"]
-    return bool(told and lost) and lost[-1] - told[-1][0] >= told[-1][1]
+    late = told and lost and lost[-1] - told[-1][0] >= told[-1][1]
+    return told[-1][2] if late else None
 
 
 def _workers(dask_scheduler: Any = None) -> dict[str, tuple[int, list[str]]]:
@@ -211,19 +212,20 @@ def _stop_sampling() -> None:
             worker.loop.add_callback(sampling.stop)
 
 
-def _watch_and_tell(worker: distributed.Worker, seconds: float | None) -> None:
+def _watch_and_tell(worker: distributed.Worker, seconds: float | None, stage: str) -> None:
     """As `_watch`; the scheduler hears of the clock before it starts."""
     if seconds is not None:
-        message = (worker.get_current_task(), seconds)
+        message = (worker.get_current_task(), seconds, stage)
         sync(worker.loop, worker.scheduler.log_event, topic=_CLOCKS, msg=message)
-    _watch(seconds)
+    _watch(seconds, stage)
 
 
 _NOWHERE = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
 
 
-def _watch(seconds: float | None) -> None:
+def _watch(seconds: float | None, stage: str) -> None:
     """Ends this process, and with it the solver, unless told that the clock has stopped."""
+    del stage
     if seconds is None:
         faulthandler.cancel_dump_traceback_later()
     else:

@@ -29,8 +29,31 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
         Content hash -> number of variables, of this study's instances.
 
     Raises:
-        StudyError: a glob that matches nothing, a file that is no problem.
+        StudyError: a glob that matches nothing, a file that is no problem; a store that was made
+            for this study is gone again.
     """
+    try:
+        sizes = _read(study, store, progress)
+    except StudyError:
+        store.withdraw()
+        raise
+    if study.blocks or study.loop is not None or study.pruning:
+        # Only these need a model, and with it PyTorch.
+        from experiments.baselines import measure
+        from experiments.closedloop import follow
+        from experiments.cutting import cut_once
+
+        for blocks in study.blocks:
+            sizes |= cut_once(blocks, store, progress=progress)
+        if study.loop is not None:
+            sizes |= follow(study, study.loop, store, progress=progress)
+        for models in study.pruning:
+            measure(models, store, progress=progress)
+    return sizes
+
+
+def _read(study: Study, store: Store, progress: bool) -> dict[str, int]:
+    """Puts files and problems at hand into the store."""
     sources = list(_sources(study))
     sizes: dict[str, int] = {}
     with cell_progress(f"Reading {len(sources)} instances", len(sources), show=progress) as advance:
@@ -44,18 +67,6 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
                 )
             sizes[store.add_instance(problem, name)] = problem.n
             advance()
-    if study.blocks or study.loop is not None or study.pruning:
-        # Only these need a model, and with it PyTorch.
-        from experiments.baselines import measure
-        from experiments.closedloop import follow
-        from experiments.cutting import cut_once
-
-        for blocks in study.blocks:
-            sizes |= cut_once(blocks, store, progress=progress)
-        if study.loop is not None:
-            sizes |= follow(study, study.loop, store, progress=progress)
-        for models in study.pruning:
-            measure(models, store, progress=progress)
     return sizes
 
 

@@ -133,7 +133,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
     table = rank_table(runs)
     fishers = palette.fishers(table)
     lanes = dict(zip(table["solver"], table["lane"], strict=True))
-    solvers = sorted(palette.ordered(set(lanes)), key=lambda solver: lanes[solver])
+    solvers = sorted(palette.ordered(set(lanes)), key=lambda solver: str(lanes[solver]))
     native = sum(lanes[solver] == "native" for solver in solvers)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.35 + 0.3 * len(solvers))

@@ -12,20 +12,23 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, ParamSpec, TypeVar
 
 from experiments.errors import StudyError
-from experiments.worker import guard_with, start_worker
+from experiments.worker import CALL, guard_with, start_worker
 from solvers.reads import checked_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class WorkerDied(Exception):  # noqa: N818 - it says what happened
@@ -34,11 +37,14 @@ class WorkerDied(Exception):  # noqa: N818 - it says what happened
     Attributes:
         late: whether it was killed for being late.
         seconds: from the start of its clock to the end; None if that is not known.
+        stage: what its clock was for, `CALL` or `WARM_UP`.
     """
 
-    def __init__(self, message: str, *, late: bool = False, seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, late: bool = False, seconds: float | None = None, stage: str = CALL
+    ) -> None:
         super().__init__(message)
-        self.late, self.seconds = late, seconds
+        self.late, self.seconds, self.stage = late, seconds, stage
 
 
 @dataclass
@@ -49,6 +55,7 @@ class _Worker:
     future: Future[Any] | None = None
     started: float | None = None
     deadline: float | None = None
+    stage: str = CALL
 
 
 class WorkerPool(Executor):
@@ -67,8 +74,12 @@ class WorkerPool(Executor):
             method = "forkserver" if "forkserver" in known else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
+            from multiprocessing import forkserver  # not on every system
+
             # Imports the solvers' packages once for all workers.
             self._context.set_forkserver_preload(["experiments.worker"])
+            with _safe_path():
+                forkserver.ensure_running()
         # Solvers that work on all CPUs would otherwise compete with their neighbours for them.
         self._threads = max(1, checked_threads(None) // workers)
         self._todo: deque[tuple[Future[Any], tuple[Any, ...]]] = deque()
@@ -180,8 +191,9 @@ class WorkerPool(Executor):
         if kind == "ready":
             return
         if kind == "clock":
-            worker.started = now if value is not None else None
-            worker.deadline = None if value is None else now + value
+            seconds, worker.stage = value
+            worker.started = now if seconds is not None else None
+            worker.deadline = None if seconds is None else now + seconds
             return
         future, worker.future = worker.future, None
         worker.started = worker.deadline = None
@@ -207,7 +219,9 @@ class WorkerPool(Executor):
                 self._broken = error
         else:
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
-            error = WorkerDied(f"the worker process died ({how})", late=late, seconds=seconds)
+            error = WorkerDied(
+                f"the worker process died ({how})", late=late, seconds=seconds, stage=worker.stage
+            )
         with self._lock:
             self._workers.remove(worker)
             if self._broken is None and not (self._closing and not self._todo):
@@ -220,13 +234,31 @@ class WorkerPool(Executor):
             worker.future.set_exception(error)
 
 
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Starts Python without the working directory on its path.
+
+    A fork server would look there first, and take somebody's solvers.py for our package. (What the
+    driver itself has on its path, a script's folder for one, its workers get from it later.)
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
 def _serve(pipe: Connection, threads: int) -> None:
     """A worker process: takes calls until the pool or its process is gone."""
     start_worker(threads)
     threading.Thread(
         target=_die_with, args=(multiprocessing.parent_process(),), daemon=True
     ).start()
-    guard_with(lambda seconds: pipe.send(("clock", seconds)))
+    guard_with(lambda seconds, stage: pipe.send(("clock", (seconds, stage))))
     try:
         pipe.send(("ready", None))
     except OSError:  # the pool was shut down before its worker was up

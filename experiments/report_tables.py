@@ -98,8 +98,12 @@ def hardness(instances: pd.DataFrame) -> list[list[str]]:
 
 
 def largest_stages(runs: pd.DataFrame) -> str:
-    """Which stage takes most of each solver's time, in words."""
-    means = runs[runs["status"].isin(SCORED)].groupby("solver")[list(STAGES)].mean()
+    """Which stage takes most of each solver's time, in words; empty where no run has stages."""
+    scored = runs[runs["status"].isin(SCORED)]
+    # A run that was killed has none.
+    means = scored.dropna(subset=list(STAGES), how="all").groupby("solver")[list(STAGES)].mean()
+    if means.empty:
+        return ""
     most = means.idxmax(axis=1)
     parts = [f"{stage} for {', '.join(sorted(most.index[most == stage]))}"
              for stage in STAGES if (most == stage).any()]  # fmt: skip
@@ -108,7 +112,7 @@ def largest_stages(runs: pd.DataFrame) -> str:
 
 def ledger(runs: pd.DataFrame) -> list[list[str]]:
     """Mean milliseconds of every stage, by solver and n."""
-    scored = runs[runs["status"].isin(SCORED)]
+    scored = runs[runs["status"].isin(SCORED)].dropna(subset=list(STAGES), how="all")
     mean = scored.groupby(["solver", "n"])[["wall", "cpu", *STAGES]].mean()
     return [
         [str(solver), str(n), *(number(1e3 * value) for value in row)]

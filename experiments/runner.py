@@ -11,10 +11,11 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +28,7 @@ from experiments.progress import cell_progress
 from experiments.store import Store
 from experiments.study import Cell, SolverSpec, Study, budget_json
 from experiments.worker import (
+    WARM_UP,
     Record,
     Task,
     blank_row,
@@ -35,7 +37,7 @@ from experiments.worker import (
     run_task,
     submit_task,
 )
-from solvers.errors import SolverError
+from solvers.errors import ParameterError, SolverError
 from solvers.registry import make, registered
 
 P = ParamSpec("P")
@@ -54,6 +56,7 @@ class Outcome:
 
     Attributes:
         counts: status -> cells written by this call.
+        failure: label and reason of the first cell that is an error; empty if none is.
         resumed: cells that were in the store before.
         remaining: cells left out because of an interrupt.
         store: where the records are.
@@ -63,6 +66,16 @@ class Outcome:
     resumed: int
     remaining: int
     store: Path
+    failure: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The cells in numbers, by status."""
+        parts = [f"{count} {status}" for status, count in sorted(self.counts.items())]
+        parts += [f"{self.resumed} in the store before"] if self.resumed else []
+        parts += [f"{self.remaining} left to run"] if self.remaining else []
+        total = sum(self.counts.values()) + self.resumed + self.remaining
+        return f"{total} cells: {', '.join(parts)}"
 
     @property
     def interrupted(self) -> bool:
@@ -123,8 +136,9 @@ def run(
         How many cells ended how.
 
     Raises:
-        StudyError: an unknown or unavailable solver, impossible options, an unreadable instance, a
-            cluster that cannot be reached or lacks what a solver needs.
+        StudyError: an unknown or unavailable solver, impossible options, a parameter that a solver
+            does not have, an unreadable instance, a cluster that cannot be reached or lacks what a
+            solver needs.
         StoreError: a store that cannot be opened or written.
     """
     if workers < 1:
@@ -135,11 +149,13 @@ def run(
         raise StudyError("memory can be limited on Linux only; leave it out")
     if scheduler is not None and (executor is not None or isolate or workers > 1):
         raise StudyError("a scheduler brings its own workers: leave executor, workers, isolate out")
-    _check_solvers(study)
+    lanes = _check_solvers(study)
     clear_bench()
     with Store(store, create=True) as opened, _interrupt() as stop:
-        plan = _Plan(study, opened, register(study, opened, progress=progress), memory)
+        sizes = register(study, opened, progress=progress)
+        plan = _Plan(study, opened, sizes, lanes, memory)
         counts: Counter[str] = Counter()
+        failure = ""
         with (
             _crew(study, opened, workers, executor, scheduler, isolate) as crew,
             cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
@@ -154,6 +170,8 @@ def run(
                     )
                     opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
                     counts[record.row["status"]] += 1
+                    if record.row["status"] == "error":
+                        failure = failure or f"{record.row['solver']}: {record.row['reason']}"
                     advance()
             except KeyboardInterrupt:
                 if progress:
@@ -163,7 +181,7 @@ def run(
     if remaining and progress:
         left = f"Interrupted: {remaining} cells are left"
         print(_how_to_resume(left, store), file=sys.stderr)
-    return Outcome(dict(counts), plan.resumed, remaining, Path(store))
+    return Outcome(dict(counts), plan.resumed, remaining, Path(store), failure)
 
 
 def _how_to_resume(what: str, store: str | Path) -> str:
@@ -174,13 +192,20 @@ class _Plan:
     """The cells that the store does not have, as a stream: never all of them in memory."""
 
     def __init__(
-        self, study: Study, store: Store, sizes: dict[str, int], memory: float | None
+        self,
+        study: Study,
+        store: Store,
+        sizes: dict[str, int],
+        lanes: Sequence[str],
+        memory: float | None,
     ) -> None:
         self.total = study.count(sizes)
         self.resumed = 0
         self.on_resumed: Callable[[], None] = lambda: None
         self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
+        self._lanes = lanes
         self._builds: dict[str, float] = {}
+        self._unwarmed: set[str] = set()
         self._cells = self._missing()
 
     def _missing(self) -> Iterator[Cell]:
@@ -199,7 +224,15 @@ class _Plan:
         if cell.instance not in self._builds:
             self._builds[cell.instance] = self._store.build_of(cell.instance)
         build = self._builds[cell.instance]
-        return Task(cell, specs[cell.solver], study.give_initial, build, self._memory)
+        return Task(
+            cell,
+            specs[cell.solver],
+            study.give_initial,
+            build,
+            self._lanes[cell.solver],
+            self._memory,
+            unwarmed=self._unwarmed,
+        )
 
     def tasks(self) -> Iterator[Task]:
         """What is to be run."""
@@ -222,13 +255,26 @@ class _Plan:
         return sum(1 for _ in self._cells)
 
 
-def _check_solvers(study: Study) -> None:
-    """Makes every solver once: a name or an option that is wrong stops the study at once."""
+def _check_solvers(study: Study) -> list[str]:
+    """Makes every solver once: what is wrong with its name, options or parameters stops the study.
+
+    Values of parameters are the solver's own to check, when it is called.
+
+    Returns:
+        Their lanes.
+    """
+    lanes: list[str] = []
     for spec in study.specs:
         try:
-            make(spec.name if spec.sampler is None else spec.sampler, **spec.options).check()
+            sampler = make(spec.name if spec.sampler is None else spec.sampler, **spec.options)
+            if unknown := sorted(set(spec.parameters) - set(sampler.extra_parameters)):
+                known = ", ".join(sampler.extra_parameters) or "none"
+                raise ParameterError(f"no parameter {unknown[0]!r} (it has: {known})")
+            sampler.check()
+            lanes.append(sampler.lane)
         except (SolverError, TypeError, ValueError) as error:
             raise StudyError(f"solvers: {spec.label}: {error}") from error
+    return lanes
 
 
 def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:
@@ -306,17 +352,23 @@ def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
     """
     out: dict[Future[Record], Task] = {}
     suspects: deque[Task] = deque()
+
+    def hand_out(task: Task) -> None:
+        future = crew.submit(task)
+        out[future] = task
+        # In the pool's own thread, and so before it hands out the next cell.
+        future.add_done_callback(partial(_learn, task))
+
     while True:
         alone = any(task.again for task in out.values())
         while not alone and not stop.asked:
             if suspects:
                 if not out:
-                    task = replace(suspects.popleft(), again=True)
-                    out[crew.submit(task)] = task
+                    hand_out(replace(suspects.popleft(), again=True))
                 break
             if len(out) >= crew.room() or (fresh := next(tasks, None)) is None:
                 break
-            out[crew.submit(fresh)] = fresh
+            hand_out(fresh)
         if not out:
             return
         finished, _ = wait(out, return_when=FIRST_COMPLETED)
@@ -325,23 +377,35 @@ def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
             try:
                 yield future.result()
             except WorkerDied as death:
-                if task.again or death.late:
+                if death.late and death.stage == WARM_UP:
+                    hand_out(task)
+                elif task.again or death.late:
                     yield _obituary(task, death)
                 else:
                     suspects.append(task)
+
+
+def _learn(task: Task, future: Future[Record]) -> None:
+    """Notes that a solver's warm-up was killed: no process waits for it again."""
+    death = None if future.cancelled() else future.exception()
+    if isinstance(death, WorkerDied) and death.late and death.stage == WARM_UP:
+        task.unwarmed.add(task.spec.identity)
 
 
 def _obituary(task: Task, death: WorkerDied) -> Record:
     """The row of a cell whose worker died."""
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
-    row = blank_row(task.cell, task.spec, task.give_initial)
+    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.lane}
     if death.late:
+        seconds = limit if seconds is None else seconds
         row |= {"status": "timeout", "wall": seconds}
         row["reason"] = (
-            f"no answer after {limit or seconds:.3g} s, killed; the limit is "
-            f"{task.cell.budget.time_limit} s"
+            f"no answer after {seconds:.3g} s, killed; the limit is "
+            f"{task.cell.budget.time_limit:g} s"
         )
+        if task.spec.identity in task.unwarmed:
+            row["reason"] += "; called without a warm-up, since that was killed as well"
     else:
         row |= {"status": "error", "wall": seconds, "reason": f"{death}, twice"}
     return Record(row, [])

@@ -54,9 +54,10 @@ class Store:
     def __init__(self, path: str | Path, *, create: bool = False) -> None:
         self.path = Path(path)
         self._writes = create
+        self._withdrawn = False
         if self.path.exists() and not self.path.is_file():
             raise StoreError(f"store {self.path} is no file; name a file, new or of a study")
-        fresh = not self.path.exists() or self.path.stat().st_size == 0
+        self._fresh = fresh = not self.path.exists() or self.path.stat().st_size == 0
         if fresh and not create:
             raise StoreError(f"store {self.path} does not exist or is empty; run a study into it")
         self._lock = DriverLock(self.path) if create else None
@@ -114,9 +115,20 @@ class Store:
             with suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
+        if self._withdrawn:
+            self.path.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def withdraw(self) -> None:
+        """Leaves no file behind, when this is closed, if this made it."""
+        self._withdrawn = self._writes and self._fresh
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether a cell was ever written."""
+        return bool(self._rows("SELECT 1 FROM runs LIMIT 1"))
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:

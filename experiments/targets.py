@@ -104,10 +104,15 @@ def solutions(runs: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS) -> pd.Da
 
 
 def _counts(runs: pd.DataFrame) -> Any:
-    """Of each run: hits, reads that were kept, reads that were made, seconds."""
+    """Of each run: hits, reads that were kept, reads that were made, seconds.
+
+    A run that was killed is one read that missed: it gave none, and took its time.
+    """
     hits = runs["best_reads"].where(runs["hit"], 0)
-    made = [_made(text, reads) for text, reads in zip(runs["info"], runs["reads"], strict=True)]
-    return np.column_stack([hits, runs["reads"], made, runs["wall"]]).astype(np.float64)
+    kept = runs["reads"].fillna(1)
+    made = [_made(text, reads) for text, reads in zip(runs["info"], kept, strict=True)]
+    wall = runs["wall"].fillna(runs["time_limit"])
+    return np.column_stack([hits, kept, made, wall]).astype(np.float64)
 
 
 def _made(info: Any, reads: float) -> float:

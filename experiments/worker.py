@@ -16,7 +16,7 @@ import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,15 @@ from solvers.registry import make
 from solvers.warmup import tiny_problems
 
 PROBLEMS_KEPT = 32
-# Seconds a warm-up may take, compilation included, before a guarded process gives it up.
-WARM_UP_LIMIT = 180.0
+# Seconds a warm-up may take before a guarded process is killed for it, once in a study: of a
+# solver that says it compiles, and of any other.
+COMPILE_LIMIT = 180.0
+WARM_UP_LIMIT = 30.0
 # Seconds that a guarded process gets beyond `overrun_limit`, so that a late answer is still heard.
 GRACE = 1.0
+# What a guarded process is busy with.
+WARM_UP = "warm-up"
+CALL = "call"
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,21 @@ class Task:
         spec: with what.
         give_initial: whether the solver may have the incumbent.
         build: seconds the block took to build, for the ledger.
+        lane: the solver's, for the row of a cell whose worker died.
         memory: GiB that the solver's call may add to its process; None: no limit.
         again: whether a worker died of it, or of something else, before.
+        unwarmed: identities of solvers that are called without a warm-up, because one of theirs
+            was killed. Tasks of a driver share it: what it learns counts for cells already queued.
     """
 
     cell: Cell
     spec: SolverSpec
     give_initial: bool
     build: float
+    lane: str
     memory: float | None = None
     again: bool = False
+    unwarmed: set[str] = field(default_factory=set, compare=False)
 
 
 Source = Path | bytes
@@ -120,9 +130,10 @@ class Workbench:
         if kind in self._warm:
             return
         self._warm.add(kind)
+        allowance = COMPILE_LIMIT if by_size or sampler.compiles else WARM_UP_LIMIT
         for tiny in tiny_problems(n, k, dense=problem.factor is None)[: 1 if by_size else None]:
             # A failure here is not lost: the timed call fails the same way and becomes a row.
-            with guarded(WARM_UP_LIMIT), contextlib.suppress(Exception):
+            with guarded(allowance, WARM_UP), contextlib.suppress(Exception):
                 if not warm_up(sampler, tiny, **spec.parameters):
                     break
 
@@ -148,12 +159,13 @@ class Workbench:
         row |= {"lane": sampler.lane, "started": _now(), "load": load_average()}
         if reason := _too_large(sampler, spec, problem.n):
             return Record(row | {"status": "skipped", "reason": reason}, [])
-        self.warm_up(spec, problem)
+        if spec.identity not in task.unwarmed:
+            self.warm_up(spec, problem)
         seen = Incumbents()
         initial = problem.initial if task.give_initial and sampler.takes_initial else None
         blind = problem.blinded()
         failure, samples = "", None
-        with guarded(kill_limit(cell.budget)), limited(task.memory), unwalked():
+        with guarded(kill_limit(cell.budget), CALL), limited(task.memory), unwalked():
             cpu = time.process_time()
             start = time.perf_counter()
             try:
@@ -241,16 +253,16 @@ def kill_limit(budget: Budget) -> float | None:
 
 
 @contextlib.contextmanager
-def guarded(seconds: float | None) -> Iterator[None]:
+def guarded(seconds: float | None, stage: str) -> Iterator[None]:
     """Lets the guard of this process, if it has one, end it when the body takes longer."""
     if seconds is None:
         yield
         return
-    _GUARD[0](seconds)
+    _GUARD[0](seconds, stage)
     try:
         yield
     finally:
-        _GUARD[0](None)
+        _GUARD[0](None, stage)
 
 
 @contextlib.contextmanager
@@ -373,15 +385,16 @@ def _now() -> str:
 _BENCH: list[Workbench] = []
 
 
-def _unguarded(seconds: float | None) -> None:
+def _unguarded(_seconds: float | None, _stage: str) -> None:
     """The driver's own process: nobody may kill it, so a solver that hangs there hangs."""
 
 
-# What is told when a solver's clock starts (seconds it may take) and when it ends (None).
-_GUARD: list[Callable[[float | None], None]] = [_unguarded]
+Guard = Callable[[float | None, str], None]
+"""What is told when a clock starts (seconds a stage may take, which) and when it ends (None)."""
+_GUARD: list[Guard] = [_unguarded]
 
 
-def guard_with(guard: Callable[[float | None], None]) -> None:
+def guard_with(guard: Guard) -> None:
     """Sets the guard of this process."""
     _GUARD[:] = [guard]
 

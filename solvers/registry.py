@@ -40,6 +40,12 @@ class Entry:
         paid: whether a call costs money; such a solver has the option ``rehearse``.
         resource: what a machine needs to run it beyond packages (a GPU, a licence, a token); on a
             cluster the solver goes only to workers that say they have it.
+        honours: the parts of a `solvers.base.Budget` that count.
+        exact: whether it can prove the optimum.
+        max_variables: the size limit of a solver made without options.
+        takes_initial: whether it can start from an incumbent.
+
+    The last four are what `make(name).properties` says, for lists that must not import an SDK.
     """
 
     target: str
@@ -49,38 +55,97 @@ class Entry:
     extra: str = ""
     paid: bool = False
     resource: str = ""
+    honours: tuple[str, ...] = ()
+    exact: bool = False
+    max_variables: int | None = None
+    takes_initial: bool = False
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """As of the solver; empty for one of another package, whose class alone knows."""
+        if self.lane is None:
+            return {}
+        return {
+            "lane": self.lane,
+            "exact": self.exact,
+            "max_variables": self.max_variables,
+            "honours": list(self.honours),
+            "takes_initial": self.takes_initial,
+        }
 
 
 SOLVERS: dict[str, Entry] = {
     "greedy": Entry(
-        "solvers.descent:Greedy", "native", "adds the best variable k times; the control"
+        "solvers.descent:Greedy",
+        "native",
+        "adds the best variable k times; the control",
+        honours=("time_limit",),
     ),
-    "descent": Entry("solvers.descent:Descent", "native", "swap descent from random starts"),
+    "descent": Entry(
+        "solvers.descent:Descent",
+        "native",
+        "swap descent from random starts",
+        honours=("time_limit", "reads"),
+        takes_initial=True,
+    ),
     "annealing": Entry(
-        "solvers.annealing:Annealing", "native", "swap simulated annealing on the factor"
+        "solvers.annealing:Annealing",
+        "native",
+        "swap simulated annealing on the factor",
+        honours=("time_limit", "reads", "sweeps"),
+        takes_initial=True,
     ),
-    "tabu": Entry("solvers.tabu:Tabu", "native", "swap tabu search with aspiration and restarts"),
-    "tempering": Entry("solvers.tempering:Tempering", "native", "population annealing over swaps"),
+    "tabu": Entry(
+        "solvers.tabu:Tabu",
+        "native",
+        "swap tabu search with aspiration and restarts",
+        honours=("time_limit", "reads"),
+        takes_initial=True,
+    ),
+    "tempering": Entry(
+        "solvers.tempering:Tempering",
+        "native",
+        "population annealing over swaps",
+        honours=("time_limit", "reads", "sweeps"),
+        takes_initial=True,
+    ),
     "reference-sa": Entry(
         "solvers.reference:ReferenceSA",
         "native",
         "the published solver's swap annealing, O(n) a proposal; the baseline",
+        honours=("time_limit", "reads", "sweeps"),
+        max_variables=8192,
     ),
     "relaxation": Entry(
-        "solvers.relaxation:Relaxation", "native", "certified bound, rounding, descent"
+        "solvers.relaxation:Relaxation",
+        "native",
+        "certified bound, rounding, descent",
+        honours=("time_limit",),
     ),
     "exact": Entry(
         "solvers.branch_and_bound:Exact",
         "native",
         "branch and bound on the relaxation; proves the optimum",
+        honours=("time_limit",),
+        exact=True,
     ),
-    "enumerate": Entry("solvers.exact:Enumerate", "native", "every k-subset; proves the optimum"),
+    "enumerate": Entry(
+        "solvers.exact:Enumerate",
+        "native",
+        "every k-subset; proves the optimum",
+        exact=True,
+        max_variables=24,
+    ),
     "milp": Entry(
         "solvers.highs:MILP",
         "native",
         "HiGHS, outer approximation of the factored form; for comparison",
         ("highspy",),
         extra="mip",
+        honours=("time_limit",),
+        exact=True,
+        max_variables=4096,
+        takes_initial=True,
     ),
     "miqp": Entry(
         "solvers.scip:MIQP",
@@ -88,24 +153,46 @@ SOLVERS: dict[str, Entry] = {
         "SCIP on the factored form; for comparison",
         ("pyscipopt",),
         extra="mip",
+        honours=("time_limit",),
+        exact=True,
+        max_variables=4096,
+        takes_initial=True,
     ),
     "neal": Entry(
-        "solvers.ocean:Neal", "penalised", "D-Wave simulated annealing (dwave-neal)", ("neal",)
+        "solvers.ocean:Neal",
+        "penalised",
+        "D-Wave simulated annealing (dwave-neal)",
+        ("neal",),
+        honours=("time_limit", "reads", "sweeps"),
     ),
     "ocean-tabu": Entry(
-        "solvers.ocean:OceanTabu", "penalised", "D-Wave multistart tabu search", ("dwave.samplers",)
+        "solvers.ocean:OceanTabu",
+        "penalised",
+        "D-Wave multistart tabu search",
+        ("dwave.samplers",),
+        honours=("time_limit", "reads"),
     ),
     "steepest-descent": Entry(
-        "solvers.ocean:SteepestDescent", "penalised", "D-Wave bit-flip descent", ("dwave.samplers",)
+        "solvers.ocean:SteepestDescent",
+        "penalised",
+        "D-Wave bit-flip descent",
+        ("dwave.samplers",),
+        honours=("reads",),
     ),
     "path-integral": Entry(
         "solvers.ocean:PathIntegral",
         "penalised",
         "D-Wave path-integral (simulated quantum) annealing",
         ("dwave.samplers",),
+        honours=("time_limit", "reads", "sweeps"),
+        max_variables=1024,
     ),
     "random": Entry(
-        "solvers.ocean:Random", "penalised", "uniform bit strings; the floor", ("dwave.samplers",)
+        "solvers.ocean:Random",
+        "penalised",
+        "uniform bit strings; the floor",
+        ("dwave.samplers",),
+        honours=("reads",),
     ),
     "qpu": Entry(
         "solvers.dwave:QPU",
@@ -114,6 +201,8 @@ SOLVERS: dict[str, Entry] = {
         ("dwave.system",),
         extra="dwave",
         paid=True,
+        honours=("reads",),
+        max_variables=180,
     ),
     "leap-hybrid-cqm": Entry(
         "solvers.dwave:LeapHybridCQM",
@@ -122,35 +211,47 @@ SOLVERS: dict[str, Entry] = {
         ("dwave.system",),
         extra="dwave",
         paid=True,
+        honours=("time_limit",),
+        max_variables=8192,
     ),
     "qaoa-aer": Entry(
         "solvers.qaoa.qiskit:AerQAOASampler",
         "penalised",
         "QAOA, X mixer, linear ramp, sampled on Qiskit Aer",
         ("qiskit", "qiskit_aer"),
+        honours=("reads",),
+        max_variables=12,
     ),
     "qaoa-braket-local": Entry(
         "solvers.qaoa.braket:BraketLocalQAOASampler",
         "penalised",
         "QAOA, X mixer, linear ramp, sampled on the Braket local simulator",
         ("braket",),
+        honours=("reads",),
+        max_variables=12,
     ),
     "qaoa-subspace": Entry(
         "solvers.qaoa.native:SubspaceQAOA",
         "native",
         "QAOA in the space of k ones, exact state vector, trained angles",
+        honours=("reads", "time_limit"),
+        max_variables=20,
     ),
     "qaoa-xy-aer": Entry(
         "solvers.qaoa.qiskit:AerSubspaceQAOA",
         "native",
         "QAOA, Dicke state and XY mixer, sampled on Qiskit Aer",
         ("qiskit", "qiskit_aer"),
+        honours=("reads", "time_limit"),
+        max_variables=12,
     ),
     "qaoa-xy-braket-local": Entry(
         "solvers.qaoa.braket:BraketLocalSubspaceQAOA",
         "native",
         "QAOA, Dicke state and XY mixer, on the Braket local simulator",
         ("braket",),
+        honours=("reads", "time_limit"),
+        max_variables=12,
     ),
     "qaoa-braket": Entry(
         "solvers.qaoa.paid:BraketPenaltyQAOA",
@@ -159,6 +260,8 @@ SOLVERS: dict[str, Entry] = {
         ("braket",),
         paid=True,
         resource="braket",
+        honours=("reads",),
+        max_variables=24,
     ),
     "qaoa-xy-braket": Entry(
         "solvers.qaoa.paid:BraketSubspaceQAOA",
@@ -167,12 +270,16 @@ SOLVERS: dict[str, Entry] = {
         ("braket",),
         paid=True,
         resource="braket",
+        honours=("reads",),
+        max_variables=24,
     ),
     "qaoa-qiskit-optimizer": Entry(
         "solvers.qaoa.optimizer:QiskitOptimizerQAOA",
         "penalised",
         "MinimumEigenOptimizer of qiskit-optimization with its QAOA",
         ("qiskit_aer", "qiskit_optimization"),
+        honours=("reads",),
+        max_variables=12,
     ),
 }
 

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +123,24 @@ def test_lists(icbs):
     assert records["neal"]["lane"] == "penalised"
     assert "annealing" in icbs("solvers")[1]
     assert json.loads(icbs("models", "--json")[1])[0]["name"] == "smollm2"
+
+
+SDKS = {"braket", "dwave.samplers", "dwave.system", "highspy", "neal", "numba", "pyscipopt",
+        "qiskit", "torch", "transformers"}  # fmt: skip
+
+
+def test_the_list_of_solvers_imports_no_sdk():
+    script = (
+        "import sys; sys.argv = ['icbs', 'solvers', '--json']\n"
+        "from icbs.cli import app\n"
+        "app(standalone_mode=False)\n"
+        f"print(sorted(set(sys.modules) & {SDKS!r}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)
+    assert done.stderr == "[]\n"
 
 
 LP = """Maximize

@@ -87,6 +87,7 @@ def test_registry_and_class_agree(name):
     assert isinstance(sampler, CardinalitySampler)
     dimod.testing.assert_sampler_api(sampler)
     assert json.dumps(sampler.properties)
+    assert entry(name).properties == solvers.make(name).properties
 
 
 for solver in SOLVERS:

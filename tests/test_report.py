@@ -3,15 +3,20 @@
 import html
 import json
 import re
+from concurrent.futures import Future
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 from pypdf import PdfReader
 
-from experiments import Store, Study, palette, run
+from experiments import Store, Study, load_runs, palette, run
 from experiments.errors import ReportError, StoreError
+from experiments.pool import WorkerDied
 from experiments.report import write
+from experiments.runner import InProcess
+from experiments.targets import solutions
 from tests.study_fixtures import Raising, block, spec
 
 EVIL = "layer</script><img src=x onerror=alert(1)>{{7*7}}"
@@ -173,3 +178,29 @@ def test_paper_style(store, tmp_path):
     with pytest.raises(ReportError, match="expected one of screen, paper"):
         write(store, tmp_path, style="poster")
     assert palette.latex("5 % of a_b ± 1") == r"5 \% of a\_b $\pm$ 1"
+
+
+class Killing(InProcess):
+    """Kills the process of every cell of descent, as a watchdog does."""
+
+    def submit(self, fn, /, task, *rest):
+        if task.spec.name != "descent":
+            return super().submit(fn, task, *rest)
+        future = Future()
+        future.set_exception(WorkerDied("killed", late=True, seconds=2.1))
+        return future
+
+
+@pytest.mark.parametrize("solvers", [["descent"], ["descent", "greedy"]])
+def test_a_solver_that_was_only_ever_killed(solvers, tmp_path):
+    study = Study("s", [block(), block(12)], solvers, [0.05], seeds=[0, 1])
+    run(study, tmp_path / "s.sqlite", executor=Killing(), progress=False)
+    runs = load_runs(tmp_path / "s.sqlite")
+    page = write(tmp_path / "s.sqlite", tmp_path / "page").read_text(encoding="utf-8")
+    assert "came back later than twice its limit" in page
+    words = re.sub("<[^>]*>", " ", re.sub("<svg.*?</svg>", " ", page, flags=re.DOTALL))
+    assert not re.search(r"\bnan\b", words)
+    found = solutions(runs).set_index("solver").loc["descent"]
+    # Reads that missed: no success, and no time to a solution.
+    assert (found["success"] == 0).all()
+    assert np.isinf(found["tts"]).all()

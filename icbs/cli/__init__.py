@@ -3,7 +3,11 @@
 Exit status: 0 done, 1 the work failed (a message on stderr, no traceback), 2 wrong usage.
 """
 
-from icbs.cli import models, pruning, solving, studies  # noqa: F401, they add their subcommands
-from icbs.cli.app import app, main
+from icbs.cli.shadows import check_packages
+
+check_packages()
+
+from icbs.cli import models, pruning, solving, studies  # noqa: E402, F401, they add subcommands
+from icbs.cli.app import app, main  # noqa: E402
 
 __all__ = ["app", "main"]

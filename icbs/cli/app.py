@@ -73,8 +73,12 @@ def settings_of(context: typer.Context, changes: Sequence[str] | None) -> dict[s
     return found
 
 
-def output_folder(path: Path) -> Path:
+def output_folder(path: Path, option: str = "--out") -> Path:
     """The folder, made if need be and proved writable before any long work starts.
+
+    Args:
+        path: the folder.
+        option: what names it on the command line, for the message.
 
     Raises:
         OutputError: it cannot be made or written to.
@@ -85,7 +89,7 @@ def output_folder(path: Path) -> Path:
             pass
     except OSError as error:
         raise OutputError(
-            f"--out {path}: cannot write there ({error.strerror}); choose another folder"
+            f"{option} {path}: cannot write there ({error.strerror}); choose another folder"
         ) from error
     return path
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,21 +158,22 @@ def prune(
     loaded = load_on(model, device, dtype)
     chosen = {**_usual(loaded, data), **chosen}
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
-    summary = run_pruning(
-        loaded,
-        samples,
-        out,
-        steps=steps,
-        time_limit=time_limit,
-        resume=resume,
-        repair=repair,
-        tune=tune,
-        labels=tune_labels,
-        on_step=lambda record: print(record, file=sys.stderr),
-        layers=layers,
-        solver=solver,
-        **chosen,
-    )
+    with _resumable(out):
+        summary = run_pruning(
+            loaded,
+            samples,
+            out,
+            steps=steps,
+            time_limit=time_limit,
+            resume=resume,
+            repair=repair,
+            tune=tune,
+            labels=tune_labels,
+            on_step=lambda record: print(record, file=sys.stderr),
+            layers=layers,
+            solver=solver,
+            **chosen,
+        )
     if as_json:
         print(json.dumps(summary))
         return
@@ -180,6 +183,19 @@ def prune(
     title = f"{loaded.name}, {reached}: {out}"
     print_table(title, columns, formatted(summary["quality"], columns, formats))
     print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Says after Ctrl-C whether there is something to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = (out / "checkpoint.safetensors").exists()
+        remedy = "the same command with --resume goes on after the last whole step"
+        told = remedy if kept else "no step was done, so the same command starts anew"
+        print(f"icbs: interrupted; {told}", file=sys.stderr)
+        raise
 
 
 def _usual(loaded: LoadedModel, source: str | None) -> dict[str, Any]:

@@ -42,10 +42,13 @@ def cut(
 def solvers(
     as_json: AsJson = False,
 ) -> None:
-    """List the solvers: lane, exactness, size limit, budget, and why one is unavailable.
+    """List the solvers: lane, exactness, size limit, budget, and which packages one lacks.
 
     Native solvers keep sum(x) = k by construction. Penalised ones get the constraint as a penalty
     and their samples are repaired; raw and repaired results are both kept.
+
+    Only solvers of other packages are loaded, and nothing is asked over the network: whether a
+    paid device can be reached is found out when a study starts, what it costs by 'icbs quote'.
     """
     from solvers import available, make
     from solvers.registry import registered
@@ -54,7 +57,8 @@ def solvers(
     for name, reason in available().items():
         known = registered()[name]
         record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
-        if reason is None:
+        record |= known.properties
+        if known.lane is None and reason is None:
             try:
                 record |= make(name).properties
             except UnavailableError as error:

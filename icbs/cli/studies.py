@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def bench(
         str, typer.Option("--solvers", help="Names from 'icbs solvers', separated by commas.")
     ] = "",
     time_limits: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "1",
-    seeds: Annotated[int, typer.Option(help="Seeds per instance, solver and budget.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per instance, solver and budget.")] = 3,
     store: Annotated[Path, typer.Option(help="SQLite file for the records.")] = Path("runs.sqlite"),
     cardinality: Annotated[
         int | None, typer.Option(help="Number of ones, for files that do not say.")
@@ -48,7 +49,7 @@ def bench(
     give_initial: Annotated[
         bool, typer.Option(help="Hand every solver that can use it the incumbent.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler, such as tcp://HOST:8786: its workers run.")
     ] = None,
@@ -74,11 +75,14 @@ def bench(
     A solver that hangs or crashes costs one row with --isolate, several --workers or a --scheduler;
     in this process it would stop the study.
 
+    Exit status: 0 if a cell was done or all were there before, 1 if none was, 130 after Ctrl-C.
+
     Example: icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1
 
     Example: icbs bench penalty --smoke --store penalty.sqlite
     """
-    from experiments import Study, run
+    from experiments import Store, Study, run
+    from experiments.errors import StudyError
     from experiments.study import study_path
 
     own = typed(context, "instances", "solver_names", "time_limits", "seeds", "cardinality",
@@ -87,6 +91,10 @@ def bench(
         raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
     if study is not None and own:
         raise typer.BadParameter(f"{own[0]} is the study's to say: write it into the STUDY file")
+    if memory_limit is not None and memory_limit <= 0:
+        raise typer.BadParameter(f"--memory-limit is {memory_limit:g}, expected GiB above 0")
+    if scheduler is not None and (twice := typed(context, "workers", "isolate")):
+        raise typer.BadParameter(f"--scheduler brings its own workers: leave {twice[0]} out")
     if study is None and smoke:
         raise typer.BadParameter("--smoke is the small size of a STUDY file: leave it out")
     if study is not None:
@@ -103,11 +111,25 @@ def bench(
         )
     if rehearse:
         plan = plan.rehearsed()
-    output_folder(store.parent)
-    if store.exists() and not resume:
-        raise OutputError(f"--store {store} exists: pass --resume to add to it, or another file")
-    run(plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit)
+    output_folder(store.parent, "the folder of --store")
+    if not resume and store.is_file() and store.stat().st_size:
+        with Store(store) as before:
+            used = before.has_runs
+        if used:
+            raise OutputError(
+                f"--store {store} has runs: pass --resume to add to them, or another file"
+            )
+    outcome = run(
+        plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit
+    )
+    print(outcome.summary)
     print(store)
+    if outcome.failure:
+        print(f"first error: {outcome.failure}", file=sys.stderr)
+    if outcome.interrupted:
+        raise typer.Exit(130)
+    if outcome.counts and "done" not in outcome.counts:
+        raise StudyError(f"no cell was done; the reasons: icbs report {store} --out FOLDER")
 
 
 @app.command()
