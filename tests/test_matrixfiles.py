@@ -103,7 +103,7 @@ def test_exports_mean_the_same_to_their_own_programs(tmp_path, suffix, first, pa
     """Read as those do: without comments, in the family's sense, with nothing of ours."""
     rng = np.random.default_rng(0)
     problem = CardinalityProblem(
-        linear=rng.normal(size=5), factor=rng.normal(size=(2, 5)), cardinality=2, labels="abcde"
+        linear=rng.normal(size=5), factor=rng.normal(size=(2, 5)), cardinality=2, labels=tuple("abcde")
     )
     lines = export(problem, tmp_path / f"a{suffix}", penalty=penalty).read_text().splitlines()
     rows = [line.split() for line in lines if line[0] in "0123456789"]
@@ -186,7 +186,7 @@ def test_the_same_said_twice_is_no_contradiction(tmp_path):
 
 def test_permuted_and_restricted_problems_keep_their_names():
     problem = CardinalityProblem(
-        linear=[1, 2, 3, 4], quadratic=np.zeros((4, 4)), cardinality=2, labels="abcd"
+        linear=[1, 2, 3, 4], quadratic=np.zeros((4, 4)), cardinality=2, labels=tuple("abcd")
     )
     assert problem.labels == ("a", "b", "c", "d")
     permuted = problem.permuted(np.random.default_rng(1))
