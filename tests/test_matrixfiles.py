@@ -103,7 +103,10 @@ def test_exports_mean_the_same_to_their_own_programs(tmp_path, suffix, first, pa
     """Read as those do: without comments, in the family's sense, with nothing of ours."""
     rng = np.random.default_rng(0)
     problem = CardinalityProblem(
-        linear=rng.normal(size=5), factor=rng.normal(size=(2, 5)), cardinality=2, labels=tuple("abcde")
+        linear=rng.normal(size=5),
+        factor=rng.normal(size=(2, 5)),
+        cardinality=2,
+        labels=tuple("abcde"),
     )
     lines = export(problem, tmp_path / f"a{suffix}", penalty=penalty).read_text().splitlines()
     rows = [line.split() for line in lines if line[0] in "0123456789"]
