@@ -342,8 +342,13 @@ class CardinalitySampler(dimod.Sampler):
         start = time.perf_counter()
         # Noted first: the calls below come here as well.
         _WARM.add((type(self), dense))
-        for tiny in tiny_problems(*self.warm_up_size, dense=dense):
-            self._compile(tiny)
+        try:
+            for tiny in tiny_problems(*self.warm_up_size, dense=dense):
+                self._compile(tiny)
+        except BaseException:
+            # Interrupted: what is not compiled yet must not be so inside a clock.
+            _WARM.discard((type(self), dense))
+            raise
         return time.perf_counter() - start
 
     def _compile(self, tiny: CardinalityProblem) -> None:

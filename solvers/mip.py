@@ -128,7 +128,7 @@ class Form:
     def __init__(self, problem: CardinalityProblem, root: Bound, request: Request) -> None:
         self.problem, self.root = problem, root
         self.n, self.k = problem.n, problem.cardinality
-        self.unit = root.best.terms or 1.0
+        self.unit = root.best.terms
         own = root.own
         self.A: Floats = np.empty((0, self.n)) if own is None else own.A / np.sqrt(self.unit)
         self.c: Floats = problem.linear if own is None else own.c / self.unit

@@ -13,6 +13,7 @@ from solvers import Budget, CardinalityProblem, make
 from solvers.background import computed, run_until
 from solvers.base import Request
 from solvers.deadline import NEVER, Deadline
+from solvers.descent import Greedy
 from solvers.reads import make_reads
 from solvers.registry import SOLVERS, entry
 
@@ -154,3 +155,19 @@ def test_heavy_columns_and_no_time_leave_greedy_and_descent(name):
     assert samples.first.energy <= greedy * (1 + 1e-12)
     assert samples.info["lower_bound"] <= samples.first.energy
     assert samples.info["proved_optimal"] is False
+
+
+def test_an_interrupted_warm_up_is_made_again():
+    class Interrupted(Greedy):
+        calls = 0
+
+        def _compile(self, tiny):
+            type(self).calls += 1
+            if self.calls == 1:
+                raise KeyboardInterrupt
+
+    solver = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        solver.warm_up(dense=True)
+    assert solver.warm_up(dense=True) > 0
+    assert solver.warm_up(dense=True) == 0
