@@ -345,8 +345,8 @@ class CardinalitySampler(dimod.Sampler):
         try:
             for tiny in tiny_problems(*self.warm_up_size, dense=dense):
                 self._compile(tiny)
-        except BaseException:
-            # Interrupted: what is not compiled yet must not be so inside a clock.
+        except KeyboardInterrupt:
+            # What is not compiled yet must not be so inside a clock.
             _WARM.discard((type(self), dense))
             raise
         return time.perf_counter() - start
