@@ -59,11 +59,7 @@ def quote(study: Study, *, offline: bool = False, progress: bool = True) -> list
     """
     if study.loop is not None:
         raise StudyError("loop: its blocks depend on the answers to earlier ones; leave it out")
-    samplers = {
-        position: _made(spec)
-        for position, spec in enumerate(study.specs)
-        if spec.sampler is None and spec.name in registered() and registered()[spec.name].paid
-    }
+    samplers = {position: _made(spec) for position, spec in enumerate(study.specs) if spec.paid}
     if not samplers:
         names = ", ".join(name for name, known in registered().items() if known.paid)
         raise StudyError(f"solvers: none of them costs money (those that do: {names})")

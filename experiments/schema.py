@@ -80,7 +80,8 @@ CREATE TABLE runs (
     training REAL,                        -- seconds, a stage like those above
     quote             REAL,               -- USD at most, before the run; empty where it is free
     cost              REAL,               -- USD by the service's own tracker, after it
-    pending           INTEGER,            -- 1: paid for and not collected yet; --resume collects
+    pending           INTEGER,            -- 1: not over, --resume runs it again: a paid task is
+                                          -- not collected yet, or nothing was sent
     info              TEXT                -- JSON: what the solver says of the run
 );
 CREATE TABLE incumbents (
