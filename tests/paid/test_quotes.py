@@ -16,6 +16,7 @@ from solvers import make, save
 from solvers.errors import CostError
 from solvers.qaoa.devices import Device, find_device, known_devices
 from solvers.qaoa.journal import Journal
+from solvers.qaoa.sampler import DEFAULT_READS
 from tests.braket_endpoint import ARNS
 from tests.paid.calls import QUICK, rows, sample, solver, study
 from tests.study_fixtures import block
@@ -170,3 +171,55 @@ def test_a_device_without_a_price_is_refused():
     assert unknown == Device("New-1", "arn:aws:braket:us-east-1::device/qpu/acme/New-1")
     with pytest.raises(CostError, match="no price is known"):
         unknown.price(10)
+
+
+LOOP = """
+solvers = [
+    {name = "qaoa-xy-braket", options = {device = "Garnet", max_cost = 1000}},
+    "greedy",
+    {name = "qaoa-braket", options = {device = "SV1", max_cost = 1000}},
+]
+budgets = [{reads = 200}]
+seeds = 2
+[loop]
+model = "garment-mlp"
+steps = 2
+fork_at = 1
+count = 64
+heldout = 32
+evaluation = 32
+contestants = ["qaoa-xy-braket", "greedy"]
+settings = {density = 0.1, block_size = 8, fisher = "position", batch_size = 64}
+"""
+
+
+def test_a_quote_of_a_loop_bounds_what_running_it_reserves(braket, tmp_path):
+    (tmp_path / "study.toml").write_text(LOOP)
+    answer = json.loads(quoted(tmp_path / "study.toml", "--json"))
+    assert not braket.calls
+    on_garnet, on_simulator = answer["solvers"]
+    layers = 2
+    # Before the fork 1 step, 1 for its blocks, 2 after it and 1 to warm up; then two seeds.
+    assert on_garnet["tasks"] == layers * (1 + 1 + 2 + 1) + layers * 2
+    by_reads = 10 * (0.30 + DEFAULT_READS * 0.002) + 4 * (0.30 + 200 * 0.002)
+    assert on_garnet["usd_at_most"] == pytest.approx(by_reads)
+    # It drives no loop and gets the blocks of the fork.
+    assert on_simulator["tasks"] == layers * 2
+    plan = Study.from_toml(tmp_path / "study.toml")
+    options = {**plan.specs[0].options, "journal": str(tmp_path / "journal.sqlite")}
+    run(
+        replace(plan, solvers=[replace(plan.specs[0], options=options), "greedy"]),
+        tmp_path / "s.sqlite",
+        progress=False,
+    )
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        spent = journal.spent()
+    assert 0.5 * by_reads < spent <= by_reads
+
+
+def test_a_loop_whose_blocks_do_not_fit_has_no_quote(tmp_path):
+    (tmp_path / "study.toml").write_text(LOOP.replace("block_size = 8", "block_size = 64"))
+    with pytest.raises(
+        StudyError, match=r"blocks of 64 variables: qaoa-xy-braket takes at most 20"
+    ):
+        quote(Study.from_toml(tmp_path / "study.toml"), offline=True)
