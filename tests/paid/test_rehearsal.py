@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 from experiments import Study, load_runs, run
 from experiments.errors import StudyError
 from experiments.store import Store
+from experiments.study import STUDIES
 from icbs.cli import app
 from solvers import save
+from solvers.qaoa.devices import find_device
 from tests.paid.calls import rows, study
 from tests.study_fixtures import block
 
@@ -23,7 +25,8 @@ def test_rehearsal_is_the_same_record(braket, tmp_path, monkeypatch):
     assert braket.calls == before
     assert free.keys() == paid.keys()
     told = json.loads(free["info"])
-    assert told.keys() == json.loads(paid["info"]).keys()
+    # The first call of a process also says what it compiled for.
+    assert told.keys() == json.loads(paid["info"]).keys() - {"warm_up"}
     assert told["rehearsal"]
     assert free["status"] == "done"
     assert free["quote"] == pytest.approx(0.30 + 100 * 0.00145)
@@ -51,3 +54,15 @@ def test_bench_rehearses_from_the_command_line(tmp_path):
 def test_rehearsing_what_is_free_is_refused(tmp_path):
     with pytest.raises(StudyError, match="none of them costs money"):
         Study("s", [block(4)], ["greedy"]).rehearsed()
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_studies_of_the_package_ask_for_shots_that_their_devices_take(path, smoke):
+    plan = Study.from_toml(path, smoke=smoke)
+    paid = [spec for spec in plan.specs if spec.paid]
+    assert bool(paid) == (path.stem in ("qaoa", "rehearsal"))
+    for spec in paid:
+        device = find_device(spec.options["device"])
+        for budget in plan.ladder:
+            device.limits.check(device.name, budget.reads)
