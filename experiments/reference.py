@@ -31,7 +31,8 @@ from experiments.reference_check import Finding, compare
 from experiments.report import write
 from experiments.runner import run
 from experiments.store import Store
-from experiments.study import STUDIES, Study, study_path
+from experiments.study import Study
+from experiments.studyfiles import STUDIES, study_path
 from icbs.errors import IcbsError
 
 RUNS = "runs"

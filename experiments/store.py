@@ -256,11 +256,11 @@ class Store:
             )
         return rows[0][0]
 
-    def finished_of(self, keys: Sequence[str]) -> set[str]:
-        """Those of some thousand keys whose cells are in the store and not pending."""
+    def finished_of(self, keys: Sequence[str]) -> dict[str, str]:
+        """Status of those of some thousand keys whose cells are in the store and not pending."""
         marks = ", ".join("?" * len(keys))
-        query = f"SELECT key FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
-        return {key for (key,) in self._rows(query, tuple(keys))}
+        query = f"SELECT key, status FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
+        return dict(self._rows(query, tuple(keys)))
 
     def add_run(
         self, row: Mapping[str, Any], incumbents: Iterable[tuple[float, float]] = ()

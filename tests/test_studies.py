@@ -11,7 +11,7 @@ from experiments.closedloop import Leaving, worsened
 from experiments.cutting import coupled, nested
 from experiments.errors import StudyError
 from experiments.report import write
-from experiments.study import STUDIES, study_path
+from experiments.studyfiles import STUDIES, study_path
 from icbs.fashion_mnist import EMBEDDED
 from solvers import make
 from tests.study_fixtures import block
