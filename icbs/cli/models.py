@@ -207,24 +207,30 @@ def export(
     first, by Wanda. A .block.safetensors file holds a factor of the matrix, so that 4096 variables
     take 0.6 MB; the other file types hold the whole matrix.
     """
-    from icbs.data import load_samples
-    from icbs.export import export_blocks
-    from icbs.models import load_model
-    from icbs.patterns import checked_density
-    from icbs.progress import stage
-    from icbs.samples import usual_length
+    from icbs.settings import Settings
     from solvers import export as export_problem
     from solvers import save
     from solvers.formats import EXPORTS, file_name
 
-    checked_density(density)
     wanted = numbers(sizes, int, "--sizes")
     suffixes = [f".{word}" for word in words(formats)]
     for suffix in suffixes:
         if suffix not in EXPORTS:
             names = ",".join(known[1:] for known in EXPORTS)
             raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
+    for word in words(fisher):
+        if word not in ("sequence", "position"):
+            raise typer.BadParameter(f"--fisher is {word!r}, expected sequence or position")
+    told = [Settings(density=density, seed=seed)]
+    check_before_loading(model, layers, told, None, data, length, "cpu", "float32", count=count)
     output_folder(out)
+    # Not before mistakes are told: these take seconds.
+    from icbs.data import load_samples
+    from icbs.export import export_blocks
+    from icbs.models import load_model
+    from icbs.progress import stage
+    from icbs.samples import usual_length
+
     loaded = load_model(model)
     length = usual_length(loaded.model, length, 128)
     samples = load_samples(loaded, data, count=count, length=length)
@@ -288,6 +294,8 @@ def evaluate(
     tokens hidden. Image classifiers: accuracy on the test images of Fashion-MNIST, or on the first
     2,000 of them, which are in the package, if the full set is not found. Padding never counts.
     """
+    if tasks and (own := typed(context, "data", "count", "length")):
+        raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
     amounts = {"count": count, "batch_size": batch_size}
     check_before_loading(model, "*", [], None, data, length, device, dtype, **amounts)
     # Not before mistakes are told: these take seconds.
@@ -295,8 +303,6 @@ def evaluate(
     from icbs.evaluate import worse_than_guessing
     from icbs.progress import say
 
-    if tasks and (own := typed(context, "data", "count", "length")):
-        raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
     loaded = load_on(model, device, dtype)
     if tasks:
         _print_tasks(loaded, tasks, batch_size or 4, as_json)

@@ -129,11 +129,14 @@ def bench(
     if study is None and smoke:
         raise typer.BadParameter("--smoke is the small size of a STUDY file: leave it out")
     from experiments.errors import StudyError
-    from experiments.studyfiles import study_path
+    from experiments.paths import study_path
+    from solvers.registry import entry
 
     path = None if study is None else study_path(study)
-    # Not before mistakes are told: these import most of what there is.
-    from experiments import Store, Study, run
+    for name in words(solver_names):
+        entry(name)
+    # Not before mistakes are told: this takes a second, and what runs a study several.
+    from experiments.study import Study
 
     if path is not None:
         plan = Study.from_toml(path, smoke=smoke)
@@ -147,6 +150,11 @@ def bench(
             give_initial=give_initial,
             cardinality=cardinality,
         )
+    for spec in plan.specs:
+        if spec.sampler is None:
+            entry(spec.name)
+    from experiments import Store, run
+
     if rehearse:
         plan = plan.rehearsed()
     output_folder(store.parent, "the folder of --store")
@@ -182,6 +190,10 @@ def report(
     ] = "screen",
 ) -> None:
     """Turn a store into one self-contained HTML page and its figures (PDF, SVG, PNG)."""
+    from experiments.paths import store_path
+
+    store_path(store)
+    # Not before mistakes are told: these import most of what there is.
     from experiments.palette import STYLES
     from experiments.report import write
 
@@ -212,6 +224,9 @@ def store_check(
     Every energy is computed again from the state that is stored beside it. Nothing is changed.
     """
     from experiments.errors import StoreError
+    from experiments.paths import store_path
+
+    store_path(store)
     from experiments.storecheck import check
 
     found = check(store, sample=sample)
@@ -228,6 +243,9 @@ def store_export(
     out: Annotated[Path, typer.Option(help="A file whose name ends in .csv or .parquet.")],
 ) -> None:
     """Write a store's runs, with instances, references and gaps, as CSV or Parquet."""
+    from experiments.paths import store_path
+
+    store_path(store)
     from experiments.export import export as export_runs
 
     print(export_runs(store, out))
@@ -239,6 +257,10 @@ def store_merge(
     out: Annotated[Path, typer.Option(help="The store to add to, made if it is missing.")],
 ) -> None:
     """Copy the cells of several stores into one; what is there already stays."""
+    from experiments.paths import store_path
+
+    for source in sources:
+        store_path(source)
     from experiments.storemerge import merge, summary
 
     print(summary(merge(sources, out)))
