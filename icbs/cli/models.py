@@ -88,8 +88,9 @@ def check_before_loading(
                 "'pydoc' or a path"
             )
     folder = REGISTRY[model].folder if model in REGISTRY else local_folder(model)
-    if folder is not None and told:
-        check_layers(folder, layers)
+    if folder is not None:
+        for settings in told:
+            check_layers(folder, layers, settings.pattern)
     if solver is not None:
         from solvers.registry import entry
 
