@@ -141,7 +141,7 @@ def test_answers_have_the_names_of_the_file(icbs, tmp_path):
     assert (answer["ones"], answer["names"], answer["fixed"]) == ([2], ["x3"], {"x0": 1})
     assert (answer["energy"], answer["objective"]) == (-3.5, 3.5)
     out = icbs("solve", path, "--solver", "enumerate")[1]
-    assert out.splitlines()[-2:] == ['fixed by the file: {"x0": 1.0}', "1 ones: x3"]
+    assert out.splitlines()[-2:] == ['fixed by the file: {"x0": 1.0}', "1 one: x3"]
     status, _, err = icbs("solve", path, "--cardinality", 3)
     assert status == 1
     assert err == (

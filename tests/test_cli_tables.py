@@ -44,6 +44,19 @@ def test_numbers_stay_whole_and_end_in_one_column():
     assert ends == {24}
 
 
+def test_the_comparison_of_methods_is_a_table_on_80_columns():
+    columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds", "touched",
+               "accepted")  # fmt: skip
+    row = ("0.70", "icbs + tuning", "Wikipedia leads, held out", "3.4142", "7,023.10", "89.30%",
+           "148.1", "3.4%", "51.0%")  # fmt: skip
+    lines = layout(columns, [row], 80)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == list(columns)
+    assert [word for word in row if " " not in word] == [
+        word for word in lines[1].split() if word[0].isdigit()
+    ]
+
+
 def test_a_row_that_cannot_fit_becomes_a_block():
     path = "x" * 50
     assert layout(("file", "n"), [(path, 3), ("y", 4)], 30) == [

@@ -88,6 +88,10 @@ def solvers(
     print_table("Solvers", columns, rows)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def _shown(value: Any) -> object:
     """A value for people: not None, True or False."""
     words = {None: "-", True: "yes", False: "no"}
@@ -184,10 +188,10 @@ def solve(
     if fixed:
         print(f"fixed by the file: {json.dumps(fixed)}")
     if names is None:
-        print(f"{len(ones)} ones; their places: --json")
+        print(f"{_counted(len(ones), 'one')}; their places: --json")
     else:
         shown = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
-        print(f"{len(ones)} ones: {', '.join(shown)}", end="")
+        print(f"{_counted(len(ones), 'one')}: {', '.join(shown)}", end="")
         print("" if len(shown) == len(ones) else ", ...; all: --json")
 
 
@@ -264,7 +268,10 @@ def quote(
         print(json.dumps(answer | {"instances": fitting}))
         return
     print_table(found.name, ("instance", "qubits", "fits", "tasks"), rows)
-    print(f"{count} tasks of {shots} shots: ${count * most:.4f} at most", end="")
+    print(
+        f"{_counted(count, 'task')} of {_counted(shots, 'shot')}: ${count * most:.4f} at most",
+        end="",
+    )
     print("" if found.is_qpu else f", ${count * least:.4f} at 3 s each")
     print(f"Prices: {found.source}")
 
@@ -300,7 +307,7 @@ def _quote_study(path: Path, offline: bool, as_json: bool) -> None:
         for one in found
     ]
     print_table(path.name, ("solver", "device", "tasks", "USD at most", "max_cost"), rows)
-    print(f"{count} tasks: ${most:.4f} at most", end="")
+    print(f"{_counted(count, 'task')}: ${most:.4f} at most", end="")
     print("" if least == most else f", ${least:.4f} if simulators take 3 s each", end="")
     print(f", without {', '.join(unpriced)}" if unpriced else "")
     for source in sorted({one.source for one in found if one.source}):

@@ -8,7 +8,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-GAP = "  "
+# Between columns: what is usual, and where there is little room.
+GAPS = ("  ", " ")
 # Signs and units around digits; "-" stands for a number that is not there.
 _NUMBER = re.compile(
     r"-|[-+$]?[\d,]*\.?\d+(e[-+]?\d+)?( ?(%|[kMG]?B|s))?|-?(nan|inf)", re.IGNORECASE
@@ -53,9 +54,12 @@ def layout(
             max(len(word) for text in column for word in _pieces(text, number) or [""])
             for column, number in zip(filled, numeric, strict=True)
         ]
-        if not _shrink(widths, least, width):
+        gap = next((gap for gap in GAPS if _shrink(widths, least, width, len(gap))), None)
+        if gap is None:
             return _blocks(columns, cells, width)
-    return [line for row in [*head, *cells] for line in _folded(row, widths, numeric)]
+    else:
+        gap = GAPS[0]
+    return [line for row in [*head, *cells] for line in _folded(row, widths, numeric, gap)]
 
 
 def _pieces(text: str, number: bool) -> list[str]:
@@ -63,9 +67,9 @@ def _pieces(text: str, number: bool) -> list[str]:
     return [text] if number and _NUMBER.fullmatch(text) else text.split()
 
 
-def _shrink(widths: list[int], least: list[int], width: int) -> bool:
+def _shrink(widths: list[int], least: list[int], width: int, gap: int) -> bool:
     """Narrows the widest columns until a line fits; whether that could be done."""
-    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
+    while sum(widths) + gap * (len(widths) - 1) > width:
         at = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
         if widths[at] <= least[at]:
             return False
@@ -73,7 +77,9 @@ def _shrink(widths: list[int], least: list[int], width: int) -> bool:
     return True
 
 
-def _folded(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+def _folded(
+    row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool], gap: str
+) -> list[str]:
     """A row as lines; numbers end at the right of their column."""
     parts = [
         [text] if len(text) <= wide else _wrap(text, wide)
@@ -86,13 +92,13 @@ def _folded(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
             cell.rjust(wide) if number else cell.ljust(wide)
             for cell, wide, number in zip(cells, widths, numeric, strict=True)
         ]
-        lines.append(GAP.join(adjusted).rstrip())
+        lines.append(gap.join(adjusted).rstrip())
     return lines
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """A line or more a cell, named by its column; an empty line between rows."""
-    margin = max(map(len, columns)) + len(GAP)
+    margin = max(map(len, columns)) + len(GAPS[0])
     lines: list[str] = []
     for row in rows:
         lines += [""] if lines else []
