@@ -3,11 +3,13 @@
 import errno
 import sys
 
+import numpy as np
 import pytest
 import typer
 
 from icbs.cli import app, models, pruning, solving
 from icbs.cli.app import as_typed, resumable
+from solvers import CardinalityProblem, save
 from tests.test_cli import block, icbs  # noqa: F401, fixtures
 
 
@@ -140,6 +142,15 @@ def test_a_command_that_fails_leaves_no_folder(icbs, tmp_path):  # noqa: F811
     assert icbs("bench", "--instances", tmp_path / "*.none", "--solvers", "greedy",
                 "--store", new / "s.sqlite")[0] == 1  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cutting_needs_a_current_mask(icbs, tmp_path):  # noqa: F811
+    problem = CardinalityProblem(linear=np.zeros(12), cardinality=6, factor=np.ones((1, 12)))
+    path = save(problem, tmp_path / "a.block.safetensors")
+    status, _, err = icbs("cut", path, "--out", tmp_path / "out")
+    assert status == 1
+    assert "a.block.safetensors holds no current mask" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_was_there_stays(icbs, tmp_path):  # noqa: F811

@@ -27,25 +27,22 @@ INTERRUPTED = 130
 UNUSED = "icbs.unused"
 # Folders that this command made, innermost first.
 _made: list[Path] = []
+# Of the commands that were run: one in a process, several in a test.
+_contexts: list[Any] = []
 
 
 class Command(TyperCommand):
-    """A subcommand: an expected error is one line on stderr, Ctrl-C another, no traceback."""
+    """A subcommand: Ctrl-C is one line on stderr, and no empty folder stays behind."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the subcommand; raises `typer.Exit` where it fails."""
+        """Runs the subcommand."""
+        _contexts.append(ctx)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             # Whoever can go on from there says so in the exception.
             print("; ".join(["icbs: interrupted", *map(str, stop.args)]), file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from stop
-        except Exception as error:
-            # A reader (head, less) that went away has nobody to be told.
-            if isinstance(error, BrokenPipeError) or not _expected(error):
-                raise
-            print(f"icbs: {as_typed(str(error), ctx)}", file=sys.stderr)
-            raise typer.Exit(2 if isinstance(error, USAGE_ERRORS) else 1) from error
         finally:
             _remove_empty()
 
@@ -127,8 +124,15 @@ def fold(line: str, width: int = 76) -> list[str]:
 
 
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point: every expected error becomes one line on stderr."""
+    try:
+        app()
+    except Exception as error:
+        if not _expected(error):
+            raise
+        told = as_typed(str(error), _contexts[-1]) if _contexts else str(error)
+        print(f"icbs: {told}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, USAGE_ERRORS) else 1)
 
 
 def _expected(error: Exception) -> bool:

@@ -37,7 +37,13 @@ def cut(
     from solvers.formats import CONTAINER
     from solvers.subblocks import nested_subblocks
 
-    family = nested_subblocks(load(block), numbers(sizes, int, "--sizes"))
+    wanted, problem = numbers(sizes, int, "--sizes"), load(block)
+    if problem.initial is None:
+        raise FormatError(
+            f"{block.name} holds no current mask, at which the other variables stay: take a block "
+            "that 'icbs export' wrote"
+        )
+    family = nested_subblocks(problem, wanted)
     output_folder(out)
     for n, problem in family.items():
         print(save(problem, out / f"{block.name.removesuffix(CONTAINER)}-sub{n}{CONTAINER}"))
