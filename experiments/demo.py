@@ -72,10 +72,11 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
 
     Returns:
         The page.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; where solvers were at work, the cells they did are kept.
     """
     plan = FAST if fast else FULL
-    blocks = out / "blocks"
-    blocks.mkdir(exist_ok=True)
     loaded = load_model(MODEL)
     calibration = load_samples(loaded, count=16, length=plan.length)
 
@@ -88,6 +89,8 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
         density=DENSITY,
     )
     seconds = time.perf_counter() - started
+    blocks = out / "blocks"
+    blocks.mkdir(exist_ok=True)
     instances = [save(problem, blocks / file_name(problem)) for problem in problems]
     print(f"{len(problems)} blocks from one backward pass in {seconds:.1f} s")
 
@@ -102,7 +105,11 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
             budgets=(Budget(time_limit=limit),),
             seeds=tuple(range(1 if n >= 4096 else plan.seeds)),
         )
-        run(study, store_path)
+        if run(study, store_path).interrupted:
+            raise KeyboardInterrupt(
+                f"what was solved stays: icbs report {store_path} --out FOLDER; icbs demo starts "
+                "anew, and downloads nothing twice"
+            )
     with Store(store_path, create=True) as store:
         store.put_table("steps", pd.concat([moves, steps], ignore_index=True))
         store.put_table("perplexity", quality)

@@ -14,14 +14,15 @@ def export(path: str | Path, out: str | Path) -> Path:
     Raises:
         StoreError: another suffix, an empty store, a file that cannot be written.
     """
-    frame, out = load(path), Path(out)
+    out = Path(out)
+    if out.suffix not in (".csv", ".parquet"):
+        raise StoreError(f"export to {out.name!r}; end the name in .csv or .parquet")
+    frame = load(path)
     try:
         if out.suffix == ".csv":
             frame.to_csv(out, index=False)
-        elif out.suffix == ".parquet":
-            frame.to_parquet(out, index=False)
         else:
-            raise StoreError(f"export to {out.name!r}; end the name in .csv or .parquet")
+            frame.to_parquet(out, index=False)
     except ImportError as error:
         raise StoreError("Parquet needs pyarrow: pip install 'icbs-bench[parquet]'") from error
     except OSError as error:

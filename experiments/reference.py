@@ -27,11 +27,12 @@ from typing import Any
 import pandas as pd
 
 from experiments.errors import ExperimentError
+from experiments.paths import STUDIES, study_path
 from experiments.reference_check import Finding, compare
 from experiments.report import write
 from experiments.runner import run
 from experiments.store import Store
-from experiments.study import STUDIES, Study, study_path
+from experiments.study import Study
 from icbs.errors import IcbsError
 
 RUNS = "runs"

@@ -37,7 +37,7 @@ from experiments.worker import (
     run_task,
     submit_task,
 )
-from solvers.errors import ParameterError, SolverError
+from solvers.errors import SolverError
 from solvers.registry import make, registered
 
 P = ParamSpec("P")
@@ -58,23 +58,31 @@ class Outcome:
         counts: status -> cells written by this call.
         pending: those of them that the same call later tries again or collects.
         failure: label and reason of the first cell that is an error; empty if none is.
-        resumed: cells that were in the store before.
+        earlier: status -> cells that were in the store before.
         remaining: cells left out because of an interrupt.
         store: where the records are.
     """
 
     counts: dict[str, int]
-    resumed: int
+    earlier: dict[str, int]
     remaining: int
     store: Path
     failure: str = ""
     pending: int = 0
 
     @property
+    def resumed(self) -> int:
+        """Number of cells that were in the store before."""
+        return sum(self.earlier.values())
+
+    @property
     def summary(self) -> str:
         """The cells in numbers, by status."""
-        parts = [f"{count} {status}" for status, count in sorted(self.counts.items())]
-        parts += [f"{self.resumed} in the store before"] if self.resumed else []
+        parts = _numbered(self.counts)
+        if self.resumed:
+            failed = _numbered({s: n for s, n in self.earlier.items() if s != "done"})
+            of_them = f" ({', '.join(failed)})" if failed else ""
+            parts += [f"{self.resumed} in the store before{of_them}"]
         parts += [f"{self.remaining} left to run"] if self.remaining else []
         total = sum(self.counts.values()) + self.resumed + self.remaining
         waiting = f"; {self.pending} of them go on with --resume" if self.pending else ""
@@ -84,6 +92,10 @@ class Outcome:
     def interrupted(self) -> bool:
         """Whether cells are left to run."""
         return self.remaining > 0
+
+
+def _numbered(counts: dict[str, int]) -> list[str]:
+    return [f"{count} {status}" for status, count in sorted(counts.items())]
 
 
 @dataclass
@@ -154,13 +166,14 @@ def run(
         raise StudyError("a scheduler brings its own workers: leave executor, workers, isolate out")
     lanes = _check_solvers(study)
     clear_bench()
-    with Store(store, create=True) as opened, _interrupt() as stop:
+    with Store(store, create=True) as opened:
         sizes = register(study, opened, progress=progress)
         plan = _Plan(study, opened, sizes, lanes, memory)
         counts: Counter[str] = Counter()
         failure, pending = "", 0
         with (
             _crew(study, opened, workers, executor, scheduler, isolate) as crew,
+            _interrupt() as stop,
             cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
         ):
             invocation = 0
@@ -177,15 +190,14 @@ def run(
                     if record.row["status"] == "error":
                         failure = failure or f"{record.row['solver']}: {record.row['reason']}"
                     advance()
-            except KeyboardInterrupt:
-                if progress:
-                    print(_how_to_resume("Stopped at once", store), file=sys.stderr)
-                raise
+            except KeyboardInterrupt as stopped:
+                told = _how_to_resume("stopped at once", store)
+                raise KeyboardInterrupt(told) from stopped
         remaining = plan.remaining()
     if remaining and progress:
         left = f"Interrupted: {remaining} cells are left"
         print(_how_to_resume(left, store), file=sys.stderr)
-    return Outcome(dict(counts), plan.resumed, remaining, Path(store), failure, pending)
+    return Outcome(dict(counts), dict(plan.earlier), remaining, Path(store), failure, pending)
 
 
 def _how_to_resume(what: str, store: str | Path) -> str:
@@ -204,7 +216,7 @@ class _Plan:
         memory: float | None,
     ) -> None:
         self.total = study.count(sizes)
-        self.resumed = 0
+        self.earlier: Counter[str] = Counter()
         self.on_resumed: Callable[[], None] = lambda: None
         self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
         self._lanes = lanes
@@ -218,7 +230,7 @@ class _Plan:
             done = self._store.finished_of([cell.key for cell in batch])
             for cell in batch:
                 if cell.key in done:
-                    self.resumed += 1
+                    self.earlier[done[cell.key]] += 1
                     self.on_resumed()
                 else:
                     yield cell
@@ -262,7 +274,8 @@ class _Plan:
 def _check_solvers(study: Study) -> list[str]:
     """Makes every solver once: what is wrong with its name, options or parameters stops the study.
 
-    Values of parameters are the solver's own to check, when it is called.
+    Values of parameters too, as far as a solver can check them without a problem: see
+    `solvers.base.CardinalitySampler.check_parameters`.
 
     Returns:
         Their lanes.
@@ -271,9 +284,7 @@ def _check_solvers(study: Study) -> list[str]:
     for spec in study.specs:
         try:
             sampler = make(spec.name if spec.sampler is None else spec.sampler, **spec.options)
-            if unknown := sorted(set(spec.parameters) - set(sampler.extra_parameters)):
-                known = ", ".join(sampler.extra_parameters) or "none"
-                raise ParameterError(f"no parameter {unknown[0]!r} (it has: {known})")
+            sampler.check_parameters(spec.parameters)
             sampler.check()
             lanes.append(sampler.lane)
         except (SolverError, TypeError, ValueError) as error:

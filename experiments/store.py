@@ -26,6 +26,7 @@ import pandas as pd
 from experiments.driverlock import DriverLock
 from experiments.errors import StoreError
 from experiments.instancerow import instance_row
+from experiments.paths import store_path
 from experiments.references import annotate
 from experiments.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
 from experiments.storeshape import check_shape, check_types, layout
@@ -55,11 +56,11 @@ class Store:
         self.path = Path(path)
         self._writes = create
         self._withdrawn = False
-        if self.path.exists() and not self.path.is_file():
+        if not create:
+            store_path(self.path)
+        elif self.path.exists() and not self.path.is_file():
             raise StoreError(f"store {self.path} is no file; name a file, new or of a study")
         self._fresh = fresh = not self.path.exists() or self.path.stat().st_size == 0
-        if fresh and not create:
-            raise StoreError(f"store {self.path} does not exist or is empty; run a study into it")
         self._lock = DriverLock(self.path) if create else None
         try:
             self._open(fresh)
@@ -256,11 +257,11 @@ class Store:
             )
         return rows[0][0]
 
-    def finished_of(self, keys: Sequence[str]) -> set[str]:
-        """Those of some thousand keys whose cells are in the store and not pending."""
+    def finished_of(self, keys: Sequence[str]) -> dict[str, str]:
+        """Status of those of some thousand keys whose cells are in the store and not pending."""
         marks = ", ".join("?" * len(keys))
-        query = f"SELECT key FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
-        return {key for (key,) in self._rows(query, tuple(keys))}
+        query = f"SELECT key, status FROM runs WHERE key IN ({marks}) AND pending IS NOT 1"  # noqa: S608
+        return dict(self._rows(query, tuple(keys)))
 
     def add_run(
         self, row: Mapping[str, Any], incumbents: Iterable[tuple[float, float]] = ()

@@ -56,8 +56,6 @@ _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_s
 FIGURES = ("anytime", "ecdf", "profile", "tts", "penalty", "ladder", "depth", "cost", "density",
            "tradeoff")  # fmt: skip
 MAX_SEEDS = 1_000_000
-STUDIES = Path(__file__).parent / "studies"
-"""The studies of this package."""
 # Options of solvers that cost money which say what may be spent and where it is noted, and do not
 # decide the answer: a cell that was paid for under another cap is the same cell.
 TERMS = ("max_cost", "journal", "poll_timeout", "max_service_time")
@@ -347,21 +345,6 @@ class Study:
         rules = self.seeds_by_size if spec.seeds_by_size is None else spec.seeds_by_size
         reached = [size for size in rules if size <= n]
         return rules[max(reached)] if reached else len(self.seeds)
-
-
-def study_path(name: str | Path) -> Path:
-    """A study file; a word that is no file may name one of this package's studies.
-
-    Raises:
-        StudyError: neither.
-    """
-    path, own = Path(name), STUDIES / f"{name}.toml"
-    if path.exists() or (path.suffix == ".toml" and not own.exists()):
-        return path
-    if not own.exists():
-        names = ", ".join(sorted(one.stem for one in STUDIES.glob("*.toml")))
-        raise StudyError(f"study {str(name)!r} is no file and no study of this package: {names}")
-    return own
 
 
 def _spec(solver: SolverSpec | str | dimod.Sampler) -> SolverSpec:

@@ -22,7 +22,8 @@ from icbs.coverage import check_reachable
 from icbs.errors import ModelError, SettingError
 from icbs.experts import unreached
 from icbs.layers import check_pattern, densities_of, prune_layers
-from icbs.masks import mask_at_density, mask_n_m, parse_pattern
+from icbs.masks import mask_at_density, mask_n_m
+from icbs.patterns import parse_pattern
 from icbs.progress import say, stage
 from icbs.prunable import layer_weight
 from icbs.samples import Samples

@@ -12,14 +12,13 @@ from icbs.capture import Forward, LayerCapture, capture, input_norms
 from icbs.errors import DensityError, ModelError
 from icbs.gradients import LayerGradients
 from icbs.masks import (
-    Group,
     Tabu,
     fixed_weights,
     layer_densities,
     mask_at_density,
     mask_n_m,
-    parse_pattern,
 )
+from icbs.patterns import Group, parse_pattern
 from icbs.prunable import layer_weight
 from icbs.samples import Samples
 from icbs.settings import Saliency, Settings

@@ -8,38 +8,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from icbs.errors import DensityError
-
-Group = Literal["layer", "output", "input"]
-
-
-def checked_density(density: float) -> float:
-    """The density, if it lies strictly between 0 and 1.
-
-    Raises:
-        DensityError: it does not.
-    """
-    if not 0 < density < 1:
-        raise DensityError(
-            f"density is {density}, expected the fraction of weights to keep, above 0 and below 1"
-        )
-    return float(density)
-
-
-def parse_pattern(pattern: str) -> tuple[int, int]:
-    """N and M of a pattern such as ``2:4``.
-
-    Raises:
-        DensityError: anything else, or not 0 < n < m.
-    """
-    n, colon, m = pattern.partition(":")
-    if not (colon and n.isdecimal() and m.isdecimal() and 0 < int(n) < int(m)):
-        raise DensityError(f"pattern is {pattern!r}, expected N:M with 0 < N < M, such as 2:4")
-    return int(n), int(m)
+from icbs.patterns import Group, checked_density
 
 
 def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer") -> torch.Tensor:

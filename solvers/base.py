@@ -320,6 +320,18 @@ class CardinalitySampler(dimod.Sampler):
             solution.info["warm_up"] = spent
         return self._sample_set(problem, request, solution)
 
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Refuses parameters of `sample_problem` before there is a problem to solve.
+
+        Names always; values as far as a solver overrides this: those of the package's own solvers
+        and of Ocean's local samplers, except where their bounds depend on the problem or the
+        budget. Takes far less than a second, and never calls a service.
+
+        Raises:
+            ParameterError: a name that the solver does not have, or a value out of range.
+        """
+        self._check_keywords(parameters)
+
     def _check_keywords(self, parameters: Mapping[str, Any]) -> None:
         unknown = sorted(set(parameters) - set(self.extra_parameters))
         if unknown:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dimod
@@ -25,9 +26,11 @@ from dwave.samplers import (
     TabuSampler,
 )
 
+from solvers.arguments import whole
 from solvers.background import run_until
-from solvers.base import Request
+from solvers.base import Budget, Request
 from solvers.deadline import Deadline
+from solvers.errors import ParameterError
 from solvers.penalty import MAX_SEED, PenaltyComposite, time_left
 from solvers.problem import CardinalityProblem, Floats
 
@@ -93,8 +96,37 @@ def _clock(seconds: float) -> ReadClock:
     return ReadClock(Deadline(None if seconds == math.inf else seconds))
 
 
+# Parameters whose bounds depend on the problem or the budget, with the least value of numbers.
+_LATER = {"beta_schedule": None, "interrupt_function": None, "num_sweeps_per_beta": 1, "tenure": 0}
+
+
 class _Ocean(PenaltyComposite):
     """Runs the sampler in a thread."""
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Has the sampler solve a model of four variables with them, for 10 ms.
+
+        Raises:
+            ParameterError: what it says of them.
+        """
+        super().check_parameters(parameters)
+        for name, least in _LATER.items():
+            if name in parameters and least is not None:
+                whole(name, parameters[name], least)
+        given = {name: value for name, value in parameters.items() if name not in _LATER}
+        if not given:
+            return
+        if isinstance(given.get("timeout"), int | float):
+            given["timeout"] = min(given["timeout"], 10)
+        linear, rng = dict.fromkeys(range(4), 1.0), np.random.default_rng(0)
+        tiny = dimod.BinaryQuadraticModel(linear, {(0, 1): -3.0}, "BINARY")
+        budget = Budget(time_limit=0.01)
+        request = Request(budget, rng, None, lambda state: None, Deadline(budget.time_limit))
+        try:
+            self._sampled(tiny, self.child_parameters(tiny, None, request) | given)
+        except Exception as error:  # the sampler's own, of any kind
+            names = ", ".join(sorted(given))
+            raise ParameterError(f"{self.name} refuses {names}: {error}") from error
 
     def check_time(self, n: int, time_limit: float | None) -> None:
         """Refuses a limit that would be over long before the sampler has read n variables.

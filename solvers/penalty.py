@@ -7,6 +7,7 @@ The penalty is given in units of the mean |linear bias| of the unpenalised model
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import dimod
@@ -131,6 +132,12 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
     def _compile(self, tiny: CardinalityProblem) -> None:
         """Only repair has compiled loops of ours; the sampler is not called for nothing."""
         repaired(tiny, np.eye(tiny.n, dtype=np.int8), descend=True)
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """As of any solver; the values if the child has a method of this name."""
+        super().check_parameters(parameters)
+        if hasattr(self._child, "check_parameters"):
+            self._child.check_parameters(parameters)
 
     def check_time(self, n: int, time_limit: float | None) -> None:
         """Refuses a limit that would be over long before the sampler has read n variables."""

@@ -19,12 +19,14 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dimod
-
-from solvers.base import CardinalitySampler, Lane
 from solvers.errors import ParameterError, UnavailableError, UnknownSolverError
+
+if TYPE_CHECKING:
+    import dimod
+
+    from solvers.base import CardinalitySampler, Lane
 
 
 @dataclass(frozen=True)
@@ -355,6 +357,9 @@ def make(solver: str | dimod.Sampler, **options: Any) -> CardinalitySampler:
     if not isinstance(solver, str):
         return _object(solver, options)
     known = entry(solver)
+    # Not before a wrong name is told: dimod and scipy take most of a second.
+    from solvers.base import CardinalitySampler
+
     if reason := _missing(known):
         raise UnavailableError(f"solver {solver!r} {reason}")
     cls = _class(solver, known)
@@ -365,6 +370,8 @@ def make(solver: str | dimod.Sampler, **options: Any) -> CardinalitySampler:
 
 
 def _class(name: str, known: Entry) -> type[dimod.Sampler]:
+    import dimod
+
     module, _, attribute = known.target.partition(":")
     if name in SOLVERS:
         return getattr(import_module(module), attribute)
@@ -382,6 +389,10 @@ def _class(name: str, known: Entry) -> type[dimod.Sampler]:
 
 
 def _object(sampler: Any, options: dict[str, Any]) -> CardinalitySampler:
+    import dimod
+
+    from solvers.base import CardinalitySampler
+
     if not isinstance(sampler, dimod.Sampler):
         raise ParameterError(
             f"solver is {type(sampler).__name__}, expected a registered name or a dimod sampler"

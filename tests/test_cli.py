@@ -93,27 +93,6 @@ def test_no_arguments_prints_help(icbs):
     assert "icbs demo --fast" in out + err
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "demo",
-        "models",
-        "solvers",
-        "export",
-        "prune",
-        "baselines",
-        "evaluate",
-        "solve",
-        "bench",
-        "report",
-    ],
-)
-def test_every_command_explains_itself(icbs, command):
-    status, out, _ = icbs(command, "--help")
-    assert status == 0
-    assert len(out.splitlines()) > 4
-
-
 def test_lists(icbs):
     status, out, _ = icbs("solvers", "--json")
     records = {record["name"]: record for record in json.loads(out)}
@@ -162,12 +141,12 @@ def test_answers_have_the_names_of_the_file(icbs, tmp_path):
     assert (answer["ones"], answer["names"], answer["fixed"]) == ([2], ["x3"], {"x0": 1})
     assert (answer["energy"], answer["objective"]) == (-3.5, 3.5)
     out = icbs("solve", path, "--solver", "enumerate")[1]
-    assert out.splitlines()[-2:] == ['fixed by the file: {"x0": 1.0}', "1 ones: x3"]
+    assert out.splitlines()[-2:] == ['fixed by the file: {"x0": 1.0}', "1 one: x3"]
     status, _, err = icbs("solve", path, "--cardinality", 3)
     assert status == 1
     assert err == (
-        "icbs: a.lp says 2 ones and cardinality is 3: leave cardinality out, it is for files that "
-        "do not say\n"
+        "icbs: a.lp says 2 ones and --cardinality is 3: leave --cardinality out, it is for files "
+        "that do not say\n"
     )
 
 
@@ -204,7 +183,7 @@ def test_export_solve_bench_report(icbs, model_folder, tmp_path):
     state = np.isin(np.arange(8), answer["ones"])
     assert load(small).energy(state) == pytest.approx(answer["energy"])
     assert answer["proved_optimal"] is True
-    assert "swaps from the incumbent" in icbs("solve", small, "--give-initial")[1]
+    assert "swaps from the current mask" in icbs("solve", small, "--give-initial")[1]
 
     store = tmp_path / "runs.sqlite"
     bench = ("bench", "--instances", f"{blocks}/*-n8-seq*.block*",
@@ -244,7 +223,7 @@ def test_export_refuses(icbs, model_folder, tmp_path, change, status, words):
     got, _, err = icbs(*export_arguments(model_folder, tmp_path / "blocks", **change))
     assert got == status
     assert words in err
-    assert not list(tmp_path.glob("blocks/*"))
+    assert not (tmp_path / "blocks").exists()
 
 
 def test_export_of_no_model(icbs, tmp_path, model_folder, monkeypatch):
@@ -255,15 +234,16 @@ def test_export_of_no_model(icbs, tmp_path, model_folder, monkeypatch):
     assert status == 1
     assert "no-such-model" in err
     assert "smollm2" in err
+    assert not (tmp_path / "blocks").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (["--solver", "anealing"], 2, "not registered"),
-        (["--time-limit", "0"], 2, "time_limit is 0"),
+        (["--time-limit", "0"], 2, "--time-limit is 0"),
         (["--time-limit", "soon"], 2, "Invalid value for '--time-limit'"),
-        (["--solver", "greedy", "--give-initial"], 2, "leave it out"),
+        (["--solver", "greedy", "--give-initial"], 2, "leave --give-initial out"),
     ],
 )
 def test_solve_refuses(icbs, block, arguments, status, words):
@@ -313,10 +293,12 @@ def test_report_of_nothing(icbs, tmp_path):
     status, _, err = icbs("report", tmp_path / "none.sqlite", "--out", tmp_path / "page")
     assert status == 1
     assert "none.sqlite" in err
+    assert not (tmp_path / "page").exists()
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to look like one" * 9)
     status, _, err = icbs("report", tmp_path / "text.sqlite", "--out", tmp_path / "page")
     assert status == 1
     assert "not a store" in err
+    assert not (tmp_path / "page").exists()
 
 
 def test_report_of_an_empty_store(icbs, tmp_path):
@@ -326,6 +308,7 @@ def test_report_of_an_empty_store(icbs, tmp_path):
     status, _, err = icbs("report", tmp_path / "empty.sqlite", "--out", tmp_path / "page")
     assert status == 1
     assert "empty" in err
+    assert not (tmp_path / "page").exists()
 
 
 @pytest.mark.parametrize("seed", ["-1", "-9999999999999999999"])

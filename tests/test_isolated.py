@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import Study, load_runs, run, worker
-from icbs.cli.shadows import hidden_by
+from icbs.shadows import hidden_by
 from solvers import save
 from tests.study_fixtures import First, block, spec
 
@@ -97,7 +97,7 @@ def test_workers_do_not_import_from_the_working_directory(how, tmp_path):
 
 def test_a_package_that_is_hidden_by_a_file_is_told(tmp_path):
     done = in_folder(tmp_path, "-m", "icbs.cli", "solvers")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == (
         f"icbs: {tmp_path / 'solvers.py'} hides the package 'solvers' that icbs-bench needs: "
         "rename it, or work in another folder\n"
@@ -107,6 +107,22 @@ def test_a_package_that_is_hidden_by_a_file_is_told(tmp_path):
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert done.stderr.startswith(f"icbs: {tmp_path / 'experiments'} hides the package")
+
+
+@pytest.mark.parametrize("line", ["from icbs import Pruner", "import icbs.loop",
+                                  "from experiments import Study"])  # fmt: skip
+def test_a_program_gets_the_sentence_as_an_import_error(line, tmp_path):
+    (tmp_path / "solvers.py").write_text("raise RuntimeError('mine')")
+    script = (
+        f"try:\n    {line}\nexcept ImportError as error:\n    print(type(error).__name__, error)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.stdout == (
+        f"HiddenPackageError {tmp_path / 'solvers.py'} hides the package 'solvers' that icbs-bench "
+        "needs: rename it, or work in another folder\n"
+    ), done.stderr
 
 
 def test_our_own_packages_hide_nothing():

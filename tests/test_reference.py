@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from experiments import Study, load_runs, run
+from experiments.paths import study_path
 from experiments.reference import main
 from experiments.reference_check import BLOCK, ENERGY, GAP, LOSS, compare
-from experiments.study import study_path
 from icbs.fashion_mnist import EMBEDDED
 from tests.test_runner import rows, same
 

@@ -10,8 +10,8 @@ from experiments import Store, Study, load_runs, run
 from experiments.closedloop import Leaving, worsened
 from experiments.cutting import coupled, nested
 from experiments.errors import StudyError
+from experiments.paths import STUDIES, study_path
 from experiments.report import write
-from experiments.study import STUDIES, study_path
 from icbs.fashion_mnist import EMBEDDED
 from solvers import make
 from tests.study_fixtures import block

@@ -13,21 +13,26 @@ import typer
 
 from icbs.cli.app import (
     AsJson,
+    Density,
     Device,
     Dtype,
     Model,
-    app,
+    command,
     formatted,
     numbers,
     output_folder,
-    print_table,
     typed,
     words,
 )
+from icbs.cli.tables import print_table
 
 if TYPE_CHECKING:
     from icbs.models import LoadedModel
     from icbs.settings import Settings
+
+
+# PyTorch's own; packages with others say so among the entry points "torch.backends".
+_DEVICES = ("auto", "cpu", "cuda", "hpu", "maia", "mps", "mtia", "privateuseone", "xla", "xpu")
 
 
 def load_on(model: str, device: str, dtype: str) -> LoadedModel:
@@ -62,11 +67,12 @@ def check_before_loading(
         SolverError: no such solver.
     """
     from icbs.errors import DataError, SettingError
-    from icbs.models import check_device, skeleton
+    from icbs.outline import check_layers
+    from icbs.registered import REGISTRY, local_folder
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"--dtype is {dtype!r}, expected float32, bfloat16 or float16")
-    check_device("cpu" if device == "auto" else device)
+    _check_device_name(device)
     for name, amount in amounts.items():
         if amount is not None and amount < 1 and name == "batch_size":
             raise SettingError(f"batch_size is {amount}, expected at least 1")
@@ -74,10 +80,6 @@ def check_before_loading(
             raise DataError(f"--{name} is {amount}, expected at least one window or image")
     if length is not None and length < 2:
         raise DataError(f"--length is {length}, expected at least two tokens")
-    if solver is not None:
-        from solvers import make
-
-        make(solver)
     named = data is not None and not Path(data).expanduser().exists()
     for source in words(data or "") if named else []:
         if source not in ("wikipedia", "pydoc", "hub") and not Path(source).expanduser().exists():
@@ -85,6 +87,22 @@ def check_before_loading(
                 f"--data: {source!r} cannot be read (no such file or folder): give 'wikipedia', "
                 "'pydoc' or a path"
             )
+    folder = REGISTRY[model].folder if model in REGISTRY else local_folder(model)
+    if folder is not None:
+        for settings in told:
+            check_layers(folder, layers, settings.pattern)
+    if solver is not None:
+        from solvers.registry import entry
+
+        entry(solver)
+    # From here on it takes seconds: PyTorch, solvers, then transformers are imported.
+    from icbs.models import check_device, skeleton
+
+    check_device("cpu" if device == "auto" else device)
+    if solver is not None:
+        from solvers import make
+
+        make(solver)
     known = skeleton(model)
     if known is None:
         return
@@ -105,7 +123,21 @@ def check_before_loading(
         )
 
 
-@app.command()
+def _check_device_name(device: str) -> None:
+    """Refuses what is no name of a device; whether it is there only PyTorch can say."""
+    from importlib.metadata import entry_points
+
+    from icbs.errors import SettingError
+
+    kind, _, number = device.partition(":")
+    if (kind in _DEVICES and (not number or number.isdecimal())) or entry_points(
+        group="torch.backends"
+    ):
+        return
+    raise SettingError(f"device is {device!r}, expected cpu, cuda, cuda:1 and so on, or auto")
+
+
+@command("icbs models")
 def models(
     as_json: AsJson = False,
 ) -> None:
@@ -131,60 +163,75 @@ def models(
     print_table("Models", ("name", "state", "download", "on disk", "what it is"), rows)
 
 
-@app.command()
+@command("icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --format bqm,lp --out blocks")
 def export(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     layers: Annotated[
-        str, typer.Option(help="Shell globs of layer names, separated by commas.")
+        str, typer.Option(help="Patterns of layer names, such as '*.mlp.*', by commas.")
     ] = "*.mlp.down_proj",
-    sizes: Annotated[str, typer.Option(help="Variables of the blocks.")] = "16,64,1024",
-    density: Annotated[float, typer.Option(help="Kept fraction of the weights.")] = 0.5,
-    fisher: Annotated[str, typer.Option(help="sequence, position or both.")] = "sequence,position",
+    sizes: Annotated[str, typer.Option(help="Variables of the blocks, by commas.")] = "16,64,1024",
+    density: Density = 0.5,
+    fisher: Annotated[
+        str, typer.Option(help="Curvature of the blocks: sequence, position or both, by commas.")
+    ] = "sequence,position",
     formats: Annotated[
         str,
-        typer.Option("--format", help="Besides the container: any of bqm,lp,ubqp,sparse,qubo."),
+        typer.Option(
+            "--format",
+            help="File types besides .block.safetensors: any of bqm,lp,ubqp,sparse,qubo.",
+        ),
     ] = "",
     penalty: Annotated[
         float | None,
-        typer.Option(help="Add PENALTY * (sum x - k)^2 to all but lp files."),
+        typer.Option(help="Add PENALTY * (sum x - k)^2 to the energy in all but lp files."),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="'wikipedia', 'pydoc' or a UTF-8 file; Fashion-MNIST's folder or 'hub'."),
+        typer.Option(
+            help="Calibration: 'wikipedia', 'pydoc' or a UTF-8 file; for images, the folder of "
+            "Fashion-MNIST or 'hub'."
+        ),
     ] = None,
     count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
     length: Annotated[
         int | None,
         typer.Option(help="Tokens in a window (default 128, or the model's limit)."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Order of the variables, sketch.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of everything random: the order of the variables, sketches.")
+    ] = 0,
 ) -> None:
-    """Cut one block per layer, size and Fisher out of a model and write it to files.
+    """Cut blocks out of a model and write them to files.
 
-    The layers are pruned to DENSITY by Wanda first. Each container holds the factor, so n = 4096
-    takes 0.6 MB; the other formats are dense.
-
-    Example: icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --out blocks --format bqm,lp
+    There is one block for each layer, size and curvature. The layers are pruned to the density
+    first, by Wanda. A .block.safetensors file holds a factor of the matrix, so that 4096 variables
+    take 0.6 MB; the other file types hold the whole matrix.
     """
-    from icbs.data import load_samples
-    from icbs.export import export_blocks
-    from icbs.masks import checked_density
-    from icbs.models import load_model
-    from icbs.progress import stage
-    from icbs.samples import usual_length
+    from icbs.settings import Settings
     from solvers import export as export_problem
     from solvers import save
     from solvers.formats import EXPORTS, file_name
 
-    checked_density(density)
     wanted = numbers(sizes, int, "--sizes")
     suffixes = [f".{word}" for word in words(formats)]
     for suffix in suffixes:
         if suffix not in EXPORTS:
             names = ",".join(known[1:] for known in EXPORTS)
             raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
+    for word in words(fisher):
+        if word not in ("sequence", "position"):
+            raise typer.BadParameter(f"--fisher is {word!r}, expected sequence or position")
+    told = [Settings(density=density, seed=seed)]
+    check_before_loading(model, layers, told, None, data, length, "cpu", "float32", count=count)
     output_folder(out)
+    # Not before mistakes are told: these take seconds.
+    from icbs.data import load_samples
+    from icbs.export import export_blocks
+    from icbs.models import load_model
+    from icbs.progress import stage
+    from icbs.samples import usual_length
+
     loaded = load_model(model)
     length = usual_length(loaded.model, length, 128)
     samples = load_samples(loaded, data, count=count, length=length)
@@ -208,15 +255,15 @@ def export(
             update(number + 1)
 
 
-@app.command()
+@command("icbs evaluate garment-mlp", "icbs evaluate smol/model --tasks multiple_choice.yaml")
 def evaluate(
     context: typer.Context,
     model: Model,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Any of wikipedia, pydoc and UTF-8 files, separated by commas (default: the first "
-            "two); Fashion-MNIST's folder or 'hub'."
+            help="Any of wikipedia, pydoc and UTF-8 files, by commas (default: the first two); for "
+            "images, the folder of Fashion-MNIST or 'hub'."
         ),
     ] = None,
     count: Annotated[
@@ -233,8 +280,8 @@ def evaluate(
     tasks: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Instead: a task of lm-eval, a YAML file that you trust, as it may name code; "
-            "repeat (extra lm-eval)."
+            help="A task of lm-eval to run instead: a YAML file that you trust, as it may run "
+            "code. May be repeated. Needs the extra lm-eval."
         ),
     ] = None,
     device: Device = "cpu",
@@ -243,15 +290,13 @@ def evaluate(
 ) -> None:
     """Measure perplexity or accuracy on data that no calibration sees.
 
-    Causal language models: perplexity on held-out Wikipedia leads and on held-out pages of Python's
-    own reference, another kind of text. Masked ones: the same with 15 % of the tokens hidden. Image
-    classifiers: accuracy on the test split of Fashion-MNIST, or the first 2,000 images of it, which
-    come with the package, where the full set is not found. Padding never counts.
-
-    Example: icbs evaluate garment-mlp
-
-    Example: icbs evaluate smol/model --tasks multiple_choice.yaml
+    Causal language models: perplexity on the beginnings of Wikipedia articles and on pages of
+    Python's own reference, another kind of text. Masked language models: the same, with 15 % of the
+    tokens hidden. Image classifiers: accuracy on the test images of Fashion-MNIST, or on the first
+    2,000 of them, which are in the package, if the full set is not found. Padding never counts.
     """
+    if tasks and (own := typed(context, "data", "count", "length")):
+        raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
     amounts = {"count": count, "batch_size": batch_size}
     check_before_loading(model, "*", [], None, data, length, device, dtype, **amounts)
     # Not before mistakes are told: these take seconds.
@@ -259,8 +304,6 @@ def evaluate(
     from icbs.evaluate import worse_than_guessing
     from icbs.progress import say
 
-    if tasks and (own := typed(context, "data", "count", "length")):
-        raise typer.BadParameter(f"{own[0]} has no effect with --tasks: leave one of them out")
     loaded = load_on(model, device, dtype)
     if tasks:
         _print_tasks(loaded, tasks, batch_size or 4, as_json)

@@ -12,35 +12,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icbs.cli.app import (
+    AsJson,
+    Density,
     Device,
     Dtype,
     Model,
-    app,
+    command,
     formatted,
     numbers,
     output_folder,
-    print_table,
+    resumable,
     settings_of,
     words,
 )
 from icbs.cli.models import check_before_loading, load_on
+from icbs.cli.tables import print_table
 
 if TYPE_CHECKING:
     from experiments.pruning import Data
     from icbs.models import LoadedModel
 
-Layers = Annotated[str, typer.Option(help="Globs of layer names, by commas.")]
+Layers = Annotated[str, typer.Option(help="Patterns of layer names, such as '*.mlp.*', by commas.")]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any field of icbs.settings.Settings, as NAME=VALUE; repeat."),
+    typer.Option(
+        "--set",
+        help="Any setting of icbs.settings.Settings, as NAME=VALUE; may be repeated.",
+    ),
 ]
 Calibration = Annotated[
     str | None,
-    typer.Option(help="Calibration: wikipedia, pydoc, a file; Fashion-MNIST's folder or 'hub'."),
+    typer.Option(
+        help="Calibration: wikipedia, pydoc or a UTF-8 file; for images, the folder of "
+        "Fashion-MNIST or 'hub'."
+    ),
 ]
 Count = Annotated[
     int | None,
-    typer.Option(help="Calibration windows (default 320) or images (8192; 3200 if embedded)."),
+    typer.Option(
+        help="Calibration windows (default 320) or images (default 8192, or 3200 of those in the "
+        "package)."
+    ),
 ]
 Length = Annotated[
     int | None,
@@ -48,54 +60,67 @@ Length = Annotated[
 ]
 Heldout = Annotated[
     int | None,
-    typer.Option(help="Windows (default 16) or images (2048; 800 if embedded) of the loop's gate."),
+    typer.Option(
+        help="Windows (default 16) or images (default 2048, or 800 of those in the package) held "
+        "out of the calibration: a step whose loss on them rises is undone."
+    ),
 ]
 Evaluation = Annotated[
     int | None,
-    typer.Option(help="Test windows of up to 256 tokens (default 16) or images (all)."),
+    typer.Option(help="Test windows of up to 256 tokens (default 16) or images (default all)."),
 ]
 TuneLabels = Annotated[
     float,
     typer.Option(
-        help="Share of the labels in what the weights are tuned to, 0 to 1: fits the calibration's "
-        "kind of text better, others worse."
+        help="What the weights are tuned to: 0 is the dense model's predictions, 1 the labels of "
+        "the calibration, which fits its kind of text better and others worse."
     ),
 ]
 
 
-@app.command()
+@command(
+    "icbs prune garment-mlp --density 0.1 --steps 20 --out pruned",
+    "icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned",
+)
 def prune(
     context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the model, masks, records, figure.")],
-    density: Annotated[float, typer.Option(help="Fraction of weights to keep.")] = 0.5,
-    steps: Annotated[int, typer.Option(help="Steps in all, those of a resumed run too.")] = 10,
+    density: Density = 0.5,
+    steps: Annotated[int, typer.Option(help="Steps in all, counting those before --resume.")] = 10,
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds for the steps; no step that would end later.")
+        float | None,
+        typer.Option(
+            help="Seconds for all steps: stop before a step expected to exceed this limit."
+        ),
     ] = None,
     layers: Layers = "*",
     block_size: Annotated[
-        float, typer.Option(help="Weights of a layer's block; below 1, a share of the layer.")
+        float,
+        typer.Option(help="Weights in a layer's block; a number below 1 is a share of the layer."),
     ] = 0.02,
     fisher: Annotated[
         str | None,
         typer.Option(
-            help="Curvature: sequence (default for text), position (for images), or exact (small "
-            "models)."
+            help="Curvature of the blocks: sequence (default for text), position (default for "
+            "images) or exact (small models only)."
         ),
     ] = None,
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "relaxation",
     init: Annotated[
-        str, typer.Option(help="First mask: wanda, magnitude, gradient, random.")
+        str, typer.Option(help="First mask: wanda, magnitude, gradient or random.")
     ] = "wanda",
     repair: Annotated[
-        bool, typer.Option(help="Fit the kept weights to the dense layers' outputs at the end.")
+        bool,
+        typer.Option(
+            "--repair", help="At the end, fit the kept weights to the outputs of the dense layers."
+        ),
     ] = False,
     tune: Annotated[
         int,
         typer.Option(
-            help="Steps of moving the kept weights towards the dense model's predictions at the "
-            "end."
+            help="At the end, train the kept weights for so many steps towards the dense model's "
+            "predictions."
         ),
     ] = 0,
     tune_labels: TuneLabels = 0.0,
@@ -106,41 +131,42 @@ def prune(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Windows (default 16) or images (2048; 800 if embedded) in a backward pass."
+            help="Windows (default 16) or images (default 2048, or 800 of those in the package) "
+            "in a backward pass."
         ),
     ] = None,
     heldout: Heldout = None,
     evaluation: Evaluation = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in OUT.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder.")
+    ] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    seed: Annotated[
+        int, typer.Option(help="Of everything random: the same seed gives the same masks.")
+    ] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Prune a model by block coordinate descent and save it.
 
-    The first mask comes from INIT; every step solves one block a layer and is kept only if the
-    loss on held-out calibration data does not rise. OUT/model loads in transformers as it is.
-    A stopped run goes on with the same command and --resume, bit for bit.
-
-    Example: icbs prune garment-mlp --density 0.1 --steps 20 --out pruned
-
-    Example: icbs prune smollm2 --time-limit 200 --steps 50 --tune 20 --out pruned
+    The first mask comes from a one-shot method (--init). Every step then solves a block of each
+    layer, and is kept only if the loss on held-out calibration data does not rise. The folder gets
+    the model (model/, which transformers loads as it is), masks, records and a figure. If the run
+    is stopped, the same command with --resume goes on with it, bit for bit.
     """
     from icbs.errors import OutputError
     from icbs.settings import Settings
 
-    if steps < 0 or (time_limit is not None and time_limit <= 0):
-        raise typer.BadParameter("--steps must not be negative and --time-limit must be above 0")
+    if steps < 0:
+        raise typer.BadParameter(f"--steps is {steps}, expected a whole number from 0")
+    _check_seconds(time_limit)
     if not resume and (out / "checkpoint.safetensors").exists():
         raise OutputError(
             f"{out} holds a pruning run: pass --resume to go on with it, or choose another folder"
         )
-    if tune < 0 or not 0 <= tune_labels <= 1:
-        raise typer.BadParameter(
-            f"--tune is {tune} and --tune-labels {tune_labels}, expected a whole number from 0 and "
-            "a share from 0 to 1"
-        )
+    if tune < 0:
+        raise typer.BadParameter(f"--tune is {tune}, expected a whole number from 0")
+    _check_share(tune_labels)
     chosen: dict[str, Any] = {
         "density": density, "block_size": block_size, "init": init, "seed": seed,
         **({} if fisher is None else {"fisher": fisher}),
@@ -185,17 +211,28 @@ def prune(
     print(f"{summary['swaps']:,} swaps; {summary['touched']:.1%} of the weights were in a block")
 
 
+def _check_seconds(time_limit: float | None) -> None:
+    # The negation refuses NaN as well.
+    if time_limit is not None and not time_limit > 0:
+        raise typer.BadParameter(f"--time-limit is {time_limit:g}, expected seconds above 0")
+
+
+def _check_share(labels: float) -> None:
+    if not 0 <= labels <= 1:
+        raise typer.BadParameter(f"--tune-labels is {labels:g}, expected a share from 0 to 1")
+
+
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
     """Says after Ctrl-C whether there is something to go on from."""
     try:
         yield
-    except KeyboardInterrupt:
-        kept = (out / "checkpoint.safetensors").exists()
-        remedy = "the same command with --resume goes on after the last whole step"
-        told = remedy if kept else "no step was done, so the same command starts anew"
-        print(f"icbs: interrupted; {told}", file=sys.stderr)
-        raise
+    except KeyboardInterrupt as stop:
+        if (out / "checkpoint.safetensors").exists():
+            raise KeyboardInterrupt(
+                "the same command with --resume goes on after the last whole step"
+            ) from stop
+        raise KeyboardInterrupt("no step was done, so the same command starts anew") from stop
 
 
 def _usual(loaded: LoadedModel, source: str | None) -> dict[str, Any]:
@@ -250,22 +287,24 @@ def _usual_counts(loaded: LoadedModel, source: str | None) -> tuple[int, int, in
     return (3200, 800, 800) if origin(source) == EMBEDDED else (8192, 2048, 2048)
 
 
-@app.command()
+@command("icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared")
 def baselines(
     context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for baselines.csv and the figure.")],
-    densities: Annotated[str, typer.Option(help="Kept fractions, by commas.")] = "0.7,0.6,0.5,0.4",
+    densities: Annotated[
+        str, typer.Option(help="Fractions of weights to keep, by commas: 0.7 is sparsity 0.3.")
+    ] = "0.7,0.6,0.5,0.4",
     methods: Annotated[
         str,
         typer.Option(
-            help="Some of magnitude, wanda, gradient, random, sparsegpt, cbs (small models), icbs, "
-            "'wanda + tuning', 'icbs + tuning'; all if left out."
+            help="Some of magnitude, wanda, gradient, random, sparsegpt, cbs (small models only), "
+            "icbs, 'wanda + tuning' and 'icbs + tuning', by commas (default all)."
         ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="Steps of the loop, at the most.")] = 50,
+    steps: Annotated[int, typer.Option(help="Most steps of the loop.")] = 50,
     time_limit: Annotated[
-        float, typer.Option(help="Seconds of the loop, and of each method with tuning.")
+        float, typer.Option(help="Seconds for the loop, and for each method with tuning.")
     ] = 300.0,
     tune_labels: TuneLabels = 0.0,
     layers: Layers = "*",
@@ -280,18 +319,19 @@ def baselines(
 ) -> None:
     """Compare one-shot pruning with the loop: same calibration, same evaluation, one table.
 
-    SparseGPT and CBS update the kept weights, the others only choose masks; icbs, the loop, is
-    measured before and after the repair of its kept weights. What is tuned has the same seconds,
-    from Wanda's mask or after the loop. A stopped comparison goes on where it was.
-
-    Example: icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared
+    SparseGPT and CBS change the kept weights, the other one-shot methods only choose masks. The
+    loop, icbs, is measured before and after its kept weights are fitted to the dense layers.
+    Methods with tuning get the same seconds, from Wanda's mask or after the loop. If the comparison
+    is stopped, the same command goes on with it.
     """
     from experiments.methods import METHODS
     from icbs.errors import SettingError
     from icbs.settings import Settings
 
-    if time_limit <= 0 or not 0 <= tune_labels <= 1:
-        raise typer.BadParameter("--time-limit must be above 0 and --tune-labels from 0 to 1")
+    if steps < 0:
+        raise typer.BadParameter(f"--steps is {steps}, expected a whole number from 0")
+    _check_seconds(time_limit)
+    _check_share(tune_labels)
     others = settings_of(context, settings)
     if "density" in others:
         raise typer.BadParameter("--set density has no effect here: give --densities")
@@ -308,18 +348,19 @@ def baselines(
 
     loaded = load_on(model, device, dtype)
     samples = _pruning_data(loaded, data, count, length, heldout, evaluation)
-    table = compare(
-        loaded,
-        samples,
-        out,
-        densities=wanted,
-        methods=words(methods),
-        steps=steps,
-        time_limit=time_limit,
-        labels=tune_labels,
-        layers=layers,
-        **(_usual(loaded, data) | others),
-    )
+    with resumable("what is measured stays; the same command goes on"):
+        table = compare(
+            loaded,
+            samples,
+            out,
+            densities=wanted,
+            methods=words(methods),
+            steps=steps,
+            time_limit=time_limit,
+            labels=tune_labels,
+            layers=layers,
+            **(_usual(loaded, data) | others),
+        )
     columns = ("density", "method", "data", "loss", "perplexity", "accuracy", "seconds", "touched",
                "accepted")  # fmt: skip
     formats = ("{:.2f}", "{}", "{}", "{:.4f}", "{:.2f}", "{:.2%}", "{:.1f}", "{:.1%}", "{:.1%}")

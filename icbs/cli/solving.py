@@ -9,46 +9,59 @@ from typing import Annotated, Any
 
 import typer
 
-from icbs.cli.app import AsJson, app, numbers, output_folder, print_table, typed
-from solvers.errors import FormatError, UnavailableError
+from icbs.cli.app import AsJson, command, numbers, output_folder, typed
+from icbs.cli.tables import print_table
+from solvers.errors import FormatError, ParameterError, UnavailableError
 
 # Names of variables that are printed for people; the others are in the JSON.
 MOST_NAMES = 100
 
 
-@app.command()
+@command("icbs cut blocks/model.layers.28.mlp.up_proj-n1024-position.block.safetensors --out sub")
 def cut(
-    block: Annotated[Path, typer.Argument(help="A .block.safetensors file with an incumbent.")],
+    block: Annotated[
+        Path, typer.Argument(help="A .block.safetensors file that holds its current mask.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    sizes: Annotated[str, typer.Option(help="Even numbers from 4 to 30.")] = "8,12,16,20,24",
+    sizes: Annotated[
+        str,
+        typer.Option(help="Variables of the sub-blocks: even numbers from 4 to 30, by commas."),
+    ] = "8,12,16,20,24",
 ) -> None:
-    """Cut nested sub-blocks for a quantum device, chosen so that their couplings matter.
+    """Cut small sub-blocks, nested in each other, out of a block.
 
-    Each file holds the proven optimum and the share of the variance of E that no sort explains.
-
-    Example: icbs cut blocks/model.layers.28.mlp.up_proj-n1024-position.block.safetensors --out sub
+    They are for quantum devices: the variables are chosen so that their couplings matter. Each file
+    holds the proven optimum and the share of the energy's variance that no sort explains.
     """
     from solvers import load, save
     from solvers.formats import CONTAINER
     from solvers.subblocks import nested_subblocks
 
-    family = nested_subblocks(load(block), numbers(sizes, int, "--sizes"))
+    wanted, problem = numbers(sizes, int, "--sizes"), load(block)
+    if problem.initial is None:
+        raise FormatError(
+            f"{block.name} holds no current mask, at which the other variables stay: take a block "
+            "that 'icbs export' wrote"
+        )
+    family = nested_subblocks(problem, wanted)
     output_folder(out)
     for n, problem in family.items():
         print(save(problem, out / f"{block.name.removesuffix(CONTAINER)}-sub{n}{CONTAINER}"))
 
 
-@app.command()
+@command("icbs solvers --json")
 def solvers(
     as_json: AsJson = False,
 ) -> None:
-    """List the solvers: lane, exactness, size limit, budget, and which packages one lacks.
+    """List the solvers and what each can do.
 
-    Native solvers keep sum(x) = k by construction. Penalised ones get the constraint as a penalty
-    and their samples are repaired; raw and repaired results are both kept.
+    The tracks are not ranked together: native solvers keep the number of ones by construction;
+    penalised ones get it as a penalty, and their samples are repaired (raw and repaired results are
+    both kept). An exact solver can prove its answer optimal. "Heeds" says which parts of a budget
+    count for a solver: time, reads (restarts or shots), sweeps.
 
-    Only solvers of other packages are loaded, and nothing is asked over the network: whether a
-    paid device can be reached is found out when a study starts, what it costs by 'icbs quote'.
+    Nothing is asked over the network: whether a paid device can be reached is found out when a
+    study starts, and what it costs by 'icbs quote'.
     """
     from solvers import available, make
     from solvers.registry import registered
@@ -70,52 +83,70 @@ def solvers(
     rows = [
         (
             record["name"],
-            (record["lane"] or "") + (", exact" if record.get("exact") else ""),
-            record.get("max_variables") or "",
-            ", ".join(word.removesuffix("_limit") for word in record.get("honours", ())),
+            (record["lane"] or "-") + (", exact" if record.get("exact") else ""),
+            record.get("max_variables") or "-",
+            ", ".join(word.removesuffix("_limit") for word in record.get("honours", ())) or "-",
             f"not here: {record['unavailable']}" if record["unavailable"] else record["summary"],
         )
         for record in records
     ]
-    columns = ("solver", "lane", "max n", "heeds", "what it does")
+    columns = ("solver", "track", "max n", "heeds", "what it does")
     print_table("Solvers", columns, rows)
 
 
-@app.command()
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _shown(value: Any) -> object:
+    """A value for people: not None, True or False."""
+    words = {None: "-", True: "yes", False: "no"}
+    return words[value] if value is None or isinstance(value, bool) else value
+
+
+@command("icbs solve blocks/a.block.safetensors --solver relaxation --json")
 def solve(
     instance: Annotated[
         Path,
         typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .sparse, .qubo or .qplib file."),
     ],
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
-    time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds; the solver's own default if left out.")
+    ] = None,
     reads: Annotated[int | None, typer.Option(help="Independent restarts or shots.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of everything random: the same seed gives the same answer.")
+    ] = 0,
     cardinality: Annotated[
         int | None, typer.Option(help="Number of ones, for files that do not say.")
     ] = None,
     give_initial: Annotated[
-        bool, typer.Option(help="Start from the incumbent in the file, if the solver can.")
+        bool,
+        typer.Option(
+            "--give-initial", help="Start from the current mask in the file; not every solver can."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Solve one instance and print the best feasible state found.
 
-    A .ubqp file without our mark maximises, as MQLib and OR-Library do; a .sparse file minimises,
-    as Biq Mac does. Energies are to be minimised: of a file that maximises, the objective is
-    printed as well.
-
-    Example: icbs solve blocks/a.block.safetensors --solver relaxation --json
+    Energies are minimised. A .ubqp file maximises, as those of MQLib and OR-Library do, unless this
+    program wrote it; a .sparse file minimises, as those of Biq Mac do. If the file maximises, its
+    objective is printed as well.
     """
     from solvers import Budget, load, make
 
+    budget = Budget(time_limit=time_limit, reads=reads)
     sampler = make(solver)
+    if give_initial and not sampler.takes_initial:
+        raise ParameterError(f"{solver} cannot start from a given mask: leave --give-initial out")
     problem = load(instance, cardinality=cardinality)
     if give_initial and problem.initial is None:
-        raise FormatError(f"{instance.name} holds no incumbent: leave --give-initial out")
+        raise FormatError(f"{instance.name} holds no current mask: leave --give-initial out")
     samples = sampler.sample_problem(
         problem.blinded(),
-        budget=Budget(time_limit=time_limit, reads=reads),
+        budget=budget,
         seed=seed,
         initial=problem.initial if give_initial else None,
     )
@@ -151,48 +182,53 @@ def solve(
     ones = answer.pop("ones")
     names, fixed = answer.pop("names"), answer.pop("fixed")
     seconds, warm_up = answer.pop("seconds"), answer.pop("warm_up")
-    rows = [(key, "-" if value is None else value) for key, value in answer.items()]
+    named = {"lane": "track", "received_incumbent": "given the current mask"}
+    rows = [(named.get(key, key.replace("_", " ")), _shown(value)) for key, value in answer.items()]
     rows += [(f"seconds, {stage}", f"{value:.4f}") for stage, value in seconds.items() if value]
     if warm_up:
         rows.append(("seconds before, to load or compile the solver", f"{warm_up:.4f}"))
     if problem.initial is not None:
         swaps = int((states[best].astype(bool) & ~problem.initial).sum())
-        rows.append(("swaps from the incumbent", swaps))
+        rows.append(("swaps from the current mask", swaps))
     print_table(instance.name, ("", ""), rows)
     if fixed:
         print(f"fixed by the file: {json.dumps(fixed)}")
     if names is None:
-        print(f"{len(ones)} ones; their places: --json")
+        print(f"{_counted(len(ones), 'one')}; their places: --json")
     else:
         shown = [name if name.isprintable() else repr(name) for name in names[:MOST_NAMES]]
-        print(f"{len(ones)} ones: {', '.join(shown)}", end="")
+        print(f"{_counted(len(ones), 'one')}: {', '.join(shown)}", end="")
         print("" if len(shown) == len(ones) else ", ...; all: --json")
 
 
-@app.command()
+@command(
+    "icbs quote device.toml", "icbs quote sub/*.block.safetensors --device Garnet --shots 1000"
+)
 def quote(
     context: typer.Context,
     what: Annotated[list[Path], typer.Argument(help="Instance files, or one STUDY.toml.")],
     device: Annotated[
-        str | None, typer.Option(help="ARN or short name, such as SV1 or Garnet.")
+        str | None,
+        typer.Option(help="Name of an Amazon Braket device, such as SV1 or Garnet, or its ARN."),
     ] = None,
     shots: Annotated[int | None, typer.Option(help="Shots of one task.")] = None,
-    tasks: Annotated[int, typer.Option(help="Tasks per instance: seeds x depths x mixers.")] = 1,
+    tasks: Annotated[
+        int, typer.Option(help="Tasks for each instance: seeds x depths x mixers.")
+    ] = 1,
     task_seconds: Annotated[
-        float, typer.Option(help="Run time reserved on a simulator, as the solver's option.")
+        float, typer.Option(help="Longest run time of a task on a simulator, in seconds.")
     ] = 60.0,
-    offline: Annotated[bool, typer.Option(help="Use the committed price table only.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use the price table in the package; ask nobody.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Price a study, or one task per instance, on Amazon Braket, before anything is submitted.
+    """Say what a study, or a task for each instance, costs on Amazon Braket.
 
-    A study says itself which devices, budgets and seeds; for instance files, give --device and
-    --shots. What does not fit is skipped by the solvers, and not counted. Needs no account.
-    Simulators bill run time, 3 seconds at least: their quote is a range.
-
-    Example: icbs quote device.toml
-
-    Example: icbs quote blocks/*.block.safetensors --device Garnet --shots 1000
+    Nothing is submitted and no account is needed. A study says which devices, budgets and seeds;
+    for instance files, give --device and --shots. Instances that do not fit the device are not
+    counted: solvers skip them. Simulators bill their run time, at least 3 seconds a task, so their
+    quote is a range.
     """
     from solvers import load
     from solvers.qaoa.devices import find_device, priced
@@ -238,7 +274,10 @@ def quote(
         print(json.dumps(answer | {"instances": fitting}))
         return
     print_table(found.name, ("instance", "qubits", "fits", "tasks"), rows)
-    print(f"{count} tasks of {shots} shots: ${count * most:.4f} at most", end="")
+    print(
+        f"{_counted(count, 'task')} of {_counted(shots, 'shot')}: ${count * most:.4f} at most",
+        end="",
+    )
     print("" if found.is_qpu else f", ${count * least:.4f} at 3 s each")
     print(f"Prices: {found.source}")
 
@@ -274,7 +313,7 @@ def _quote_study(path: Path, offline: bool, as_json: bool) -> None:
         for one in found
     ]
     print_table(path.name, ("solver", "device", "tasks", "USD at most", "max_cost"), rows)
-    print(f"{count} tasks: ${most:.4f} at most", end="")
+    print(f"{_counted(count, 'task')}: ${most:.4f} at most", end="")
     print("" if least == most else f", ${least:.4f} if simulators take 3 s each", end="")
     print(f", without {', '.join(unpriced)}" if unpriced else "")
     for source in sorted({one.source for one in found if one.source}):

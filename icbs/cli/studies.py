@@ -8,85 +8,116 @@ from typing import Annotated
 
 import typer
 
-from icbs.cli.app import app, numbers, output_folder, typed, words
+from icbs.cli.app import (
+    INTERRUPTED,
+    UNUSED,
+    Group,
+    app,
+    command,
+    numbers,
+    output_folder,
+    resumable,
+    typed,
+    words,
+)
 from icbs.errors import OutputError
 
 
-@app.command()
+@command("icbs demo --fast")
 def demo(
-    fast: Annotated[bool, typer.Option(help="Fewer sizes, seeds and layers.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Fewer sizes and seeds, shorter texts.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the blocks, store and report.")] = Path(
         "icbs-demo"
     ),
 ) -> None:
-    """Prune a real language model, solve its blocks with every solver, write a report.
+    """Prune a real language model, solve its blocks with twelve solvers, write a report.
 
-    The first run downloads 98 MB (a 135M-parameter model and Wikipedia leads). Everything ends in
-    OUT: blocks/ (the instances), runs.sqlite (every record), report.html (open it).
+    The first run downloads 98 MB: a model of 135 million parameters and the beginnings of Wikipedia
+    articles. The folder gets blocks/ (the instances), runs.sqlite (every record) and report.html
+    (open it).
     """
-    from experiments.demo import run_demo
+    with resumable("the same command starts anew; nothing is downloaded twice"):
+        # Not outside: this imports most of what there is.
+        from experiments.demo import run_demo
 
-    page = run_demo(output_folder(out), fast=fast)
-    print(page)
+        print(run_demo(output_folder(out), fast=fast))
 
 
-@app.command()
+@command(
+    "icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1",
+    "icbs bench penalty --smoke --store penalty.sqlite",
+)
 def bench(
     context: typer.Context,
     study: Annotated[
-        str | None, typer.Argument(help="A study file (TOML), or the name of one that comes along.")
+        str | None,
+        typer.Argument(help="A study file (TOML), or the name of a study in the package."),
     ] = None,
-    instances: Annotated[str, typer.Option(help="Files or globs, separated by commas.")] = "",
+    instances: Annotated[
+        str, typer.Option(help="Files or patterns such as 'blocks/*', separated by commas.")
+    ] = "",
     solver_names: Annotated[
         str, typer.Option("--solvers", help="Names from 'icbs solvers', separated by commas.")
     ] = "",
     time_limits: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "1",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per instance, solver and budget.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each solver on each instance.")] = 3,
     store: Annotated[Path, typer.Option(help="SQLite file for the records.")] = Path("runs.sqlite"),
     cardinality: Annotated[
         int | None, typer.Option(help="Number of ones, for files that do not say.")
     ] = None,
     give_initial: Annotated[
-        bool, typer.Option(help="Hand every solver that can use it the incumbent.")
+        bool,
+        typer.Option(
+            "--give-initial",
+            help="Give every solver that can use it the current mask as its start.",
+        ),
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that solve side by side.")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler, such as tcp://HOST:8786: its workers run.")
+        str | None,
+        typer.Option(help="A Dask scheduler, such as tcp://HOST:8786, whose workers solve."),
     ] = None,
     isolate: Annotated[
-        bool, typer.Option(help="A process of its own for the solvers even with one worker.")
+        bool,
+        typer.Option(
+            "--isolate", help="Solve in a process apart, so that a crash costs one row only."
+        ),
     ] = False,
     memory_limit: Annotated[
-        float | None, typer.Option(help="GiB that a solver may take for one cell (Linux).")
+        float | None, typer.Option(help="GiB that a solver may take for one run (Linux only).")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Add to a store that already has runs.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Add to a store that already has runs.")
+    ] = False,
     smoke: Annotated[
-        bool, typer.Option(help="The study's small size, [smoke] in its file.")
+        bool,
+        typer.Option(
+            "--smoke", help="Run the study's small version, the table [smoke] of its file."
+        ),
     ] = False,
     rehearse: Annotated[
-        bool, typer.Option(help="Run solvers that cost money on the local simulator instead.")
+        bool,
+        typer.Option("--rehearse", help="Use the local simulator for solvers that cost money."),
     ] = False,
 ) -> None:
     """Run a study: every solver on every instance, under one clock and one scorer.
 
-    Either a study file, or --instances and --solvers. A stopped study goes on with --resume: cells
-    that are in the store are not run again, tasks that were paid for are collected.
+    Give either a study file, or --instances and --solvers. A cell is one run: a solver, an
+    instance, a time limit and a seed. --resume goes on with a study that was stopped: cells that
+    are in the store are not run again, and tasks that were paid for are collected.
 
-    A solver that hangs or crashes costs one row with --isolate, several --workers or a --scheduler;
-    in this process it would stop the study.
+    With --isolate, several --workers or a --scheduler, a solver that hangs or crashes costs one
+    row; otherwise it stops the study.
 
-    Exit status: 0 if a cell was done or all were there before, 1 if none was, 130 after Ctrl-C.
-
-    Example: icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1
-
-    Example: icbs bench penalty --smoke --store penalty.sqlite
+    Exit status: 0 if a cell is done, now or before; 1 if none is; 130 after Ctrl-C.
     """
-    from experiments import Store, Study, run
-    from experiments.errors import StudyError
-    from experiments.study import study_path
-
-    own = typed(context, "instances", "solver_names", "time_limits", "seeds", "cardinality",
-                "give_initial")  # fmt: skip
+    of_the_study = ("instances", "solver_names", "time_limits", "seeds", "cardinality",
+                    "give_initial")  # fmt: skip
+    own = typed(context, *of_the_study)
+    if study is not None:
+        context.meta[UNUSED] = of_the_study
     if (study is None) == (not (instances and solver_names)):
         raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
     if study is not None and own:
@@ -97,8 +128,18 @@ def bench(
         raise typer.BadParameter(f"--scheduler brings its own workers: leave {twice[0]} out")
     if study is None and smoke:
         raise typer.BadParameter("--smoke is the small size of a STUDY file: leave it out")
-    if study is not None:
-        plan = Study.from_toml(study_path(study), smoke=smoke)
+    from experiments.errors import StudyError
+    from experiments.paths import study_path
+    from solvers.registry import entry
+
+    path = None if study is None else study_path(study)
+    for name in words(solver_names):
+        entry(name)
+    # Not before mistakes are told: this takes a second, and what runs a study several.
+    from experiments.study import Study
+
+    if path is not None:
+        plan = Study.from_toml(path, smoke=smoke)
     else:
         plan = Study(
             name=store.stem,
@@ -109,6 +150,11 @@ def bench(
             give_initial=give_initial,
             cardinality=cardinality,
         )
+    for spec in plan.specs:
+        if spec.sampler is None:
+            entry(spec.name)
+    from experiments import Store, run
+
     if rehearse:
         plan = plan.rehearsed()
     output_folder(store.parent, "the folder of --store")
@@ -119,28 +165,35 @@ def bench(
             raise OutputError(
                 f"--store {store} has runs: pass --resume to add to them, or another file"
             )
-    outcome = run(
-        plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit
-    )
+    with resumable("the same command goes on, with --resume if the store has runs"):
+        outcome = run(
+            plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit
+        )
     print(outcome.summary)
     print(store)
     if outcome.failure:
         print(f"first error: {outcome.failure}", file=sys.stderr)
     if outcome.interrupted:
-        raise typer.Exit(130)
-    if outcome.counts and "done" not in outcome.counts:
-        raise StudyError(f"no cell was done; the reasons: icbs report {store} --out FOLDER")
+        raise typer.Exit(INTERRUPTED)
+    ended = outcome.counts.keys() | outcome.earlier.keys()
+    if ended and "done" not in ended:
+        raise StudyError(f"no cell is done; the reasons: icbs report {store} --out FOLDER")
 
 
-@app.command()
+@command("icbs report runs.sqlite --out page")
 def report(
     store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
     out: Annotated[Path, typer.Option(help="Folder for the page and the figures.")],
     style: Annotated[
-        str, typer.Option(help="'screen', or 'paper': figures for LaTeX, their captions beside.")
+        str,
+        typer.Option(help="'screen', or 'paper' for figures that fit LaTeX, with their captions."),
     ] = "screen",
 ) -> None:
     """Turn a store into one self-contained HTML page and its figures (PDF, SVG, PNG)."""
+    from experiments.paths import store_path
+
+    store_path(store)
+    # Not before mistakes are told: these import most of what there is.
     from experiments.palette import STYLES
     from experiments.report import write
 
@@ -149,20 +202,31 @@ def report(
     print(write(store, output_folder(out), style=style))
 
 
-stores = typer.Typer(help="Check, export and merge the stores of studies.", no_args_is_help=True)
+stores = typer.Typer(
+    cls=Group,
+    help="Check, export and merge the stores of studies.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(stores, name="store")
 
 
-@stores.command("check")
+@command("icbs store check runs.sqlite --sample 100", name="check", into=stores)
 def store_check(
     store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
     sample: Annotated[
         int | None,
-        typer.Option(help="Score so many cells again, drawn at random; all if left out."),
+        typer.Option(help="Score only so many cells again, drawn at random (default all)."),
     ] = None,
 ) -> None:
-    """Look for damage: the file, its references, hashes, energies, keys. Nothing is changed."""
+    """Look for damage in a store: its file, references, hashes, keys and energies.
+
+    Every energy is computed again from the state that is stored beside it. Nothing is changed.
+    """
     from experiments.errors import StoreError
+    from experiments.paths import store_path
+
+    store_path(store)
     from experiments.storecheck import check
 
     found = check(store, sample=sample)
@@ -173,23 +237,30 @@ def store_check(
         raise StoreError(f"store {store} is damaged; go back to a copy of it or run it anew")
 
 
-@stores.command("export")
+@command("icbs store export runs.sqlite --out runs.csv", name="export", into=stores)
 def store_export(
     store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
     out: Annotated[Path, typer.Option(help="A file whose name ends in .csv or .parquet.")],
 ) -> None:
-    """Write the runs, with instances, references and gaps, for other programs."""
+    """Write a store's runs, with instances, references and gaps, as CSV or Parquet."""
+    from experiments.paths import store_path
+
+    store_path(store)
     from experiments.export import export as export_runs
 
     print(export_runs(store, out))
 
 
-@stores.command("merge")
+@command("icbs store merge a.sqlite b.sqlite --out both.sqlite", name="merge", into=stores)
 def store_merge(
-    sources: Annotated[list[Path], typer.Argument(help="Stores; they are not changed.")],
-    out: Annotated[Path, typer.Option(help="The store to add to; made if missing.")],
+    sources: Annotated[list[Path], typer.Argument(help="Stores to read; they are not changed.")],
+    out: Annotated[Path, typer.Option(help="The store to add to, made if it is missing.")],
 ) -> None:
-    """Put the cells of several stores into one, by cell key; what is there stays."""
+    """Copy the cells of several stores into one; what is there already stays."""
+    from experiments.paths import store_path
+
+    for source in sources:
+        store_path(source)
     from experiments.storemerge import merge, summary
 
     print(summary(merge(sources, out)))

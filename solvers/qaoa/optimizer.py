@@ -7,6 +7,7 @@ energies, which is what a Qiskit user gets without this package's exact simulato
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from qiskit_optimization.algorithms import MinimumEigenOptimizer
 from qiskit_optimization.minimum_eigensolvers import QAOA
 from qiskit_optimization.optimizers import COBYLA
 
+from solvers.arguments import whole
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.errors import ParameterError
 from solvers.penalty import DEFAULT_PENALTY, penalty_weight
@@ -69,6 +71,12 @@ class QiskitOptimizerQAOA(CardinalitySampler):
         self.max_variables = max_qubits  # type: ignore[misc]
         self.penalty = penalty
 
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Names and values of all of them."""
+        super().check_parameters(parameters)
+        checked_depth(parameters.get("depth", 2))
+        whole("iterations", parameters.get("iterations", 100), 1)
+
     def _solve(
         self,
         problem: CardinalityProblem,
@@ -80,6 +88,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
     ) -> Solution:
         del parameters
         p = checked_depth(depth)
+        whole("iterations", iterations, 1)
         reads = request.budget.reads or DEFAULT_READS
         timing = request.timing
         with timing.stage("convert"):

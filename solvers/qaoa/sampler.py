@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import dimod
@@ -44,6 +45,10 @@ class GateModelQAOASampler(dimod.Sampler):
     def parameters(self) -> dict[str, list[str]]:
         """Keywords of `sample`, as dimod wants them."""
         return {"num_reads": [], "seed": [], "depth": [], "angles": []}
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Refuses values of ``depth`` and ``angles`` that no model can have."""
+        _check_angles(parameters.get("angles"), parameters.get("depth"))
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -176,10 +181,16 @@ def describe(angles: Angles, circuit: Circuit | None = None) -> dict[str, Any]:
 
 
 def _angles(angles: Angles | None, depth: int | None, ising: Ising) -> Angles:
+    _check_angles(angles, depth)
+    return linear_ramp(depth or DEFAULT_DEPTH, ising.std()) if angles is None else angles
+
+
+def _check_angles(angles: Angles | None, depth: int | None) -> None:
+    if depth is not None:
+        checked_depth(depth)
     if angles is None:
-        return linear_ramp(DEFAULT_DEPTH if depth is None else checked_depth(depth), ising.std())
+        return
     if not isinstance(angles, Angles):
         raise ParameterError(f"angles is a {type(angles).__name__}, expected solvers.qaoa Angles")
-    if depth is not None and checked_depth(depth) != angles.depth:
+    if depth is not None and depth != angles.depth:
         raise ParameterError(f"depth is {depth}, but angles has {angles.depth} layers")
-    return angles

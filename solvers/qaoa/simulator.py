@@ -105,7 +105,7 @@ class Simulator:
 
     def objective(self, angles: Angles, alpha: float = 1.0) -> float:
         """What `gradient` differentiates: mean energy or, for alpha < 1, CVaR."""
-        if _checked_alpha(alpha) == 1:
+        if checked_alpha(alpha) == 1:
             return self.expectation(angles)
         return self._tail(self.state(angles), alpha)[0]
 
@@ -123,7 +123,7 @@ class Simulator:
         Raises:
             ParameterError: alpha out of range.
         """
-        _checked_alpha(alpha)
+        checked_alpha(alpha)
         psi = self.state(angles)
         if alpha == 1:
             value = float(kernels.expectation(psi, self.costs, 0, self.dim))
@@ -159,9 +159,14 @@ class Simulator:
         return float(t + weights @ observable), observable
 
 
-def _checked_alpha(alpha: float) -> float:
-    if not 0 < alpha <= 1:
-        raise ParameterError(f"alpha is {alpha}, expected 0 < alpha <= 1")
+def checked_alpha(alpha: float) -> float:
+    """`alpha`, if it is a share that outcomes can have.
+
+    Raises:
+        ParameterError: not above 0 and at most 1.
+    """
+    if isinstance(alpha, str | bool) or not 0 < alpha <= 1:
+        raise ParameterError(f"alpha is {alpha!r}, expected 0 < alpha <= 1")
     return alpha
 
 

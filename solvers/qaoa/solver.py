@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from solvers.penalty import penalty_weight
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.simulator import Simulator
-from solvers.qaoa.training import chosen_angles
+from solvers.qaoa.training import check_training, chosen_angles
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,19 @@ class TrainedQAOA(CardinalitySampler):
             trained = self._trained(tiny, request, mixer=mixer, depth=2, iterations=2)
             trained.simulator.probabilities(trained.angles)
 
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Names and values of all of them."""
+        super().check_parameters(parameters)
+        self._known(parameters.get("mixer"))
+        given = {"angles": "trained", "depth": None, "alpha": 1.0, "iterations": 100, **parameters}
+        check_training(*(given[name] for name in ("angles", "depth", "alpha", "iterations")))
+
+    def _known(self, mixer: str | None) -> str:
+        mixer = mixer or next(iter(self.mixers))
+        if mixer not in self.mixers:
+            raise ParameterError(f"mixer is {mixer!r}, expected one of {', '.join(self.mixers)}")
+        return mixer
+
     def _trained(
         self,
         problem: CardinalityProblem,
@@ -84,9 +97,7 @@ class TrainedQAOA(CardinalitySampler):
         alpha: float = 1.0,
         iterations: int = 100,
     ) -> Trained:
-        mixer = mixer or next(iter(self.mixers))
-        if mixer not in self.mixers:
-            raise ParameterError(f"mixer is {mixer!r}, expected one of {', '.join(self.mixers)}")
+        mixer = self._known(mixer)
         with request.timing.stage("preprocess"):
             weight = None if self.penalty is None else penalty_weight(problem, self.penalty)
             simulator = Simulator(

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
+from solvers.arguments import whole
 from solvers.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
 from solvers.problem import Floats
 from solvers.qaoa.angles import Angles, checked_depth, linear_ramp, ramp_steps, turn
-from solvers.qaoa.simulator import Simulator
+from solvers.qaoa.simulator import Simulator, checked_alpha
 
 STRATEGIES = ("ramp", "transferred", "scan", "trained")
 DEFAULT_DEPTH = 4
@@ -130,14 +131,9 @@ def chosen_angles(
     Raises:
         ParameterError: an unknown strategy, or a depth that is not that of `angles`.
     """
+    check_training(angles, depth, alpha, iterations)
     if isinstance(angles, Angles):
-        if depth is not None and checked_depth(depth) != angles.depth:
-            raise ParameterError(f"depth is {depth}, but angles has {angles.depth} layers")
         return angles
-    if angles not in STRATEGIES:
-        raise ParameterError(
-            f"angles is {angles!r}, expected one of {', '.join(STRATEGIES)} or Angles"
-        )
     p = DEFAULT_DEPTH if depth is None else checked_depth(depth)
     if angles == "ramp":
         return untrained(simulator, p)
@@ -147,6 +143,25 @@ def chosen_angles(
     if angles == "scan":
         return ramp
     return optimise(simulator, ramp, alpha=alpha, iterations=iterations, deadline=deadline)
+
+
+def check_training(angles: Any, depth: Any, alpha: Any, iterations: Any) -> None:
+    """Refuses what `chosen_angles` cannot be asked for.
+
+    Raises:
+        ParameterError: a depth that is not that of `angles`, or a value out of range.
+    """
+    if depth is not None:
+        checked_depth(depth)
+    checked_alpha(alpha)
+    whole("iterations", iterations, 0)
+    if isinstance(angles, Angles):
+        if depth is not None and depth != angles.depth:
+            raise ParameterError(f"depth is {depth}, but angles has {angles.depth} layers")
+    elif angles not in STRATEGIES:
+        raise ParameterError(
+            f"angles is {angles!r}, expected one of {', '.join(STRATEGIES)} or Angles"
+        )
 
 
 def normalised(angles: Angles, simulator: Simulator) -> Angles:

@@ -1,0 +1,5 @@
+"""``python -m icbs``."""
+
+from icbs.cli import main
+
+main()
