@@ -212,11 +212,9 @@ def full_size(row: Row) -> tuple[float, float] | None:
     """
     if row.refusal is not None:
         return None
-    # What a kind is switched to is part of it; sizes and lists of layers are not.
-    structure = {k: v for k, v in row.kind.more.items() if isinstance(v, (bool, str))}
     try:
         with quiet_transformers(), torch.device("meta"):
-            model = _built(row.kind, AutoConfig.for_model(row.kind.name, **structure))
+            model = _built(row.kind, AutoConfig.for_model(row.kind.name, **_switches(row.kind.more)))
     # Whatever transformers runs into.
     except Exception:
         return None
@@ -230,6 +228,13 @@ def full_size(row: Row) -> tuple[float, float] | None:
             refused[name] = reason
     found = coverage(model, layers, refused)
     return found.share, found.chosen / found.weights
+
+
+def _switches(more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a kind is switched to, which is part of it; sizes and lists of layers are not."""
+    found = {k: v for k, v in more.items() if isinstance(v, (bool, str, float))}
+    inside = {k: _switches(v) for k, v in more.items() if isinstance(v, Mapping)}
+    return found | {k: v for k, v in inside.items() if v}
 
 
 def table(rows: list[tuple[Row, tuple[float, float] | None]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from icbs.errors import ModelError
 from icbs.experts import ExpertLinear
 from icbs.samples import Samples
 
+# Layers that are given positions before samples, as those of XLNet: found by `icbs.probe`.
+positions_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
 
 def by_sample(
     layer: nn.Module, args: tuple[Any, ...], values: torch.Tensor, batch: Samples, name: str
@@ -18,8 +22,8 @@ def by_sample(
     """Inputs or output gradients of a layer as (B, T, width).
 
     Some layers (OPT's feed-forward) see all tokens of a batch in one row of B*T, some (Swin's
-    attention) several windows of each image, others (poolers, perceptrons) one vector a sample. An
-    expert sees the positions that are routed to it; the others are zeros here.
+    attention) several windows of each image, some (XLNet's) positions before samples, others
+    (poolers, perceptrons) one vector a sample. An expert sees the positions that are routed to it; the others are zeros here.
 
     Args:
         layer: the layer.
@@ -32,6 +36,8 @@ def by_sample(
         ModelError: rows that no sample can be told for.
     """
     count, width = len(batch), values.shape[-1]
+    if layer in positions_first and values.ndim > 2 and values.shape[1] == count:
+        values = values.transpose(0, 1)
     if isinstance(layer, ExpertLinear):
         _, tokens, total = args
         if total % count == 0:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from icbs.errors import LayerError
-from icbs.experts import ExpertLinear, expert_layers, is_experts
+from icbs.experts import ExpertLinear, expert_layers, stacks_of
 
 
 def layer_weight(layer: nn.Module) -> torch.Tensor:
@@ -76,13 +76,14 @@ def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
 
 def _all_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    inside = set(getattr(model, "base_model", model).modules())
+    base = getattr(model, "base_model", model)
+    inside = set(base.modules())
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for name, module in model.named_modules():
         if module not in inside or module is head or name.rpartition(".")[2] == "lm_head":
             continue
         if isinstance(module, (nn.Linear, Conv1D)) and uses[id(module.weight)] == 1:
             yield name, module
-        elif is_experts(module):
-            for inner, layer in expert_layers(module):
+        elif stacks_of(module):
+            for inner, layer in expert_layers(base, module):
                 yield f"{name}.{inner}", layer
