@@ -31,7 +31,7 @@ class Left:
     Attributes:
         reason: why.
         weights: how many.
-        example: one of the parameters.
+        example: the largest of the parameters.
         parameters: how many parameters.
     """
 
@@ -115,7 +115,7 @@ def coverage(
         if chosen[name] < parameter.numel() - idle:
             found.setdefault(reason, []).append((name, parameter.numel() - idle - chosen[name]))
     left = [
-        Left(reason, sum(size for _, size in parts), parts[0][0], len(parts))
+        Left(reason, sum(s for _, s in parts), max(parts, key=lambda part: part[1])[0], len(parts))
         for reason, parts in found.items()
     ]
     left.sort(key=lambda part: -part.weights)

@@ -264,8 +264,8 @@ class _Routing(TorchFunctionMode):
         known = x.ndim == weight.ndim and used.shape == (outs, ins) and used.stride() == order
         if not known or not whole:
             raise ModelError(
-                f"a {type(layer.home).__name__} multiplies its stack in a way that is not known "
-                "here: choose layers that are no experts"
+                f"{type(layer.home).__name__} multiplies its stack in a way not known here: "
+                "choose layers that are no experts"
             )
         if batched:
             parts = zip(found.layers, x, strict=True)
@@ -296,7 +296,7 @@ class _Routing(TorchFunctionMode):
                     return torch.div(tokens, each, rounding_mode="floor"), self._positions
                 return tokens, total
         raise ModelError(
-            f"the rows that experts of a {type(layer.home).__name__} take cannot be told apart by "
+            f"the rows that experts of {type(layer.home).__name__} take cannot be told apart by "
             "position: choose layers that are no experts"
         )
 

@@ -16,6 +16,16 @@ from icbs.samples import Samples
 positions_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a convolution is one matrix, applied to each pixel or step alone."""
+    return (
+        isinstance(layer, (nn.Conv1d, nn.Conv2d))
+        and set(layer.kernel_size) == set(layer.stride) == {1}
+        and (layer.padding in ("same", "valid") or not any(layer.padding))
+        and layer.groups == 1
+    )
+
+
 def by_sample(
     layer: nn.Module, args: tuple[Any, ...], values: torch.Tensor, batch: Samples, name: str
 ) -> torch.Tensor:
@@ -23,7 +33,8 @@ def by_sample(
 
     Some layers (OPT's feed-forward) see all tokens of a batch in one row of B*T, some (Swin's
     attention) several windows of each image, some (XLNet's) positions before samples, others
-    (poolers, perceptrons) one vector a sample. An expert sees the positions that are routed to it; the others are zeros here.
+    (poolers, perceptrons) one vector a sample, and convolutions have channels before pixels. An
+    expert sees the positions that are routed to it; the others are zeros here.
 
     Args:
         layer: the layer.
@@ -35,6 +46,8 @@ def by_sample(
     Raises:
         ModelError: rows that no sample can be told for.
     """
+    if is_pointwise(layer):
+        values = values.flatten(2).transpose(1, 2)
     count, width = len(batch), values.shape[-1]
     if layer in positions_first and values.ndim > 2 and values.shape[1] == count:
         values = values.transpose(0, 1)

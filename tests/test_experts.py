@@ -11,14 +11,15 @@ from icbs import Pruner
 from icbs.baselines import BASELINES, prune_once
 from icbs.capture import Forward, capture, input_norms
 from icbs.coverage import IDLE, coverage
+from icbs.errors import ModelError
 from icbs.evaluate import evaluate
 from icbs.experts import ExpertLinear, parameter_of
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.losses import sample_losses
 from icbs.models import LoadedModel
-from icbs.prunable import layer_weight, prunable_layers
 from icbs.probe import usable_layers
+from icbs.prunable import as_stored, layer_weight, prunable_layers
 from icbs.samples import next_token
 from tests.icbs_fixtures import BestOfSort
 
@@ -340,3 +341,42 @@ def test_copies_and_moves_have_their_own_views():
     for layer in prunable_layers(model).values():
         assert layer_weight(layer).dtype == torch.bfloat16
     evaluate(model, samples, progress=False)
+
+
+@pytest.mark.parametrize("family", MOE)
+def test_a_layer_may_compute_with_other_weights_for_a_while(family):
+    """As in tuning, where the dense weights are put in to ask the dense model."""
+    model, samples = moe(family), samples_of()
+    layers = usable_layers(model, "*", samples).layers
+    with torch.no_grad():
+        wanted = model(**samples.arguments(model)).logits
+        dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
+        for layer in layers.values():
+            layer_weight(layer).mul_(0.5)
+        assert not torch.allclose(model(**samples.arguments(model)).logits, wanted)
+        for name, layer in layers.items():
+            layer.get_parameter("weight").data = as_stored(layer, dense[name])
+        torch.testing.assert_close(model(**samples.arguments(model)).logits, wanted)
+
+
+def test_products_that_are_not_known_are_refused():
+    class Experts(torch.nn.Module):
+        num_experts, input_size, output_size = 3, 4, 4
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 4, 4))
+
+        def forward(self, x, index=None):
+            return (x if index is None else x[index]) @ self.weight[1]
+
+    model = Experts()
+    assert len(prunable_layers(model)) == 3
+    with pytest.raises(ModelError, match="Experts multiplies its stack in a way not known"):
+        model(torch.ones(2, 4))
+    model.weight.data = model.weight.data + 1
+    prunable_layers(model)
+    with pytest.raises(ModelError, match="multiplies its stack"):
+        model(torch.ones(2, 4), torch.tensor([0, 1]))
+    # nothing is left behind
+    assert torch.equal(torch.ones(2, 4) @ model.weight[1], torch.full((2, 4), 8.0))
