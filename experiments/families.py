@@ -274,8 +274,9 @@ def table(rows: list[tuple[Row, Shares | None]]) -> str:
         "after, equal logits after reloading. Everything else is refused in the sentence that is "
         "given, before anything slow runs. Shares are those of the kind's default configuration: "
         "of the weights of all matrices and kernels, embeddings and heads left out, and of all "
-        "weights; none where transformers builds no model from that configuration. Left dense are the "
-        "layers that are named, and what is no linear layer, with its share of the matrix weights.",
+        "weights; none where transformers builds no model from that configuration. Left dense are "
+        "the layers that are named, and what is no linear layer, with its share of the matrix "
+        "weights.",
         "",
         f"{len(rows)} kinds with transformers {transformers.__version__}: {len(pruned)} are pruned "
         f"({sum(not row.refused for row in pruned)} of them in every linear layer), "
@@ -308,17 +309,23 @@ def _said(refused: Mapping[str, str], shares: Shares | None) -> str:
 
 
 def main() -> None:
-    """Writes the page; one line a kind on stderr."""
-    rows = []
+    """Writes the page; one line a kind on stderr. Kinds that come out wrong end it, after all."""
+    rows, wrong = [], []
     for kind in kinds():
         with tempfile.TemporaryDirectory() as folder:
-            row = examine(kind, Path(folder))
+            try:
+                row = examine(kind, Path(folder))
+            except AssertionError as error:
+                wrong.append(f"{kind.id}: {error}")
+                continue
         shares = full_size(row)
         gc.collect()
         print(f"{kind.id}: {row.refusal or 'pruned'} {shares or ''}", file=sys.stderr)
         rows.append((row, shares))
     _PAGE.write_text(table(rows), encoding="utf-8")
     print(_PAGE)
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":
