@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, update_wrapper
 from typing import Any, NamedTuple
 
 import torch
@@ -134,9 +135,8 @@ def expert_layers(base: nn.Module, module: nn.Module) -> Iterator[tuple[str, Exp
     if hasattr(module, "config"):
         # The property of transformers' configurations that names the forward pass: theirs.
         module.config._experts_implementation = "eager"
-    if _enter not in base._forward_pre_hooks.values():
-        base.register_forward_pre_hook(_enter, with_kwargs=True)
-        base.register_forward_hook(_leave, always_call=True)
+    if getattr(base.forward, "func", None) is not _routed:
+        base.forward = update_wrapper(partial(_routed, base, base.forward), base.forward)
     views = _views_of(module)
     for number in range(min(len(layers) for layers in views.layers.values())):
         for stack, layers in views.layers.items():
@@ -174,7 +174,6 @@ class _Views(NamedTuple):
 
 
 _views: weakref.WeakKeyDictionary[nn.Module, _Views] = weakref.WeakKeyDictionary()
-_running: weakref.WeakKeyDictionary[nn.Module, list[_Routing]] = weakref.WeakKeyDictionary()
 
 
 def _views_of(module: nn.Module) -> _Views:
@@ -200,15 +199,10 @@ def _views_of(module: nn.Module) -> _Views:
     return known
 
 
-def _enter(base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    routing = _Routing(base, _positions_in(args, kwargs))
-    _running.setdefault(base, []).append(routing)
-    routing.__enter__()
-
-
-def _leave(base: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    if _running.get(base):
-        _running[base].pop().__exit__(None, None, None)
+def _routed(base: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A model's own pass, whatever becomes of it, an interrupt too."""
+    with _Routing(base, _positions_in(args, kwargs)):
+        return forward(*args, **kwargs)
 
 
 def _positions_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

@@ -380,3 +380,19 @@ def test_products_that_are_not_known_are_refused():
         model(torch.ones(2, 4), torch.tensor([0, 1]))
     # nothing is left behind
     assert torch.equal(torch.ones(2, 4) @ model.weight[1], torch.full((2, 4), 8.0))
+
+
+def test_an_interrupted_pass_leaves_nothing_behind():
+    model, samples = moe("mixtral"), samples_of()
+    layers = prunable_layers(model)
+
+    def interrupt(module, args):
+        raise KeyboardInterrupt
+
+    handle = model.model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(**samples.arguments(model))
+    handle.remove()
+    assert not torch.overrides._get_current_function_mode_stack()
+    # each layer is run once, as ever
+    capture(Forward(model, layers, samples), layers)
