@@ -28,7 +28,7 @@ from tokenizers.models import WordLevel
 from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from icbs.coverage import coverage
+from icbs.coverage import NO_MATRIX, coverage
 from icbs.errors import IcbsError
 from icbs.loop import Pruner
 from icbs.models import load_model
@@ -50,6 +50,8 @@ _CLASS = {
 }
 _VOCABULARY, _LENGTH, _LABELS = 96, 12, 5
 _PAGE = Path("docs/families.md")
+# Smallest share of the matrix weights that the page speaks of.
+_WORTH_SAYING = 0.005
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ FAST = (
     "llama-causal", "gpt2-causal", "mpt-causal", "mamba-causal", "xlnet-causal", "mixtral-causal",
     "gpt_oss-causal", "deepseek_v2-causal", "llama4_text-causal", "albert-masked", "roberta-masked",
     "mpnet-masked", "deberta-v2-masked", "swin-image", "resnet-image", "convnext-image",
+    "jetmoe-causal", "longcat_flash-causal", "dbrx-causal", "longformer-masked",
+    "swiftformer-image", "poolformer-image",
 )  # fmt: skip
 
 
@@ -205,18 +209,33 @@ def examine(kind: Kind, folder: Path) -> Row:
     return Row(kind, architecture, share, run.refused)
 
 
-def full_size(row: Row) -> tuple[float, float] | None:
-    """Share of the matrix weights, and of all, in the default configuration.
+@dataclass(frozen=True)
+class Shares:
+    """What is under pruning in the default configuration.
+
+    Attributes:
+        matrices: share of the matrix weights.
+        weights: share of all weights.
+        dense: shares of the matrix weights that are in no layer, by what they are.
+    """
+
+    matrices: float
+    weights: float
+    dense: Mapping[str, float]
+
+
+def full_size(row: Row) -> Shares | None:
+    """What is pruned of the kind's default configuration.
 
     None if the kind is refused, or if its default configuration is none that can be built.
     """
     if row.refusal is not None:
         return None
-    # What a kind is switched to is part of it; sizes and lists of layers are not.
-    structure = {k: v for k, v in row.kind.more.items() if isinstance(v, (bool, str))}
     try:
         with quiet_transformers(), torch.device("meta"):
-            model = _built(row.kind, AutoConfig.for_model(row.kind.name, **structure))
+            model = _built(
+                row.kind, AutoConfig.for_model(row.kind.name, **_switches(row.kind.more))
+            )
     # Whatever transformers runs into.
     except Exception:
         return None
@@ -229,10 +248,22 @@ def full_size(row: Row) -> tuple[float, float] | None:
         else:
             refused[name] = reason
     found = coverage(model, layers, refused)
-    return found.share, found.chosen / found.weights
+    dense = {
+        part.reason: part.weights / found.matrices
+        for part in found.left
+        if part.reason not in (*NO_MATRIX, *refused.values())
+    }
+    return Shares(found.share, found.chosen / found.weights, dense)
 
 
-def table(rows: list[tuple[Row, tuple[float, float] | None]]) -> str:
+def _switches(more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a kind is switched to, which is part of it; sizes and lists of layers are not."""
+    found = {k: v for k, v in more.items() if isinstance(v, (bool, str, float))}
+    inside = {k: _switches(v) for k, v in more.items() if isinstance(v, Mapping)}
+    return found | {k: v for k, v in inside.items() if v}
+
+
+def table(rows: list[tuple[Row, Shares | None]]) -> str:
     """The page."""
     pruned = [row for row, _ in rows if row.refusal is None]
     lines = [
@@ -243,7 +274,9 @@ def table(rows: list[tuple[Row, tuple[float, float] | None]]) -> str:
         "after, equal logits after reloading. Everything else is refused in the sentence that is "
         "given, before anything slow runs. Shares are those of the kind's default configuration: "
         "of the weights of all matrices and kernels, embeddings and heads left out, and of all "
-        "weights; none where transformers builds no model from that configuration.",
+        "weights; none where transformers builds no model from that configuration. Left dense are "
+        "the layers that are named, and what is no linear layer, with its share of the matrix "
+        "weights.",
         "",
         f"{len(rows)} kinds with transformers {transformers.__version__}: {len(pruned)} are pruned "
         f"({sum(not row.refused for row in pruned)} of them in every linear layer), "
@@ -254,8 +287,10 @@ def table(rows: list[tuple[Row, tuple[float, float] | None]]) -> str:
     ]
     for row, shares in rows:
         said = "pruned" if row.refusal is None else "refused"
-        numbers = ("", "") if shares is None else tuple(f"{share:.1%}" for share in shares)
-        why = row.refusal or _said(row.refused)
+        numbers = ("", "")
+        if shares is not None:
+            numbers = (f"{shares.matrices:.1%}", f"{shares.weights:.1%}")
+        why = row.refusal or _said(row.refused, shares)
         lines.append(
             f"| {row.kind.name} | {row.architecture} | {said} | {numbers[0]} | {numbers[1]} | "
             f"{why.replace('|', '/')} |"
@@ -263,24 +298,34 @@ def table(rows: list[tuple[Row, tuple[float, float] | None]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _said(refused: Mapping[str, str]) -> str:
-    """Layers of one reason and one place in the block, once."""
+def _said(refused: Mapping[str, str], shares: Shares | None) -> str:
+    """Layers of one reason and one place in the block, once; then what is no layer."""
     places = {re.sub(r"\d+", "#", name): reason for name, reason in refused.items()}
-    return "; ".join(f"`{name}` {reason}" for name, reason in places.items())
+    dense = {} if shares is None else shares.dense
+    return "; ".join(
+        [f"`{name}` {reason}" for name, reason in places.items()]
+        + [f"{share:.1%} {reason}" for reason, share in dense.items() if share >= _WORTH_SAYING]
+    )
 
 
 def main() -> None:
-    """Writes the page; one line a kind on stderr."""
-    rows = []
+    """Writes the page; one line a kind on stderr. Kinds that come out wrong end it, after all."""
+    rows, wrong = [], []
     for kind in kinds():
         with tempfile.TemporaryDirectory() as folder:
-            row = examine(kind, Path(folder))
+            try:
+                row = examine(kind, Path(folder))
+            except AssertionError as error:
+                wrong.append(f"{kind.id}: {error}")
+                continue
         shares = full_size(row)
         gc.collect()
         print(f"{kind.id}: {row.refusal or 'pruned'} {shares or ''}", file=sys.stderr)
         rows.append((row, shares))
     _PAGE.write_text(table(rows), encoding="utf-8")
     print(_PAGE)
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":

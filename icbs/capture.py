@@ -161,16 +161,18 @@ def capture(
     batch = forward.batch
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             if name in inputs:
                 raise ModelError(
                     f"layer {name!r} runs more than once in a pass, so that one weight has many "
                     "inputs: leave it out of the chosen layers"
                 )
             inputs[name] = (args[0].detach(), *args[1:])
-            if not output.requires_grad:
-                output.requires_grad_()
+            leaf = not output.requires_grad
+            output.requires_grad_()
             output.register_hook(lambda d: receive(name, d))
+            # What the model writes to in place, as Longformer to its queries, must be no leaf.
+            return output.clone() if leaf else output
 
         return hook
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from icbs.errors import DensityError, LayerError
+from icbs.experts import parameter_of, stacks_of
 from icbs.prunable import layer_weight, prunable_layers
 
 # A larger share of the matrix weights left dense is said aloud before anything starts.
@@ -18,7 +19,8 @@ LARGE_SHARE = 0.05
 # Below this a model counts as sparse already.
 _DENSE = 0.99
 
-NO_MATRIX = ("embedding", "head")
+IDLE = "slices of stacks that belong to no expert"
+NO_MATRIX = ("embedding", "head", IDLE)
 """Reasons of weights that are not counted among those of matrices."""
 
 
@@ -29,7 +31,7 @@ class Left:
     Attributes:
         reason: why.
         weights: how many.
-        example: one of the parameters.
+        example: the largest of the parameters.
         parameters: how many parameters.
     """
 
@@ -93,8 +95,10 @@ def coverage(
         layers: those under pruning, by name.
         refused: why other layers cannot be, by name.
     """
-    chosen = {name: layer_weight(layer).numel() for name, layer in layers.items()}
-    total, matrices, rest = 0, 0, dict(chosen)
+    chosen: Counter[str] = Counter()
+    for name, layer in layers.items():
+        chosen[parameter_of(name, layer)] += layer_weight(layer).numel()
+    total, matrices = 0, 0
     found: dict[str, list[tuple[str, int]]] = {}
     reasons = _Reasons(model, refused or {})
     for name, parameter in model.named_parameters():
@@ -102,19 +106,16 @@ def coverage(
         # Biases of experts are stacked too.
         if parameter.ndim < 2 or name.endswith("bias"):
             continue
-        owner = name.rpartition(".")[0]
-        inside = rest.pop(owner, 0)
-        # A stack of experts counts by those of its slices that are chosen.
-        stack = name.rpartition(".")[2]
-        for number in range(len(parameter) if parameter.ndim == 3 else 0):
-            inside += rest.pop(f"{owner}.{number}.{stack}", 0)
         reason = reasons.of(name, parameter)
+        idle = reasons.idle(name, parameter)
+        if idle:
+            found.setdefault(IDLE, []).append((name, idle))
         if reason not in NO_MATRIX:
-            matrices += parameter.numel()
-        if inside < parameter.numel():
-            found.setdefault(reason, []).append((name, parameter.numel() - inside))
+            matrices += parameter.numel() - idle
+        if chosen[name] < parameter.numel() - idle:
+            found.setdefault(reason, []).append((name, parameter.numel() - idle - chosen[name]))
     left = [
-        Left(reason, sum(size for _, size in parts), parts[0][0], len(parts))
+        Left(reason, sum(s for _, s in parts), max(parts, key=lambda part: part[1])[0], len(parts))
         for reason, parts in found.items()
     ]
     left.sort(key=lambda part: -part.weights)
@@ -126,7 +127,7 @@ class _Reasons:
 
     def __init__(self, model: nn.Module, refused: Mapping[str, str]) -> None:
         self._refused = refused
-        self._prunable = set(_stacks(prunable_layers(model)))
+        self._prunable = {parameter_of(*named) for named in prunable_layers(model).items()}
         self._modules = dict(model.named_modules())
         self._inside = set(getattr(model, "base_model", model).modules())
         self._head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -146,7 +147,7 @@ class _Reasons:
             return "head"
         if owner in self._refused:
             return self._refused[owner]
-        if owner in self._prunable or name in self._prunable:
+        if name in self._prunable:
             return "not chosen by the layers' globs"
         if isinstance(module, nn.modules.conv._ConvNd):
             return "convolution"
@@ -158,15 +159,13 @@ class _Reasons:
             return "router of experts"
         return "parameter that no linear layer holds"
 
-
-def _stacks(layers: Mapping[str, nn.Module]) -> Iterator[str]:
-    """Names of layers, and of the parameters that experts are slices of."""
-    for name in layers:
-        yield name
-        owner, _, stack = name.rpartition(".")
-        owner, _, number = owner.rpartition(".")
-        if number.isdecimal():
-            yield f"{owner}.{stack}"
+    def idle(self, name: str, parameter: torch.Tensor) -> int:
+        """Weights of a stack that no input can come to."""
+        owner, _, last = name.rpartition(".")
+        for stack in stacks_of(self._modules[owner]):
+            if stack.name == last:
+                return parameter.numel() // stack.slices * (stack.slices - stack.experts)
+        return 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -11,6 +12,19 @@ from icbs.errors import ModelError
 from icbs.experts import ExpertLinear
 from icbs.samples import Samples
 
+# Layers that are given positions before samples, as those of XLNet: found by `icbs.probe`.
+positions_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a convolution is one matrix, applied to each pixel or step alone."""
+    return (
+        isinstance(layer, (nn.Conv1d, nn.Conv2d))
+        and set(layer.kernel_size) == set(layer.stride) == {1}
+        and (layer.padding in ("same", "valid") or not any(layer.padding))
+        and layer.groups == 1
+    )
+
 
 def by_sample(
     layer: nn.Module, args: tuple[Any, ...], values: torch.Tensor, batch: Samples, name: str
@@ -18,7 +32,8 @@ def by_sample(
     """Inputs or output gradients of a layer as (B, T, width).
 
     Some layers (OPT's feed-forward) see all tokens of a batch in one row of B*T, some (Swin's
-    attention) several windows of each image, others (poolers, perceptrons) one vector a sample. An
+    attention) several windows of each image, some (XLNet's) positions before samples, others
+    (poolers, perceptrons) one vector a sample, and convolutions have channels before pixels. An
     expert sees the positions that are routed to it; the others are zeros here.
 
     Args:
@@ -31,7 +46,11 @@ def by_sample(
     Raises:
         ModelError: rows that no sample can be told for.
     """
+    if is_pointwise(layer):
+        values = values.flatten(2).transpose(1, 2)
     count, width = len(batch), values.shape[-1]
+    if layer in positions_first and values.ndim > 2 and values.shape[1] == count:
+        values = values.transpose(0, 1)
     if isinstance(layer, ExpertLinear):
         _, tokens, total = args
         if total % count == 0:

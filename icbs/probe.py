@@ -2,7 +2,8 @@
 
 A layer is one matrix with one set of inputs a pass, whose rows belong to one sample each. Layers
 that run several times (ALBERT), whose weight is used without them (Mamba's time step), or that mix
-samples in their rows (time before samples in XLNet) are left out, with the reason.
+samples in their rows are left out, with the reason. Layers that are given positions before samples
+(XLNet's, Longformer's) are marked as such.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from icbs.capture import Forward, capture, frozen
 from icbs.coverage import NO_MATRIX, coverage
 from icbs.errors import IcbsError, LayerError, ModelError
 from icbs.experts import ExpertLinear
-from icbs.positions import by_sample
+from icbs.positions import by_sample, positions_first
 from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import IGNORED, Samples
 
@@ -29,6 +30,10 @@ _TOKENS = 15
 _SAME = 0.1
 # Smallest share of the weights that is worth being called pruned.
 _LEAST = 0.5
+_MIXED = "mixes samples in its rows"
+_UNTOLD = "sees rows that cannot be told apart by sample"
+# What may come of positions that stand before samples.
+_NOT_APART = (_MIXED, _UNTOLD)
 
 Seen = dict[str, torch.Tensor]
 
@@ -68,12 +73,15 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
     samples[:2].check(model)
     few = _few(model, samples)
     with frozen(model):
-        together, runs, refused = _seen(model, layers, few)
-        for s in range(len(few) if len(few) > 1 else 0):
-            alone, _, more = _seen(model, layers, few[s : s + 1])
-            for name in [name for name in together if name not in refused]:
-                if name not in alone or not _close(together[name][s], alone[name][0]):
-                    refused[name] = more.get(name, "mixes samples in its rows")
+        runs, refused = _mixing(model, layers, few)
+        turned = {name: layers[name] for name, why in refused.items() if why in _NOT_APART}
+        positions_first.update(turned.values())
+        _, still = _mixing(model, turned, few)
+    for name, layer in turned.items():
+        if name in still:
+            positions_first.discard(layer)
+        else:
+            del refused[name]
     for name, layer in layers.items():
         count = runs.get(name, 0)
         if count > 1:
@@ -93,6 +101,21 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
     if glob.strip() == "*":
         _check_whole(model, usable, refused)
     return Usable(usable, {name: refused[name] for name in layers if name in refused})
+
+
+def _mixing(
+    model: nn.Module, layers: Mapping[str, nn.Module], few: Samples
+) -> tuple[dict[str, int], dict[str, str]]:
+    """How often each layer ran, and which do not see of a sample alone what they see beside one."""
+    if not layers:
+        return {}, {}
+    together, runs, refused = _seen(model, layers, few)
+    for s in range(len(few) if len(few) > 1 else 0):
+        alone, _, more = _seen(model, layers, few[s : s + 1])
+        for name in [name for name in together if name not in refused]:
+            if name not in alone or not _close(together[name][s], alone[name][0]):
+                refused[name] = more.get(name, _MIXED)
+    return runs, refused
 
 
 def _check_most(
@@ -171,7 +194,7 @@ def _seen(
                 rows = by_sample(module, args, args[0].detach(), batch, name)
                 sums[name] = rows.float().sum(1)
             except ModelError:
-                refused[name] = "sees rows that cannot be told apart by sample"
+                refused[name] = _UNTOLD
 
         return hook
 

@@ -10,18 +10,19 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from icbs.errors import LayerError
-from icbs.experts import ExpertLinear, expert_layers, is_experts
+from icbs.experts import ExpertLinear, expert_layers, stacks_of
 from icbs.patterns import matching
+from icbs.positions import is_pointwise
 
 
 def layer_weight(layer: nn.Module) -> torch.Tensor:
     """The live weight of a prunable layer as (out, in), detached; writing to it changes the model.
 
     transformers' Conv1D and some stacks of experts store (in, out), so that the weight comes as a
-    transposed view.
+    transposed view; that of a convolution over single pixels comes without their size.
     """
     weight = layer.get_parameter("weight").detach()
-    return weight.T if _transposed(layer) else weight
+    return weight.T if _transposed(layer) else weight.flatten(1)
 
 
 def _transposed(layer: nn.Module) -> bool:
@@ -30,7 +31,7 @@ def _transposed(layer: nn.Module) -> bool:
 
 def as_stored(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
     """Values of shape (out, in) as a view in the shape that the layer stores."""
-    return values.T if _transposed(layer) else values
+    return values.T if _transposed(layer) else values.view(layer.get_parameter("weight").shape)
 
 
 def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
@@ -44,10 +45,11 @@ def stored_positions(layer: nn.Module, indices: torch.Tensor) -> torch.Tensor:
 def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
     """The linear layers whose names match, in the order the model lists them.
 
-    Linear layers are torch's Linear, transformers' Conv1D, and the matrices of routed experts, each
-    expert's apart (see `icbs.experts`). Heads are never prunable: what lies outside a transformers
-    model's base (`base_model`), its output embeddings, and any layer named ``lm_head``. Neither is
-    a weight that several modules share, such as one tied to an embedding.
+    Linear layers are torch's Linear, transformers' Conv1D, convolutions over single pixels, and the
+    matrices of routed experts, each expert's apart (see `icbs.experts`). Heads are never prunable:
+    what lies outside a transformers model's base (`base_model`), its output embeddings, and any
+    layer named ``lm_head``. Neither is a weight that several modules share, such as one tied to an
+    embedding.
 
     Args:
         model: any torch model.
@@ -68,13 +70,15 @@ def prunable_layers(model: nn.Module, glob: str = "*") -> dict[str, nn.Module]:
 
 def _all_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    inside = set(getattr(model, "base_model", model).modules())
+    base = getattr(model, "base_model", model)
+    inside = set(base.modules())
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for name, module in model.named_modules():
         if module not in inside or module is head or name.rpartition(".")[2] == "lm_head":
             continue
-        if isinstance(module, (nn.Linear, Conv1D)) and uses[id(module.weight)] == 1:
+        linear = isinstance(module, (nn.Linear, Conv1D)) or is_pointwise(module)
+        if linear and uses[id(module.weight)] == 1:
             yield name, module
-        elif is_experts(module):
-            for inner, layer in expert_layers(module):
+        elif stacks_of(module):
+            for inner, layer in expert_layers(base, module):
                 yield f"{name}.{inner}", layer

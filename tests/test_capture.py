@@ -174,7 +174,7 @@ def test_layers_that_cannot_be():
     with pytest.raises(LayerError, match=r"close names: .*mlp\.up_proj"):
         prunable_layers(model, "model.layers.0.mlp.up_proy")
     with pytest.raises(LayerError, match="no Linear layer"):
-        prunable_layers(torch.nn.Conv2d(1, 1, 1))
+        prunable_layers(torch.nn.Conv2d(1, 1, 3))
 
 
 def test_a_loss_that_is_not_finite():

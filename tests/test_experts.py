@@ -10,13 +10,16 @@ import transformers
 from icbs import Pruner
 from icbs.baselines import BASELINES, prune_once
 from icbs.capture import Forward, capture, input_norms
+from icbs.coverage import IDLE, coverage
+from icbs.errors import ModelError
 from icbs.evaluate import evaluate
-from icbs.experts import ExpertLinear
+from icbs.experts import ExpertLinear, parameter_of
 from icbs.gradients import LayerGradients
 from icbs.hessian import block_hessian
 from icbs.losses import sample_losses
 from icbs.models import LoadedModel
-from icbs.prunable import layer_weight, prunable_layers
+from icbs.probe import usable_layers
+from icbs.prunable import as_stored, layer_weight, prunable_layers
 from icbs.samples import next_token
 from tests.icbs_fixtures import BestOfSort
 
@@ -49,13 +52,64 @@ MOE = {
             "n_group": 1, "topk_group": 1, "topk_method": "greedy",
         },
     ),
+    # every expert is given every position, as zeros where it is not chosen
+    "llama4": (
+        "Llama4",
+        {
+            "intermediate_size": 12, "intermediate_size_mlp": 20, "num_local_experts": 4,
+            "num_experts_per_tok": 2, "interleave_moe_layer_step": 1, "no_rope_layers": [1, 0],
+            "attention_chunk_size": 16, "head_dim": 8,
+        },
+    ),
+    # a stack for each projection, rows sorted by expert; those of attention are experts too
+    "jetmoe": (
+        "JetMoe",
+        {
+            "intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2,
+            "kv_channels": 8,
+        },
+    ),
+    # experts without matrices, which hand on what they are given
+    "longcat_flash": (
+        "LongcatFlash",
+        {
+            "num_layers": 1, "ffn_hidden_size": 20, "expert_ffn_hidden_size": 12,
+            "n_routed_experts": 4, "zero_expert_num": 2, "moe_topk": 2, "kv_lora_rank": 8,
+            "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
+            "head_dim": 4, "num_key_value_heads": 2,
+        },
+    ),
+    # stacks of two dimensions
+    "dbrx": (
+        "Dbrx",
+        {
+            "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 32,
+            "attn_config": {"kv_n_heads": 1, "rope_theta": 1e4, "clip_qkv": 8.0},
+            "ffn_config": {
+                "hidden_size": 16, "ffn_hidden_size": 12, "moe_num_experts": 4, "moe_top_k": 2,
+            },
+        },
+    ),
+}  # fmt: skip
+CONFIG = {"llama4": "Llama4TextConfig"}
+# expert matrices of a model of two blocks
+EXPERTS = {"deepseek_v2": 8, "jetmoe": 32, "longcat_flash": 8, "dbrx": 24}
+# stacks that store (in, out)
+TURNED = {
+    "gpt_oss": ("gate_up_proj", "down_proj"), "llama4": ("gate_up_proj", "down_proj"),
+    "dbrx": ("w2",),
 }  # fmt: skip
 
 
 def moe(family, **changes):
     name, options = MOE[family]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**{**COMMON, **options, **changes})
+    if family == "dbrx":
+        common = {name: COMMON[name] for name in ("vocab_size", "pad_token_id")}
+    else:
+        common = COMMON
+    config_class = getattr(transformers, CONFIG.get(family, f"{name}Config"))
+    config = config_class(**{**common, **options, **changes})
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -82,8 +136,7 @@ def test_our_forward_is_that_of_transformers(family):
         after = model(**samples.arguments(model)).logits
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
     experts = [name for name, layer in layers.items() if isinstance(layer, ExpertLinear)]
-    blocks = 1 if family == "deepseek_v2" else 2
-    assert len(experts) == blocks * 4 * 2
+    assert len(experts) == EXPERTS.get(family, 16)
     # always the same layers, so that a run and its checkpoint speak of the same ones
     assert all(layer is layers[name] for name, layer in prunable_layers(model).items())
 
@@ -91,22 +144,27 @@ def test_our_forward_is_that_of_transformers(family):
 @pytest.mark.parametrize("family", MOE)
 def test_writing_a_layer_writes_the_stack(family):
     model = moe(family)
-    layers = prunable_layers(model, "*.experts.2.*")
+    layers = prunable_layers(model)
+    chosen = {n: m for n, m in layers.items() if isinstance(m, ExpertLinear) and ".2." in n}
     versions = {n: p._version for n, p in model.named_parameters()}
-    for layer in layers.values():
+    for layer in chosen.values():
         layer_weight(layer)[1, 2] = 7.0
-    for name, stack in model.named_parameters():
-        if stack.ndim == 3:
-            sevens = (stack == 7.0).nonzero().tolist()
-            assert sevens == [[2, 2, 1] if family == "gpt_oss" else [2, 1, 2]]
-            assert stack._version > versions[name]
+    parameters = dict(model.named_parameters())
+    written = {parameter_of(name, layer): layer for name, layer in chosen.items()}
+    assert len(written) == len(chosen)
+    for name, layer in written.items():
+        stack = parameters[name].unflatten(0, (4, -1)) if family == "dbrx" else parameters[name]
+        turned = name.rpartition(".")[2] in TURNED.get(family, ())
+        assert layer.transposed == turned
+        assert (stack == 7.0).nonzero().tolist() == [[2, 2, 1] if turned else [2, 1, 2]]
+        assert parameters[name]._version > versions[name]
 
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("family", MOE)
 def test_gradients_equal_autograd_sample_by_sample(family, padded):
     model, samples = moe(family), samples_of(padded=padded)
-    layers = prunable_layers(model)
+    layers = usable_layers(model, "*", samples).layers
     losses, seen = capture(Forward(model, layers, samples), layers)
     assert sum(isinstance(layers[name], ExpertLinear) for name in seen) >= 6
     weights = {name: layers[name].get_parameter("weight").requires_grad_(True) for name in seen}
@@ -132,7 +190,7 @@ def test_gradients_equal_autograd_sample_by_sample(family, padded):
 @pytest.mark.parametrize("family", MOE)
 def test_norms_are_those_of_the_routed_positions(family):
     model, samples = moe(family), samples_of(padded=True)
-    layers = prunable_layers(model)
+    layers = usable_layers(model, "*", samples).layers
     seen = {name: [] for name in layers}
     mask, handles = samples.mask.reshape(-1), []
     for name, layer in layers.items():
@@ -159,7 +217,7 @@ def test_norms_are_those_of_the_routed_positions(family):
 @pytest.mark.parametrize("family", MOE)
 def test_every_method_prunes_every_expert_exactly(family, method):
     model, samples = moe(family), samples_of()
-    layers = prunable_layers(model)
+    layers = usable_layers(model, "*", samples).layers
     masks = prune_once(method, model, layers, samples, 0.5, progress=False)
     assert list(masks) == list(layers) or set(masks) == set(layers)
     for name, layer in layers.items():
@@ -170,9 +228,12 @@ def test_every_method_prunes_every_expert_exactly(family, method):
         assert kept == round(0.5 * sum(sizes.values()))
     else:
         assert all(int(masks[name].sum()) == round(0.5 * size) for name, size in sizes.items())
-    zeros = sum(int((p == 0).sum()) for p in model.parameters() if p.ndim == 3)
-    stacks = sum(p.numel() for p in model.parameters() if p.ndim == 3)
-    assert method == "cbs" or zeros == stacks // 2
+    if method != "cbs":
+        left = coverage(model, layers).left
+        idle = sum(part.weights for part in left if part.reason == IDLE)
+        zeros = sum(int((p == 0).sum()) for p in model.parameters() if p.ndim == 3)
+        stacks = sum(p.numel() for p in model.parameters() if p.ndim == 3)
+        assert zeros == (stacks - idle) // 2
 
 
 @pytest.mark.parametrize("fisher", ["sequence", "position", "exact"])
@@ -280,3 +341,58 @@ def test_copies_and_moves_have_their_own_views():
     for layer in prunable_layers(model).values():
         assert layer_weight(layer).dtype == torch.bfloat16
     evaluate(model, samples, progress=False)
+
+
+@pytest.mark.parametrize("family", MOE)
+def test_a_layer_may_compute_with_other_weights_for_a_while(family):
+    """As in tuning, where the dense weights are put in to ask the dense model."""
+    model, samples = moe(family), samples_of()
+    layers = usable_layers(model, "*", samples).layers
+    with torch.no_grad():
+        wanted = model(**samples.arguments(model)).logits
+        dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
+        for layer in layers.values():
+            layer_weight(layer).mul_(0.5)
+        assert not torch.allclose(model(**samples.arguments(model)).logits, wanted)
+        for name, layer in layers.items():
+            layer.get_parameter("weight").data = as_stored(layer, dense[name])
+        torch.testing.assert_close(model(**samples.arguments(model)).logits, wanted)
+
+
+def test_products_that_are_not_known_are_refused():
+    class Experts(torch.nn.Module):
+        num_experts, input_size, output_size = 3, 4, 4
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 4, 4))
+
+        def forward(self, x, index=None):
+            return (x if index is None else x[index]) @ self.weight[1]
+
+    model = Experts()
+    assert len(prunable_layers(model)) == 3
+    with pytest.raises(ModelError, match="Experts multiplies its stack in a way not known"):
+        model(torch.ones(2, 4))
+    model.weight.data = model.weight.data + 1
+    prunable_layers(model)
+    with pytest.raises(ModelError, match="multiplies its stack"):
+        model(torch.ones(2, 4), torch.tensor([0, 1]))
+    # nothing is left behind
+    assert torch.equal(torch.ones(2, 4) @ model.weight[1], torch.full((2, 4), 8.0))
+
+
+def test_an_interrupted_pass_leaves_nothing_behind():
+    model, samples = moe("mixtral"), samples_of()
+    layers = prunable_layers(model)
+
+    def interrupt(module, args):
+        raise KeyboardInterrupt
+
+    handle = model.model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(**samples.arguments(model))
+    handle.remove()
+    assert not torch.overrides._get_current_function_mode_stack()
+    # each layer is run once, as ever
+    capture(Forward(model, layers, samples), layers)

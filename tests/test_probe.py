@@ -1,14 +1,19 @@
 """What no method can take is found by two short samples, before anything slow runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutput
 
+from icbs.capture import Forward, capture
 from icbs.errors import DataError, DensityError, LayerError, ModelError
 from icbs.loop import Pruner
+from icbs.losses import sample_losses
 from icbs.models import LoadedModel
+from icbs.positions import real_rows
 from icbs.probe import usable_layers
 from icbs.prunable import layer_weight, prunable_layers
 from icbs.samples import longest_window, masked_token, next_token, usual_length
@@ -48,6 +53,10 @@ def time_first(model, x):
     return model.one(x) + model.two(x.transpose(0, 1)).transpose(0, 1)
 
 
+def mixing(model, x):
+    return model.one(x) + model.two(x + x.mean(0))
+
+
 def no_influence(model, x):
     model.two(x)
     return model.one(x)
@@ -62,16 +71,13 @@ def shared_table(model, x):
     [
         (twice, "runs 2 times in a pass"),
         (by_weight, "never runs, or its weight is used without it"),
-        (time_first, "sees rows that cannot be told apart by sample"),
+        (mixing, "mixes samples in its rows"),
         (no_influence, "has no influence on the loss"),
         (shared_table, "sees rows that cannot be told apart by sample"),
     ],
 )
 @pytest.mark.parametrize("length", [10, 40])
 def test_layers_that_no_method_can_take(run, reason, length):
-    if run is time_first and length == 10:
-        # ten positions can be dealt out to two samples, but these are not theirs
-        reason = "mixes samples in its rows"
     model, samples = Toy(run), tiny_samples(length=length)
     found = usable_layers(model, "*", samples)
     assert list(found.layers) == ["one"]
@@ -105,13 +111,48 @@ def test_a_model_that_would_be_pruned_in_name_only():
 
 def test_a_model_most_of_which_is_no_linear_layer():
     """Unless its layers are chosen by name, as is said."""
-    config = transformers.JetMoeConfig(
-        **WORDS, **FEED, num_key_value_heads=1, kv_channels=8, num_local_experts=4
+    model = transformers.XLNetLMHeadModel(
+        transformers.XLNetConfig(vocab_size=61, d_model=16, n_layer=2, n_head=2, d_inner=24)
     )
-    model = transformers.JetMoeForCausalLM(config)
     with pytest.raises(LayerError, match=r"most of the rest is stacks of matrices in a layout"):
         usable_layers(model, "*", tiny_samples())
-    assert usable_layers(model, "*kv_proj", tiny_samples()).layers
+    assert usable_layers(model, "*layer_1", tiny_samples()).layers
+
+
+@pytest.mark.parametrize("length", [3, 10, 40])
+def test_positions_before_samples(length):
+    """Each sample's gradient is its own, also where there are as many samples as positions."""
+    model, samples = Toy(time_first), tiny_samples(3, length=length)
+    layers = usable_layers(model, "*", samples).layers
+    assert list(layers) == ["one", "two"]
+    _, seen = capture(Forward(model, layers, samples), layers)
+    model.requires_grad_(True)
+    again, _ = sample_losses(model(samples.inputs).logits, samples.targets)
+    for s in range(3):
+        (expected,) = torch.autograd.grad(again[s], [model.two.weight], retain_graph=True)
+        torch.testing.assert_close(
+            seen["two"].gradients[s].T @ seen["two"].activations[s], expected
+        )
+    mask = torch.ones(3, length, dtype=torch.int64)
+    mask[1, length // 2 :] = 0
+    rows, padded = [], replace(samples, mask=mask)
+    model.two.register_forward_pre_hook(
+        lambda module, args: rows.append(real_rows(module, args, padded, "two"))
+    )
+    with torch.no_grad():
+        model(samples.inputs)
+        assert torch.equal(rows[0], model.embed(samples.inputs[mask.bool()]))
+
+
+def test_what_is_written_to_in_place_is_differentiated():
+    def scaled(model, x):
+        y = model.one(x)
+        y /= 2.0
+        return model.two(y)
+
+    model, samples = Toy(scaled), tiny_samples()
+    layers = usable_layers(model, "*", samples).layers
+    assert list(layers) == ["one", "two"]
 
 
 def test_mamba_is_pruned_but_for_its_time_step():
