@@ -105,8 +105,9 @@ def _solved(runs: pd.DataFrame, instances: pd.DataFrame) -> str:
     problems = "1 problem" if len(used) == 1 else f"{len(used)} problems"
     verb = "were" if len(solvers) > 1 else "was"
     if models:
+        name = f"the {'model' if len(models) == 1 else 'models'} {', '.join(models)}"
         return (
-            f"{who} {verb} given {problems} cut out of {', '.join(models)}: of {sizes} weights of "
+            f"{who} {verb} given {problems} cut out of {name}: of {sizes} weights of "
             "a layer, choose the k to prune (set to zero) so that a quadratic estimate says the "
             "model loses least."
         )

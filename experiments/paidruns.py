@@ -110,9 +110,8 @@ class Use:
         if self.rehearsal:
             stand_in = _STAND_INS.get(self.solver_name, "Braket's local simulator")
             return f"{stand_in} on this machine, a rehearsal for the {self.kind} {self.device}"
-        return (
-            f"the {self.kind} {self.device} ({'' if self.kind == QPU else 'no '}quantum hardware)"
-        )
+        hardware = "real hardware" if self.kind == QPU else "no quantum hardware"
+        return f"the {self.kind} {self.device}, {hardware}"
 
     @property
     def cost(self) -> str:

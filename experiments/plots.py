@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments import glossary, palette
-from experiments.ranking import duration, percent, rank_table
+from experiments.ranking import duration, group_order, percent, rank_table
 from experiments.references import SCORED, TAGS
 
 # A logarithmic axis ends here; below lies a band labelled 0, where each solver has its own height
@@ -56,8 +56,9 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
     scored = scored.assign(fisher=scored["fisher"].fillna(""))
     sizes, fishers = sorted(scored["n"].unique()), palette.fishers(scored)
-    columns = len(fishers) if len(fishers) > 1 else min(2, max(1, len(sizes)))
-    panels = [(n, f) for n in sizes for f in fishers]
+    panels = group_order(scored)
+    full = len(panels) == len(sizes) * len(fishers)
+    columns = len(fishers) if full and len(fishers) > 1 else min(2, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 0.95 + 1.55 * rows)
@@ -70,10 +71,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
                 zero = FLOOR * BAND ** ((place + 1) / (len(labels) + 1))
                 _gap_curve(axis, part[part["solver"] == label], label, lanes, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
-            note = (
-                ", ".join(f"{tags[t]} {glossary.tag(t)}" for t in TAGS if t in tags)
-                or "nothing to gain"
-            )
+            note = ", ".join(f"{tags[t]} {glossary.tag(t)}" for t in TAGS if t in tags)
             axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
         # Markers are medians, and none may lie above the axis.
         medians = scored.groupby(["n", "fisher", "solver", "budget"])["gap"].median()
@@ -159,7 +157,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
             _write_cells(axis, part, solvers, sizes)
             axis.set_title(glossary.curvature(fisher) or "all instances", loc="left")
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
-            axis.set_xlabel("variables n; how many % of instances are certified, ...")
+            axis.set_xlabel("variables n; % of instances by what is known")
             axis.set_yticks(range(len(solvers)), solvers)
             axis.grid(visible=False)
             if 0 < native < len(solvers):

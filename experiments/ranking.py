@@ -87,7 +87,7 @@ def _won(table: pd.DataFrame) -> list[str]:
             out.append(f"No {track} solver answered in time.")
         elif len(solvers) == 1:
             out.append(
-                f"{solvers[0]} alone answered of the solvers {_KINDS[track]}: it had no rival."
+                f"{solvers[0]} was alone among the solvers {_KINDS[track]}, so there nobody won."
             )
         elif not company.any():
             out.append(f"No two {track} solvers answered the same problems in time.")
@@ -99,7 +99,7 @@ def _won(table: pd.DataFrame) -> list[str]:
 # What the solvers of a track have in common, for who reads of it the first time.
 _KINDS = {
     "native": "that always choose exactly k (native)",
-    "penalised": "that a penalty asks for k (penalised)",
+    "penalised": "that get k as a penalty and are repaired (penalised)",
 }
 
 
@@ -113,16 +113,17 @@ def _leaders(track: str, rivals: pd.DataFrame, count: int) -> str:
     counts = wins["solver"].value_counts()
     first = sorted(counts[counts == counts.max()].index)
     where = "the only group" if groups == 1 else f"{counts.max()} of {groups} groups"
+    alone = wins.groupby(keys)["solver"].transform("size") == 1
+    verb = "wins with" if len(first) == 1 else "tie: all have"
     text = (
-        f"Of the {count} solvers {_KINDS[track]}, {_listed(first)} "
-        f"{'wins' if len(first) == 1 else 'win'}: the lowest median gap in {where} of problems of "
-        "one size and curvature"
+        f"Of the {count} solvers {_KINDS[track]}, {_listed(first)} {verb} the lowest median gap in "
+        f"{where} of problems of one size and curvature"
     )
-    if not (wins.groupby(keys)["solver"].transform("size") == 1)[wins["solver"].isin(first)].any():
-        text += ", always in a tie"
     if len(first) > 1:
         walls = wins[wins["solver"].isin(first)].groupby("solver")["wall"].median()
         text += f"; the quickest of them is {walls.idxmin()}"
+    elif not alone[wins["solver"].isin(first)].any():
+        text += ", always in a tie with others"
     return f"{text}."
 
 
@@ -225,7 +226,7 @@ def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
         row = {
             "n": str(n),
             "curvature": glossary.curvature(fisher),
-            "limit": "" if pd.isna(limit) else duration(limit),
+            "limit": "none" if pd.isna(limit) else duration(limit),
             "known": ", ".join(
                 f"{100 * part[tag].iloc[0]:.0f} % {glossary.tag(tag)}"
                 for tag in TAGS if part[tag].iloc[0] > 0

@@ -151,10 +151,10 @@ def test_nobody_wins_alone(store):
     runs = store.runs()
     alone = headline(runs[runs["solver_name"].isin(["greedy", "random"])])
     assert alone.won == [
-        "greedy alone answered of the solvers that always choose exactly k (native): it had no "
-        "rival.",
-        "random alone answered of the solvers that a penalty asks for k (penalised): it had no "
-        "rival.",
+        "greedy was alone among the solvers that always choose exactly k (native), so there nobody "
+        "won.",
+        "random was alone among the solvers that get k as a penalty and are repaired (penalised), "
+        "so there nobody won.",
     ]
     only = headline(runs[runs["solver_name"] == "greedy"])
     for said in (alone, only):
