@@ -198,7 +198,8 @@ def devices(runs: pd.DataFrame) -> list[list[str]]:
     """Solver and device, whether it was the real one, runs, answers, tasks and money."""
     return [
         [
-            use.solver, use.device, use.kind, "rehearsed" if use.rehearsal else "real",
+            use.solver, use.device, use.kind,
+            "this machine (rehearsal)" if use.rehearsal else "the device",
             str(use.runs), str(use.done), str(use.pending), str(use.tasks),
             f"{use.quoted:.2f}" if use.quoted else "–", use.cost,
         ]
