@@ -145,6 +145,8 @@ def _none_failed(plans: list[completeness.Plan], runs: int) -> str:
     """What to say where no run failed."""
     if any(plan.missing for plan in plans):
         return f"None of the {runs} runs that are here; the study is not complete."
+    if not plans or any(plan.cells is None for plan in plans):
+        return f"None of the {runs} runs."
     return "None: every planned run was done."
 
 
