@@ -193,9 +193,11 @@ def test_wide_tables_say_that_they_scroll_and_others_do_not(opened):
         " getComputedStyle(box.previousElementSibling).display !== 'none'])"
     )  # fmt: skip
     assert all(overflows == told for overflows, told in wide)
-    assert len({overflows for overflows, _ in wide}) == 2
+    # On a phone all of them scroll.
+    on_phone = opened.viewport_size["width"] < 400
+    assert {overflows for overflows, _ in wide} == ({True} if on_phone else {True, False})
     opened.emulate_media(media="print")
-    assert not opened.is_visible(".hint")
+    assert not any(hint.is_visible() for hint in opened.locator(".hint").all())
 
 
 @pytest.mark.parametrize("opened", BOTH, indirect=True)
