@@ -57,6 +57,7 @@ class Outcome:
 
     Attributes:
         counts: status -> cells written by this call.
+        pending: those of them that the same call later tries again or collects.
         failure: label and reason of the first cell that is an error; empty if none is.
         resumed: cells that were in the store before.
         remaining: cells left out because of an interrupt.
@@ -68,6 +69,7 @@ class Outcome:
     remaining: int
     store: Path
     failure: str = ""
+    pending: int = 0
 
     @property
     def summary(self) -> str:
@@ -76,7 +78,8 @@ class Outcome:
         parts += [f"{self.resumed} in the store before"] if self.resumed else []
         parts += [f"{self.remaining} left to run"] if self.remaining else []
         total = sum(self.counts.values()) + self.resumed + self.remaining
-        return f"{total} cells: {', '.join(parts)}"
+        waiting = f"; {self.pending} of them go on with --resume" if self.pending else ""
+        return f"{total} cells: {', '.join(parts)}{waiting}"
 
     @property
     def interrupted(self) -> bool:
@@ -156,7 +159,7 @@ def run(
         sizes = register(study, opened, progress=progress)
         plan = _Plan(study, opened, sizes, lanes, memory)
         counts: Counter[str] = Counter()
-        failure = ""
+        failure, pending = "", 0
         with (
             _crew(study, opened, workers, executor, scheduler, isolate) as crew,
             cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
@@ -173,6 +176,7 @@ def run(
                     )
                     opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
                     counts[record.row["status"]] += 1
+                    pending += bool(record.row.get("pending"))
                     if record.row["status"] == "error":
                         failure = failure or f"{record.row['solver']}: {record.row['reason']}"
                     advance()
@@ -184,7 +188,7 @@ def run(
     if remaining and progress:
         left = f"Interrupted: {remaining} cells are left"
         print(_how_to_resume(left, store), file=sys.stderr)
-    return Outcome(dict(counts), plan.resumed, remaining, Path(store), failure)
+    return Outcome(dict(counts), plan.resumed, remaining, Path(store), failure, pending)
 
 
 def _how_to_resume(what: str, store: str | Path) -> str:
@@ -244,7 +248,7 @@ class _Plan:
 
     def submit(self, crew: _Crew) -> None:
         """Submits the cells of solvers that cost money, so that their tasks queue together."""
-        paid = [spec.sampler is None and registered()[spec.name].paid for spec in self._study.specs]
+        paid = [spec.paid for spec in self._study.specs]
         if not any(paid):
             return
         cells = list(self._cells)  # few: they cost money
@@ -403,6 +407,9 @@ def _obituary(task: Task, death: WorkerDied) -> Record:
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
     row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.lane}
+    if task.spec.paid:
+        # Its task may be out there: whoever asks again collects it.
+        row["pending"] = 1
     if death.late:
         seconds = limit if seconds is None else seconds
         row |= {"status": "timeout", "wall": seconds}

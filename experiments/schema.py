@@ -5,6 +5,9 @@ History of `SCHEMA` (kept in ``PRAGMA user_version``):
 1. first version;
 2. `runs` has training, quote, cost, pending and info. A store of version 1 is read as it is, the
    new columns empty, and brought up to version 2 when a study is run into it.
+
+A cell is pending too where nothing was sent to a service: --resume tries it again. Definitions are
+never reworded, not even their comments: stores of a version all say the same.
 """
 
 SCHEMA = 2

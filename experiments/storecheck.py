@@ -19,7 +19,9 @@ from experiments.errors import StoreError
 from experiments.hardness import magnitude
 from experiments.scoring import TOLERANCE
 from experiments.store import Store
+from experiments.study import TERMS
 from solvers.errors import SolverError
+from solvers.registry import SOLVERS
 
 # Findings of one kind that are spelled out; the rest is counted.
 SHOWN = 20
@@ -141,8 +143,11 @@ def _keys(store: Store) -> Iterator[str]:
 def _identity(name: str, label: str, options: str) -> str:
     try:
         table = json.loads(options)
-        parts = [name, label, table["options"], table["parameters"]]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        given = table["options"]
+        if name in SOLVERS and SOLVERS[name].paid:
+            given = {key: value for key, value in given.items() if key not in TERMS}
+        parts = [name, label, given, table["parameters"]]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ""
     return json.dumps(parts, sort_keys=True)
 

@@ -58,6 +58,9 @@ FIGURES = ("anytime", "ecdf", "profile", "tts", "penalty", "ladder", "depth", "c
 MAX_SEEDS = 1_000_000
 STUDIES = Path(__file__).parent / "studies"
 """The studies of this package."""
+# Options of solvers that cost money which say what may be spent and where it is noted, and do not
+# decide the answer: a cell that was paid for under another cap is the same cell.
+TERMS = ("max_cost", "journal", "poll_timeout", "max_service_time")
 _SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size",
                 "resource")  # fmt: skip
 
@@ -94,11 +97,18 @@ class SolverSpec:
     @property
     def identity(self) -> str:
         """Everything that decides what the solver does, as canonical JSON."""
+        options = {key: value for key, value in self.options.items()
+                   if not (self.paid and key in TERMS)}  # fmt: skip
         return json.dumps(
-            [self.name, self.label, dict(self.options), dict(self.parameters)],
+            [self.name, self.label, options, dict(self.parameters)],
             sort_keys=True,
             default=repr,
         )
+
+    @property
+    def paid(self) -> bool:
+        """Whether it costs money."""
+        return self.sampler is None and self.name in SOLVERS and SOLVERS[self.name].paid
 
 
 @dataclass(frozen=True)
@@ -197,10 +207,7 @@ class Study:
         Raises:
             StudyError: none of the solvers costs money.
         """
-        costly = [
-            spec.sampler is None and spec.name in SOLVERS and SOLVERS[spec.name].paid
-            for spec in self.specs
-        ]
+        costly = [spec.paid for spec in self.specs]
         specs = [
             replace(spec, options={**spec.options, "rehearse": True}) if costs else spec
             for spec, costs in zip(self.specs, costly, strict=True)

@@ -30,6 +30,7 @@ from experiments.store import Store, problem_of
 from experiments.study import Cell, SolverSpec, budget_json
 from experiments.warmup import warm_up
 from solvers.base import Budget, CardinalitySampler
+from solvers.errors import NotSentError
 from solvers.problem import CardinalityProblem
 from solvers.registry import make
 from solvers.warmup import tiny_problems
@@ -109,10 +110,12 @@ class Workbench:
         """The solver object; made once, so that what it compiled stays compiled."""
         if isinstance(spec.sampler, CardinalitySampler):
             return spec.sampler
-        if spec.identity not in self._samplers:
+        # All options count: under another cap it is another object.
+        made = f"{spec.identity} {json.dumps(dict(spec.options), sort_keys=True, default=repr)}"
+        if made not in self._samplers:
             what = spec.name if spec.sampler is None else spec.sampler
-            self._samplers[spec.identity] = make(what, **spec.options)
-        return self._samplers[spec.identity]
+            self._samplers[made] = make(what, **spec.options)
+        return self._samplers[made]
 
     def warm_up(self, spec: SolverSpec, problem: CardinalityProblem) -> None:
         """Untimed calls before a solver's first timed one.
@@ -332,10 +335,15 @@ def options_json(spec: SolverSpec) -> str:
 
 
 def _of_failure(error: BaseException) -> dict[str, Any]:
-    """What a failure says of money: a paid task that is still out there can be collected later."""
+    """What a failure says of money, and whether the cell is pending.
+
+    It is where a paid task is still out there, to be collected, and where nothing was sent.
+    """
     info = getattr(error, "info", None)
-    if not isinstance(info, dict):
+    unsent = isinstance(error, NotSentError)
+    if not isinstance(info, dict) and not unsent:
         return {}
+    info = dict(info or {}) | ({"sent": False, "charged": 0.0, "pending": True} if unsent else {})
     return {
         "quote": _number(info.get("quote")),
         "cost": _number(info.get("cost")),

@@ -28,7 +28,7 @@ from dwave.system.testing import MockDWaveSampler
 from minorminer.busclique import find_clique_embedding
 
 from solvers.base import CardinalitySampler, Request, Solution
-from solvers.errors import CostError, ParameterError, UnavailableError
+from solvers.errors import CostError, OfflineError, ParameterError
 from solvers.penalty import MAX_SEED, PenaltyComposite
 from solvers.problem import CardinalityProblem
 from solvers.samples import checked_rows, repaired
@@ -89,9 +89,9 @@ def _connected(service: type, name: str, **config: Any) -> Any:
     try:
         return service(**config)
     except Exception as error:  # the SDK has no common root: ValueError, SAPI and network errors
-        raise UnavailableError(
-            f"solver {name!r}: no connection to D-Wave ({error}); {SETUP}"
-        ) from (error)
+        raise OfflineError(f"solver {name!r}: no connection to D-Wave ({error}); {SETUP}") from (
+            error
+        )
 
 
 class _Annealer(dimod.Sampler):

@@ -9,8 +9,11 @@
     ├── SampleError        (ValueError)   samples of a sampler that do not fit its model
     ├── UnknownSolverError (LookupError)  a name the registry does not have
     ├── UnavailableError   (ImportError)  a solver whose package or credentials are missing
-    ├── CostError                         a price that is unknown, or a total above the cap
-    └── TaskError                         a task on a device that ended without a result
+    ├── TaskError                         a task on a device that ended without a result
+    └── NotSentError                      a service got nothing: the same call may be made again
+        ├── CostError                     a price that is unknown, or a total above the cap
+        ├── OfflineError   (UnavailableError)  a device or account that cannot be used now
+        └── NotTakenError  (TaskError)    a task that the service refused
 
 A problem with too many variables for a solver raises dimod's own
 ``BinaryQuadraticModelSizeError``.
@@ -49,10 +52,6 @@ class UnavailableError(SolverError, ImportError):
     """A solver that needs a package or a configuration that is not there."""
 
 
-class CostError(SolverError):
-    """A paid task whose price is unknown or would lift the total above its cap."""
-
-
 class TaskError(SolverError):
     """A task on a device that was refused, failed, was cancelled or is not finished.
 
@@ -64,3 +63,22 @@ class TaskError(SolverError):
     def __init__(self, message: str, info: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.info = info or {}
+
+
+class NotSentError(SolverError):
+    """A service was asked for nothing, or took nothing: nothing is charged.
+
+    The same call may be made again later, and a study that is resumed does so.
+    """
+
+
+class CostError(NotSentError):
+    """A paid task whose price is unknown or would lift the total above its cap."""
+
+
+class OfflineError(NotSentError, UnavailableError):
+    """A device that takes no tasks now, or a region or account that cannot be reached."""
+
+
+class NotTakenError(NotSentError, TaskError):
+    """A task that the service refused."""

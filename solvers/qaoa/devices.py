@@ -17,7 +17,7 @@ from importlib.resources import files
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from solvers.errors import CostError, ParameterError, UnavailableError
+from solvers.errors import CostError, OfflineError, ParameterError, UnavailableError
 
 OFFERS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBraket/current/index.csv"
 MIN_SECONDS = 3.0
@@ -55,14 +55,15 @@ class Limits:
             qubits: of its circuit.
 
         Raises:
-            UnavailableError: the device takes no tasks, or none of this size.
+            OfflineError: the device takes no tasks now.
+            UnavailableError: it never will again, or takes none of this size.
             ParameterError: shots it does not take.
         """
+        nothing = f"{self.unavailable}: nothing was submitted"
+        if self.retired:
+            raise UnavailableError(f"{nothing}; take another device: {current_names()}")
         if self.unavailable:
-            remedy = (
-                f"take another device: {current_names()}" if self.retired else "try again later"
-            )
-            raise UnavailableError(f"{self.unavailable}: nothing was submitted; {remedy}")
+            raise OfflineError(f"{nothing}; try again later")
         if self.qubits is not None and qubits > self.qubits:
             raise UnavailableError(
                 f"{name} has {self.qubits} qubits, the circuit needs {qubits}: nothing was "

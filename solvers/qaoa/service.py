@@ -29,7 +29,7 @@ from braket.tracking import Tracker
 from braket.tracking.tracking_events import _TaskCreationEvent
 from numpy.typing import NDArray
 
-from solvers.errors import TaskError, UnavailableError
+from solvers.errors import OfflineError, TaskError, UnavailableError
 from solvers.qaoa.braket import BraketLocalQAOASampler
 from solvers.qaoa.devices import Device, Limits, live
 
@@ -46,7 +46,7 @@ class RefusedError(Exception):
     """The service answered that it did not create the task."""
 
 
-class UnreachableError(UnavailableError):
+class UnreachableError(OfflineError):
     """The device's region refuses to describe it, or does not answer: not a fault of the call."""
 
 
@@ -103,7 +103,11 @@ class Service(ABC):
 
     @abstractmethod
     def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
-        """Arguments of the create call, JSON values only."""
+        """Arguments of the create call, JSON values only.
+
+        Raises:
+            UnreachableError: there is no place for its results.
+        """
 
     @abstractmethod
     def create(self, request: Mapping[str, Any]) -> str:
@@ -140,7 +144,7 @@ class AwsService(Service):
         folder: key prefix in it.
 
     Raises:
-        UnavailableError: no region or no credentials.
+        OfflineError: no region or no credentials.
     """
 
     rehearsal = False
@@ -151,18 +155,18 @@ class AwsService(Service):
         boto = Session()
         region = device.region or boto.region_name
         if region is None:
-            raise UnavailableError(
+            raise OfflineError(
                 f"no AWS region is set for {device.name}: set AWS_DEFAULT_REGION, for example to "
                 f"{REGION_OF_SIMULATORS}, or run 'aws configure'"
             )
         try:
             if boto.get_credentials() is None:
-                raise UnavailableError(_NO_CREDENTIALS)
+                raise OfflineError(_NO_CREDENTIALS)
             self._session = AwsSession(Session(region_name=region), default_bucket=bucket)
         except (NoCredentialsError, PartialCredentialsError) as error:
-            raise UnavailableError(_NO_CREDENTIALS) from error
+            raise OfflineError(_NO_CREDENTIALS) from error
         except (ValueError, BotoCoreError) as error:
-            raise UnavailableError(f"AWS cannot be used for {device.name}: {error}") from error
+            raise OfflineError(f"AWS cannot be used for {device.name}: {error}") from error
         # The SDK tries again by itself and reports the last answer only.
         self._answers: list[int | None] = []
         self._session.braket_client.meta.events.register(
@@ -188,7 +192,8 @@ class AwsService(Service):
             raise UnavailableError(f"device {self._device.arn}: {error}") from error
         except (ClientError, BotoCoreError) as error:
             raise UnreachableError(
-                f"device {self._device.arn} cannot be reached in {self._session.region}: {error}"
+                f"device {self._device.arn} cannot be reached in {self._session.region}: {error}; "
+                "try again later"
             ) from error
 
     def check(self) -> None:
@@ -214,11 +219,18 @@ class AwsService(Service):
 
     def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
         """See `Service`; native gates and qubits are left to the service's compiler."""
+        try:
+            bucket = self._session.default_bucket()
+        except (ClientError, BotoCoreError, ValueError) as error:
+            raise UnreachableError(
+                f"no bucket for results on {self._device.name}: {error}: nothing was submitted; "
+                "name one that the account may write to (option bucket)"
+            ) from error
         return {
             "clientToken": token,
             "deviceArn": self._device.arn,
             "shots": shots,
-            "outputS3Bucket": self._session.default_bucket(),
+            "outputS3Bucket": bucket,
             # A folder of its own, by which the task can be found without its ARN.
             "outputS3KeyPrefix": f"{self._folder}/{token}",
             "action": circuit.to_ir(IRType.OPENQASM).json(),

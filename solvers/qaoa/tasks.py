@@ -22,7 +22,7 @@ from braket.circuits import Circuit as BraketCircuit
 from numpy.typing import NDArray
 
 from solvers.base import Timing
-from solvers.errors import TaskError, UnavailableError
+from solvers.errors import NotTakenError, TaskError, UnavailableError
 from solvers.qaoa.devices import DEFAULT_TASK_SECONDS, Device, priced
 from solvers.qaoa.journal import Entry, Journal
 from solvers.qaoa.service import (
@@ -89,7 +89,8 @@ class PaidTasks:
 
         Raises:
             ParameterError: shots the device does not take.
-            UnavailableError: the device is offline, retired or too small.
+            UnavailableError: the device is offline or cannot be reached (then an OfflineError),
+                retired or too small.
             CostError: no price, or above the cap.
         """
         known = self.journal.get(key)
@@ -110,8 +111,8 @@ class PaidTasks:
             note: JSON values to be handed back with the shots.
 
         Raises:
-            CostError: above the cap.
-            TaskError: the service refused the task, or its answer was lost; the latter is pending.
+            NotSentError: above the cap, the device is offline, or the service refused the task.
+            TaskError: the service's answer was lost; `info` says that it is pending.
         """
         entry = self.journal.get(key)
         if entry is None or entry.status == "REFUSED":
@@ -137,7 +138,7 @@ class PaidTasks:
             arn = self.service.create(entry.request)
         except RefusedError as error:
             self.journal.refused(entry.key, str(error))
-            raise TaskError(
+            raise NotTakenError(
                 f"{self.device.name} did not take the task, nothing is charged: {error}",
                 self._info(entry, status="REFUSED"),
             ) from error
@@ -294,8 +295,12 @@ class PaidTasks:
             charged = 0.0
         elif entry.rows is not None:
             charged = entry.price
+        # A device's price may be unknown by the time its task is collected.
+        quote = None
+        if self.device.source:
+            quote = self.device.price(entry.request["shots"], self.task_seconds)
         return {
-            "quote": self.device.price(entry.request["shots"], self.task_seconds),
+            "quote": quote,
             "cost": entry.answer.get("cost"),
             # Whether a task that ended without its shots is charged, only the bill tells.
             "charged": charged,

@@ -63,7 +63,8 @@ class Endpoint:
         calls: route of every call to Braket, in order.
         tasks: ARN -> the task.
         objects: S3, key -> bytes.
-        faults: route (``create``, ``get``, ``search``, ``device``, ``s3``) -> what it answers.
+        faults: route (``create``, ``get``, ``search``, ``device``, ``s3`` for results, ``bucket``)
+            -> what it answers.
         denied: region -> what it answers when asked for a device.
         end: status that new tasks end with; ``QUEUED`` or ``RUNNING`` ones never end.
         reason: of the tasks that fail.
@@ -312,6 +313,10 @@ def _handler(endpoint):
                 if data is None:
                     return self.answer(404, _s3_error("NoSuchKey"), "application/xml")
                 return self.answer(200, data)
+            with endpoint._lock:
+                fault = endpoint._fault("bucket")
+            if fault is not None:
+                return self.answer(fault.status, _s3_error(fault.kind), "application/xml")
             return self.answer(200)
 
         do_GET = do_POST = do_PUT = do_HEAD = serve  # noqa: N815

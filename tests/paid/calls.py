@@ -1,0 +1,45 @@
+"""Calls, studies and crashes of the tests of paid tasks."""
+
+from experiments import SolverSpec, Study, load_runs, run
+from solvers import Budget, make
+from tests.study_fixtures import block
+
+QUICK = {"depth": 1, "angles": "ramp", "mixer": "ring"}
+
+
+def solver(tmp_path, device="Garnet", name="qaoa-xy-braket", **options):
+    given = {"max_cost": 100.0, "journal": str(tmp_path / "journal.sqlite"), **options}
+    return make(name, device=device, **given)
+
+
+def study(tmp_path, seeds=1, device="Garnet", **options):
+    spec = SolverSpec(
+        "qaoa-xy-braket",
+        options={"device": device, "max_cost": 100.0,
+                 "journal": str(tmp_path / "journal.sqlite"), **options},
+        parameters=QUICK,
+    )  # fmt: skip
+    return Study("paid", [block(4)], [spec], [Budget(reads=100)], seeds=range(seeds))
+
+
+def rows(tmp_path, **options):
+    """Runs (or resumes) the study and returns its rows."""
+    run(study(tmp_path, **options), tmp_path / "s.sqlite", progress=False)
+    return load_runs(tmp_path / "s.sqlite").to_dict("records")
+
+
+def sample(sampler, seed=0, reads=100, n=4, problem=None, **parameters):
+    return sampler.sample_problem(
+        (problem or block(n)).blinded(),
+        budget=Budget(reads=reads),
+        seed=seed,
+        **{**QUICK, **parameters},
+    )
+
+
+class Crash(BaseException):
+    """Stands for the death of the process: nothing catches it."""
+
+
+def crash(*arguments, **keywords):
+    raise Crash
