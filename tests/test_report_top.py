@@ -16,7 +16,8 @@ from experiments.report import write
 from experiments.storemerge import merge
 from solvers import Budget
 from tests.study_fixtures import Drawn, Raising, block, spec
-from tests.test_qaoa_paid import braket, rows, study  # noqa: F401 - a fixture and its helpers
+from tests.paid.calls import rows, study
+from tests.paid.conftest import braket  # noqa: F401 - a fixture
 
 BLOCKS = [block(8), block(12)]
 
