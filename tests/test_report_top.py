@@ -15,9 +15,9 @@ from experiments.completeness import plans
 from experiments.report import write
 from experiments.storemerge import merge
 from solvers import Budget
-from tests.study_fixtures import Drawn, Raising, block, spec
 from tests.paid.calls import rows, study
 from tests.paid.conftest import braket  # noqa: F401 - a fixture
+from tests.study_fixtures import Drawn, Raising, block, spec
 
 BLOCKS = [block(8), block(12)]
 
