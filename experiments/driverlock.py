@@ -50,3 +50,19 @@ class DriverLock:
         with suppress(OSError):
             self._path.unlink()
         self._lock.release()
+
+
+def driver_at_work(store: Path) -> bool:
+    """Whether a driver holds the store now; one that was killed does not."""
+    path = store.with_name(f"{store.name}.lock")
+    if not path.exists():
+        return False
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False

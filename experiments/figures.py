@@ -7,7 +7,14 @@ from collections.abc import Callable, Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import plots_pruning, plots_quantum, plots_studies, plots_targets, targets
+from experiments import (
+    glossary,
+    plots_pruning,
+    plots_quantum,
+    plots_studies,
+    plots_targets,
+    targets,
+)
 from experiments.ranking import duration, percent
 from experiments.references import SCORED
 from experiments.store import Store
@@ -51,7 +58,7 @@ def _of_targets(store: Store, runs: pd.DataFrame, wanted: Collection[str]) -> li
         plan.append((
             "profile", "Performance profiles",
             f"Share of instances on which a solver's expected running time to a gap of 1 % and to "
-            f"the reference is within a factor of the quickest solver's. "
+            f"the best known is within a factor of the quickest solver's. "
             f"{_quickest(runs, incumbents)}",
             lambda: plots_targets.profile(runs, incumbents),
         ))  # fmt: skip
@@ -77,7 +84,7 @@ def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
     for target in plots_targets.PROFILED:
         first = targets.profile(reached, target, [1.0]).iloc[0].sort_values(ascending=False)
         best = ", ".join(f"{name} {100 * share:.0f} %" for name, share in first.head(3).items())
-        goal = "the reference" if target == 0 else f"a gap of {percent(target)}"
+        goal = "the best known" if target == 0 else f"a gap of {percent(target)}"
         said.append(f"The quickest to {goal}, by share of the instances: {best}.")
     return " ".join(said)
 
@@ -94,7 +101,7 @@ def _solved(runs: pd.DataFrame) -> str:
 
 
 def _kind(fisher: str) -> str:
-    return f" ({fisher} Fisher)" if fisher else ""
+    return f" ({glossary.curvature(fisher)})" if fisher else ""
 
 
 def penalty_words(runs: pd.DataFrame) -> str:
@@ -129,10 +136,12 @@ def ladder_words(runs: pd.DataFrame) -> str:
             reach[str(name)] = int(max(solved, default=0))
         ordered = sorted(reach.items(), key=lambda item: -item[1])
         open_at = sorted(part.loc[part["tag"] != "exact", "n"].unique())
-        proof = f"not proved at n = {', '.join(map(str, open_at))}" if open_at else "all proved"
+        proof = (
+            f"not certified at n = {', '.join(map(str, open_at))}" if open_at else "all certified"
+        )
         said.append(
             f"Median gap 0 up to n{_kind(str(fisher))}: "
-            f"{', '.join(f'{name} {n}' for name, n in ordered)}; references {proof}"
+            f"{', '.join(f'{name} {n}' for name, n in ordered)}; best known {proof}"
         )
     return f"{'. '.join(said)}."
 
@@ -163,7 +172,7 @@ def _of_circuits(runs: pd.DataFrame, wanted: Collection[str]) -> list[Planned]:
         )
         plan.append((
             "cost", "What a device's answer costs",
-            f"Share of rehearsed tasks that hold the optimum against their price: {said}.",
+            f"Share of tasks that hold the best known against their price: {said}.",
             lambda: plots_quantum.cost(runs),
         ))  # fmt: skip
     return plan

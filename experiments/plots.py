@@ -1,4 +1,4 @@
-"""The figures of a study. Each states its reference tags, lanes, clock and who had the incumbent.
+"""The figures of a study. Each states what is known, tracks, clock and who had the current mask.
 
 Every function takes data frames and returns a matplotlib figure; `experiments.palette.save` writes
 it as PDF, SVG and PNG.
@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments import palette
-from experiments.ranking import duration, percent, rank_table
+from experiments import glossary, palette
+from experiments.ranking import duration, group_order, percent, rank_table
 from experiments.references import SCORED, TAGS
 
 # A logarithmic axis ends here; below lies a band labelled 0, where each solver has its own height
@@ -28,20 +28,23 @@ FLOOR = 1e-7
 BAND = 1e-3
 # Gaps below this share one colour of the ranking.
 LEAST = 1e-6
-TAG_LETTERS = {"exact": "E", "bounded": "B", "best-known": "K"}
-CLOCK = "clock: the runner's wall time of the whole call, warm-up outside"
+TAG_LETTERS = {"exact": "C", "bounded": "B", "best-known": "K"}
+LETTERS = "C certified, B bounded, K best known without a proof"
+CLOCK = "Clock: the runner's wall time of the whole call, warm-up outside"
 
 
 def conditions(runs: pd.DataFrame) -> str:
-    """Reference tags, lanes, clock and incumbent of the runs behind a figure, in one line."""
+    """What is known, tracks, clock and who had the current mask, of the runs behind a figure."""
     per_instance = runs.drop_duplicates("instance")["tag"].value_counts()
-    tags = ", ".join(f"{tag} on {per_instance[tag]}" for tag in TAGS if tag in per_instance)
+    tags = ", ".join(
+        f"{glossary.tag(tag)} on {per_instance[tag]}" for tag in TAGS if tag in per_instance
+    )
     got = sorted(set(runs.loc[runs["received_incumbent"].fillna(False).astype(bool), "solver"]))
-    start = f"incumbent given to {', '.join(got)}" if got else "incumbent given to nobody"
-    lanes = "native solid, penalised dashed (after repair)"
-    return f"Reference: {tags} instances. Lanes: {lanes}. {CLOCK}. {start}.".replace(
-        ". clock", ". Clock"
-    ).replace(". incumbent", ". Incumbent")
+    start = f"Current mask given to {', '.join(got) or 'nobody'}"
+    return (
+        f"Best known: {tags} instances. Tracks: native solid, penalised dashed (after repair). "
+        f"{CLOCK}. {start}."
+    )
 
 
 def gap_against_wall(runs: pd.DataFrame) -> Figure:
@@ -53,8 +56,9 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
     scored = scored.assign(fisher=scored["fisher"].fillna(""))
     sizes, fishers = sorted(scored["n"].unique()), palette.fishers(scored)
-    columns = len(fishers) if len(fishers) > 1 else min(2, max(1, len(sizes)))
-    panels = [(n, f) for n in sizes for f in fishers]
+    panels = group_order(scored)
+    full = len(panels) == len(sizes) * len(fishers)
+    columns = len(fishers) if full and len(fishers) > 1 else min(2, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 0.95 + 1.55 * rows)
@@ -67,12 +71,12 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
                 zero = FLOOR * BAND ** ((place + 1) / (len(labels) + 1))
                 _gap_curve(axis, part[part["solver"] == label], label, lanes, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
-            note = ", ".join(f"{tags[t]} {t}" for t in TAGS if t in tags) or "nothing to gain"
+            note = ", ".join(f"{tags[t]} {glossary.tag(t)}" for t in TAGS if t in tags)
             axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
         # Markers are medians, and none may lie above the axis.
         medians = scored.groupby(["n", "fisher", "solver", "budget"])["gap"].median()
         _gap_axes(axes, len(panels), top=max(10.0, 3 * float(medians.max())))
-        long = "gap to the reference (share of the incumbent's gain)"
+        long = "gap to the best known (share of what the current mask leaves to gain)"
         figure.supylabel(long if rows > 1 else "gap (share of the gain)", fontsize=7)
         figure.legend(
             handles=palette.solver_handles(labels, lanes),
@@ -80,7 +84,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
         )  # fmt: skip
         palette.caption(
             figure,
-            "Median, bars interquartile, over instances and seeds; grey band: at the reference. "
+            "Median, bars interquartile, over instances and seeds; grey band: at the best known. "
             + conditions(scored),
         )
     return figure
@@ -151,9 +155,9 @@ def ranking(runs: pd.DataFrame) -> Figure:
             shown = np.ma.masked_where(gaps.isna().to_numpy(), shown)
             picture = axis.imshow(shown, cmap=colours, norm=norm, aspect="auto")
             _write_cells(axis, part, solvers, sizes)
-            axis.set_title(f"Fisher: {fisher}" if fisher else "all instances", loc="left")
+            axis.set_title(glossary.curvature(fisher) or "all instances", loc="left")
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
-            axis.set_xlabel("variables n; reference of how many % of instances")
+            axis.set_xlabel("variables n; % of instances by what is known")
             axis.set_yticks(range(len(solvers)), solvers)
             axis.grid(visible=False)
             if 0 < native < len(solvers):
@@ -164,9 +168,9 @@ def ranking(runs: pd.DataFrame) -> Figure:
             bar.set_label("median gap", fontsize=7)
         palette.caption(
             figure,
-            "Bold: rank by median gap within the lane (native above the line, penalised below), "
+            "Bold: rank by median gap within the track (native above the line, penalised below), "
             "ties share it; under it the gap; n/a: no row. "
-            "References: E exact, B bounded, K best-known. "
+            f"Under n, of how many %: {LETTERS}. "
             "† late: most runs overran their time limit and do not rank. "
             + conditions(runs[runs["status"].isin(SCORED)]),
         )
@@ -242,7 +246,7 @@ def time_spent(runs: pd.DataFrame) -> Figure:
 
 
 def _named(fisher: str) -> str:
-    return f", {fisher} Fisher" if fisher else ""
+    return f", {glossary.curvature(fisher)}" if fisher else ""
 
 
 def _lanes(runs: pd.DataFrame) -> dict[str, str]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments import palette
+from experiments import glossary, palette
 
 # Sizes beyond this many would touch one another.
 MOST_UPRIGHT = 7
@@ -61,7 +61,7 @@ def hardness(instances: pd.DataFrame) -> Figure:
             axis.set_title(title, loc="left")
         styles = {f: palette.fisher_style(f) for f in fishers}
         handles = [Line2D([], [], color=look.colour, marker=look.marker,
-                          label=f"{f} Fisher" if f else "all instances")
+                          label=glossary.curvature(f) or "all instances")
                    for f, look in styles.items()]  # fmt: skip
         figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
         palette.caption(
@@ -97,7 +97,7 @@ def predicted_against_measured(steps: pd.DataFrame) -> Figure:
                 if part.empty:
                     continue
                 look = palette.fisher_style(name)
-                text = f"{kind}, {name} Fisher" if name else kind
+                text = f"{kind}, {glossary.curvature(name)}" if name else kind
                 handles += axis.plot(
                     part["predicted"], part["measured"], marker=look.marker, color=look.colour,
                     markerfacecolor=look.colour if one else "none", linestyle="none", label=text,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments import metrics, palette
+from experiments import glossary, metrics, paidruns, palette
 from experiments.references import SCORED, TAGS
 
 LABELS = {"complete": "complete XY", "ring": "ring XY", "grover": "Grover", "x": "X + penalty"}
@@ -85,8 +85,8 @@ def depth(runs: pd.DataFrame) -> Figure:
             figure,
             f"Means over blocks, bars 95 % bootstrap. Ratio: 1 the optimum, 0 the mean feasible "
             f"state; exact expectation for XY and Grover, feasible shots of X. P(optimum): share "
-            f"of {_reads(quantum)} shots; X + penalty and random strings after greedy repair. No "
-            f"noise. {_references(quantum)} Classical solvers: share of their runs.",
+            f"of {_reads(quantum)} shots; X + penalty and random strings after greedy repair. "
+            f"{_noise(quantum)} {_known(quantum)} Classical solvers: share of their runs.",
         )
     return figure
 
@@ -171,8 +171,7 @@ def cost(runs: pd.DataFrame) -> Figure:
         palette.caption(
             figure,
             f"A marker a number of shots ({shots}), prices of the package's dated table. "
-            "Rehearsed: the circuits ran without noise on this machine, so a device would at best "
-            f"do this. Nothing was charged. {_references(paid)} Lines across: free solvers at "
+            f"{_charged(paid)} {_known(paid)} Lines across: free solvers at "
             "their best "
             "budget.",
         )
@@ -190,7 +189,24 @@ def _reads(runs: pd.DataFrame) -> str:
     return ", ".join(str(int(reads)) for reads in sorted(runs["reads"].unique()))
 
 
-def _references(runs: pd.DataFrame) -> str:
+def _noise(runs: pd.DataFrame) -> str:
+    """Whether circuits ran with noise: a device has its own, a simulator what it was told."""
+    real = [use for use in paidruns.uses(runs) if use.kind == paidruns.QPU and not use.rehearsal]
+    if real:
+        return f"With the noise of {', '.join(sorted({use.device for use in real}))}."
+    return "" if runs["options"].str.contains('"noise"').any() else "No noise."
+
+
+def _charged(runs: pd.DataFrame) -> str:
+    """What was paid for the circuits, and what they ran on."""
+    uses = paidruns.uses(runs)
+    said = [f"{use.solver} ran on {use.place}; paid: {use.cost}." for use in uses]
+    if any(use.rehearsal for use in uses):
+        said.append("A rehearsal has no noise, so a device would at best do this.")
+    return " ".join(said)
+
+
+def _known(runs: pd.DataFrame) -> str:
     tags = runs.drop_duplicates("instance")["tag"].value_counts()
-    known = ", ".join(f"{tag} on {tags[tag]}" for tag in TAGS if tag in tags)
-    return f"Reference: {known} blocks."
+    known = ", ".join(f"{glossary.tag(tag)} on {tags[tag]}" for tag in TAGS if tag in tags)
+    return f"Best known: {known} blocks."

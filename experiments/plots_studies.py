@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments import anytime, palette
-from experiments.plots import conditions
-from experiments.references import SCORED, TAGS
+from experiments import anytime, glossary, palette
+from experiments.plots import LETTERS, TAG_LETTERS, conditions
+from experiments.references import SCORED
 
 _LEAST = 1e-6
 
@@ -46,14 +46,14 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
                 axis.set_title(f"n = {n}, {accounting}", loc="left")
         for axis in axes[-1]:
             axis.set_xlabel("seconds")
-        figure.supylabel("median gap to the reference", fontsize=7)
+        figure.supylabel("median gap to the best known", fontsize=7)
         figure.legend(handles=palette.solver_handles(labels, lanes), loc="outside upper center",
                       ncols=6, frameon=False)  # fmt: skip
         palette.caption(
             figure,
             "Execute: the solver's execution alone. Wall: the whole call. End to end: cutting the "
-            "block comes first. Grey: another leader than on the wall clock (all lanes together). "
-            f"At the foot of an axis: at the reference. Largest time limit of each solver. "
+            "block comes first. Grey: another leader than on the wall clock (all tracks together). "
+            f"At the foot of an axis: at the best known. Largest time limit of each solver. "
             f"{conditions(runs)}",
         )
     return figure
@@ -136,10 +136,10 @@ def penalty_frontier(runs: pd.DataFrame) -> Figure:
         tags = scored.drop_duplicates("instance")["tag"].value_counts()
         palette.caption(
             figure,
-            "Line styles tell n apart; means over instances and seeds. Reference: "
-            f"{', '.join(f'{tag} on {count}' for tag, count in tags.items())} instances; flat "
-            "ones, on which nothing can be gained, are left out. No lane but the penalised has a "
-            "penalty; greedy never sees one. Incumbent given to nobody.",
+            "Line styles tell n apart; means over instances and seeds. Best known: "
+            f"{', '.join(f'{glossary.tag(tag)} on {count}' for tag, count in tags.items())} "
+            "instances; flat ones, on which nothing can be gained, are left out. No track but the "
+            "penalised has a penalty; greedy never sees one. Current mask given to nobody.",
         )
     return figure
 
@@ -164,7 +164,7 @@ def ladder(runs: pd.DataFrame) -> Figure:
             for axis, column in zip(row, ("gap", "wall"), strict=True):
                 _ladder_panel(axis, part, column, labels, lanes)
             tags = part.drop_duplicates("instance").groupby("n")["tag"].first()
-            row[0].set_title(f"{fisher} Fisher" if fisher else "all instances", loc="left")
+            row[0].set_title(glossary.curvature(fisher) or "all instances", loc="left")
             ticks = [f"{n}\n{_letters(tags.get(n, ''))}" for n in sorted(part["n"].unique())]
             for axis in row:
                 axis.set_xticks(sorted(part["n"].unique()), ticks, fontsize=5.5)
@@ -174,15 +174,14 @@ def ladder(runs: pd.DataFrame) -> Figure:
                       ncols=6, frameon=False)  # fmt: skip
         palette.caption(
             figure,
-            "Under n, the kind of reference: E exact, B bounded, K best-known. Parts of one block, "
+            f"Under n: {LETTERS}. Parts of one block, "
             f"each inside the next. Foot of the left axes: gap 0. {conditions(scored)}",
         )
     return figure
 
 
 def _letters(tag: Any) -> str:
-    letters = dict(zip(TAGS, "EBK", strict=True))
-    return letters.get(str(tag), "")
+    return TAG_LETTERS.get(str(tag), "")
 
 
 def _ladder_panel(

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from experiments import metrics, palette, targets
+from experiments import glossary, metrics, palette, targets
 from experiments.plots import conditions
 from experiments.ranking import percent
 from experiments.references import SCORED
@@ -26,11 +26,11 @@ def _lanes(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _named(fisher: str) -> str:
-    return f"{fisher} Fisher" if fisher else "all instances"
+    return glossary.curvature(fisher) or "all instances"
 
 
 def _target(gap: float) -> str:
-    return "the reference" if gap == 0 else f"a gap of {percent(gap)}"
+    return "the best known" if gap == 0 else f"a gap of {percent(gap)}"
 
 
 def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
@@ -131,7 +131,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
         palette.caption(
             figure,
             "Median over instances of t ln 0.01 / ln(1 - p), at least one read: p the share of "
-            "reads at the reference, t the wall time of a read, set-up included. Bars: 95 % "
+            "reads at the best known, t the wall time of a read, set-up included. Bars: 95 % "
             "bootstrap over instances and runs. Grey band: the median instance was never solved. "
             f"{conditions(runs[runs['status'].isin(SCORED)])}",
         )

@@ -6,13 +6,15 @@ Every sentence is made from the rows; nothing is claimed that the rows do not sa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from experiments import metrics
-from experiments.intervals import with_intervals
+from experiments import glossary, metrics, paidruns, palette
+from experiments.glossary import TRACKS
+from experiments.intervals import TIE, with_intervals
 from experiments.references import SCORED, TAGS
 
 CONTROL = "greedy"
@@ -26,12 +28,15 @@ class Headline:
 
     Attributes:
         shout: in large letters; empty if there is nothing to shout.
+        won: who leads each track, a sentence each; empty if no run can be ranked.
         sentences: plain statements, each with its numbers.
-        winners: one row per Fisher and n: reference, best native and penalised solvers, control.
+        winners: one row per n and curvature: what is known, best native and penalised solvers,
+            control.
         table: `rank_table` with intervals.
     """
 
     shout: str
+    won: list[str]
     sentences: list[str]
     winners: list[dict[str, str]]
     table: pd.DataFrame
@@ -40,22 +45,27 @@ class Headline:
 def headline(runs: pd.DataFrame) -> Headline:
     """The take-away of a store's runs."""
     table = with_intervals(rank_table(runs), contenders(runs))
+    if table.empty and not runs["status"].isin(SCORED).any():
+        return Headline("", [], [], [], table)
     shout, control = _control(runs)
-    sentences = [text for text in (control, *_lane_sentences(table), _quantum(runs),
-                                   _reference(runs)) if text]  # fmt: skip
-    return Headline(shout, sentences, _winners(table, runs), table)
+    sentences = [text for text in (control, *_best_sentences(table), *_quantum(runs),
+                                   _known(runs)) if text]  # fmt: skip
+    return Headline(shout, _won(table), sentences, _winners(table, runs), table)
 
 
 def _control(runs: pd.DataFrame) -> tuple[str, str]:
-    greedy = runs[(runs["solver_name"] == CONTROL) & runs["status"].isin(SCORED)]
-    greedy = greedy[~greedy["flat"].astype(bool)]
+    """What to shout and to say of the greedy control, where it had company."""
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
+    greedy = scored[scored["solver_name"] == CONTROL]
+    rivals = set(scored.loc[scored["solver_name"] != CONTROL, "instance"])
+    greedy = greedy[greedy["instance"].isin(rivals)]
     if greedy.empty:
         return "", ""
     tied = greedy.groupby("instance")["hit"].any()
     share, text = tied.mean(), f"{tied.sum()} of {len(tied)} instances ({100 * tied.mean():.0f} %)"
     sentence = (
         "The greedy control, which adds the best variable k times and never searches, ties the "
-        f"best on {text}"
+        f"best known on {text}"
     )
     if share >= LOUD:
         end = "" if share == 1 else f" Only on the other {(~tied).sum()} is it beaten."
@@ -63,104 +73,203 @@ def _control(runs: pd.DataFrame) -> tuple[str, str]:
     return "", f"{sentence}; on the others it is beaten."
 
 
-def _lane_sentences(table: pd.DataFrame) -> list[str]:
+def _won(table: pd.DataFrame) -> list[str]:
+    """Who leads each track, a sentence each; nobody does where one solver ran alone."""
     out = []
-    for lane in ("native", "penalised"):
-        part = table[(table["lane"] == lane) & table["rank"].notna()]
+    for track in TRACKS:
+        part = table[table["lane"] == track]
+        solvers = sorted(set(part["solver"]))
+        ranked = part[part["rank"].notna()]
+        company = ranked.groupby(["fisher", "n"])["solver"].transform("size") > 1
         if part.empty:
             continue
-        best = part.groupby(["fisher", "n"])["gap"].transform("min")
-        wins = part[part["gap"] <= best + 1e-9]
-        groups = part.drop_duplicates(["fisher", "n"])
-        counts = wins["solver"].value_counts()
-        leaders = sorted(counts[counts == counts.max()].index)
-        alone = wins.groupby(["fisher", "n"])["solver"].transform("size") == 1
-        sole = int(alone[wins["solver"].isin(leaders)].sum())
-        verb = "has" if len(leaders) == 1 else "have"
-        out.append(
-            f"{lane.capitalize()} lane: {_listed(leaders)} {verb} the lowest median gap in "
-            f"{counts.max()} of {len(groups)} groups of n and Fisher"
-            f"{'' if sole else ', always in a tie'}."
-        )
+        if ranked.empty:
+            out.append(f"No {track} solver answered in time.")
+        elif len(solvers) == 1:
+            out.append(
+                f"{solvers[0]} was alone among the solvers {_KINDS[track]}, so there nobody won."
+            )
+        elif not company.any():
+            out.append(f"No two {track} solvers answered the same problems in time.")
+        else:
+            out.append(_leaders(track, ranked[company], len(solvers)))
+    return out
+
+
+# What the solvers of a track have in common, for who reads of it the first time.
+_KINDS = {
+    "native": "that always choose exactly k (native)",
+    "penalised": "that get k as a penalty and are repaired (penalised)",
+}
+
+
+def _leaders(track: str, rivals: pd.DataFrame, count: int) -> str:
+    keys = ["fisher", "n"]
+    rivals = rivals[rivals.groupby(keys)["gap"].transform("min") < math.inf]
+    wins = rivals[rivals["gap"] <= rivals.groupby(keys)["gap"].transform("min") + TIE]
+    if wins.empty:
+        return f"None of the {count} {track} solvers found a feasible answer."
+    groups = len(rivals.drop_duplicates(keys))
+    counts = wins["solver"].value_counts()
+    first = sorted(counts[counts == counts.max()].index)
+    where = "the only group" if groups == 1 else f"{counts.max()} of {groups} groups"
+    alone = wins.groupby(keys)["solver"].transform("size") == 1
+    verb = "wins with" if len(first) == 1 else "tie: all have"
+    text = (
+        f"Of the {count} solvers {_KINDS[track]}, {_listed(first)} {verb} the lowest median gap in "
+        f"{where} of problems of one size and curvature"
+    )
+    if len(first) > 1:
+        walls = wins[wins["solver"].isin(first)].groupby("solver")["wall"].median()
+        text += f"; the quickest of them is {walls.idxmin()}"
+    elif not alone[wins["solver"].isin(first)].any():
+        text += ", always in a tie with others"
+    return f"{text}."
+
+
+def _best_sentences(table: pd.DataFrame) -> list[str]:
+    """The best of each track on the largest problems of each curvature."""
+    out = []
+    for track in TRACKS:
+        part = table[(table["lane"] == track) & table["rank"].notna()]
+        part = part[part["gap"] < math.inf]
+        if part.empty:
+            continue
         n = int(part["n"].max())
         for fisher, rows in part[part["n"] == n].groupby("fisher"):
             least = rows["gap"].min()
-            top = rows[rows["gap"] <= least + 1e-9].sort_values("wall")
+            top = rows[rows["gap"] <= least + TIE].sort_values("wall")
             quick = top.iloc[0]
             others = f", tied with {_listed(list(top['solver'][1:]))}" if len(top) > 1 else ""
+            who = (
+                f"the best {track} solver is" if len(rows) > 1 else f"one {track} solver answered,"
+            )
             out.append(
-                f"At n = {n}{_fisher(str(fisher))} the best {lane} solver is {quick['solver']}: "
+                f"At n = {n}{_named(str(fisher))} {who} {quick['solver']}: "
                 f"median gap {percent(least)}{_interval(quick)} in {duration(quick['wall'])}"
                 f"{others}."
             )
     return out
 
 
-def _quantum(runs: pd.DataFrame) -> str:
+def _quantum(runs: pd.DataFrame) -> list[str]:
+    """What QAOA reached, apart for every place where its circuits ran."""
     qaoa = runs[runs["solver_name"].str.startswith("qaoa") & runs["status"].isin(SCORED)]
     if qaoa.empty:
-        return ""
-    text = (
-        f"QAOA on simulators (up to n = {qaoa['n'].max()}) reaches the reference in "
-        f"{100 * qaoa['hit'].mean():.0f} % of its runs after repair; "
-        f"{100 * qaoa['raw_feasible'].mean():.0f} % of its shots were feasible before it, "
-        f"{100 * qaoa['success'].mean():.0f} % of its shots are at the reference after it; "
-        f"median wall {duration(qaoa['wall'].median())}."
-    )
+        return []
+    out = []
+    elsewhere = set()
+    for use in paidruns.uses(qaoa):
+        own = paidruns.paid(qaoa)
+        own = own[(own["solver"] == use.solver) & (own["device"] == use.device)
+                  & (own["rehearsal"] == use.rehearsal)]  # fmt: skip
+        elsewhere |= set(own.index)
+        out.append(_reached(f"{use.solver} on {use.place}", own))
+    local = qaoa.drop(index=list(elsewhere))
+    if len(local):
+        out.append(_reached("QAOA on simulators of this machine", local))
     floor = runs[(runs["solver_name"] == "random") & runs["status"].isin(SCORED)]
     floor = floor[floor["instance"].isin(qaoa["instance"])]
     if len(floor):
-        text += (
-            f" Uniformly random strings with the same repair, on the same instances: "
-            f"{100 * floor['hit'].mean():.0f} % of the runs, "
+        out.append(
+            f"Uniformly random strings with the same repair, on the same instances, reach the best "
+            f"known in {100 * floor['hit'].mean():.0f} % of the runs, with "
             f"{100 * floor['success'].mean():.0f} % of the strings."
         )
-    return text
+    return out
 
 
-def _reference(runs: pd.DataFrame) -> str:
+def _reached(who: str, runs: pd.DataFrame) -> str:
+    text = f"{who} (n up to {runs['n'].max()}) reaches the best known in "
+    text += f"{100 * runs['hit'].mean():.0f} % of its runs after repair"
+    for column, what in (("raw_feasible", "were feasible before it"),
+                         ("success", "are at the best known after it")):  # fmt: skip
+        if runs[column].notna().any():
+            text += f"; {100 * runs[column].mean():.0f} % of its shots {what}"
+    return f"{text}; median wall {duration(runs['wall'].median())}."
+
+
+_TAGS = {
+    "exact": "proved to be the best there is (certified)",
+    "bounded": "bounded by a proof",
+    "best-known": "not proved at all",
+}
+
+
+def _known(runs: pd.DataFrame) -> str:
+    """How sure the best known answers are."""
     each = runs.drop_duplicates("instance")
+    each = each[each["reference"].notna() & ~each["flat"].astype(bool)]
+    flat = int(runs.drop_duplicates("instance")["flat"].sum())
+    left_out = (
+        f"{flat} flat instances, on which nothing can be gained, are left out." if flat else ""
+    )
+    if each.empty:
+        return left_out
     counts = each["tag"].value_counts()
-    known = ", ".join(f"{tag} on {counts[tag]}" for tag in TAGS if tag in counts)
-    text = f"The reference is {known} of {len(each)} instances"
+    known = ", ".join(f"{_TAGS[tag]} on {counts[tag]}" for tag in TAGS if tag in counts)
+    text = f"Of {len(each)} instances the best known answer is {known}"
     bounded = each[each["tag"] == "bounded"]
     if len(bounded):
         text += (
             "; where it is bounded, the true gap may exceed the one shown by at most "
             f"{percent(float(bounded['slack'].max()))} of the attainable gain"
         )
-    flat = int(each["flat"].sum())
-    return text + (f". {flat} flat instances, on which nothing can be gained, are left out."
-                   if flat else ".")  # fmt: skip
+    return f"{text}. {left_out}".rstrip()
 
 
 def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
     out = []
-    # Sequence before position, as in the figures.
-    order = sorted(table.groupby(["fisher", "n"]), key=lambda item: (item[0][0] != "sequence",
-                                                                    *item[0]))  # fmt: skip
-    for (fisher, n), part in order:
+    for n, fisher in group_order(table):
+        part = table[(table["n"] == n) & (table["fisher"] == fisher)]
         limit = runs.loc[runs["n"] == n, "time_limit"].max()
         row = {
-            "fisher": str(fisher),
             "n": str(n),
-            "limit": "" if pd.isna(limit) else duration(limit),
-            "reference": ", ".join(
-                f"{100 * part[tag].iloc[0]:.0f} % {tag}" for tag in TAGS if part[tag].iloc[0] > 0
+            "curvature": glossary.curvature(fisher),
+            "limit": "none" if pd.isna(limit) else duration(limit),
+            "known": ", ".join(
+                f"{100 * part[tag].iloc[0]:.0f} % {glossary.tag(tag)}"
+                for tag in TAGS if part[tag].iloc[0] > 0
             ),
-        }
-        for lane in ("native", "penalised"):
-            on_time = part[(part["lane"] == lane) & part["rank"].notna()]
-            row[lane] = _best(on_time) if len(on_time) else "none on time"
+        }  # fmt: skip
+        for track in TRACKS:
+            own = part[part["lane"] == track]
+            on_time = own[own["rank"].notna()]
+            row[track] = _best(on_time) if len(on_time) else "none in time" if len(own) else "–"
         control = part[part["solver"] == CONTROL]
         row["control"] = percent(control["gap"].iloc[0]) if len(control) else "not run"
         out.append(row)
     return out
 
 
+def group_order(table: pd.DataFrame) -> list[tuple[int, str]]:
+    """Pairs of n and curvature, in the order in which every table and figure has them."""
+    pairs = set(zip(table["n"], table["fisher"].fillna(""), strict=True))
+    places = {name: place for place, name in enumerate(palette.fishers(table))}
+    return sorted(pairs, key=lambda pair: (pair[0], places[pair[1]]))
+
+
+def solver_order(table: pd.DataFrame, solvers: Iterable[str]) -> list[str]:
+    """Solvers in the order of every table: by track, then by mean rank, then the quickest first.
+
+    Args:
+        table: of `rank_table`.
+        solvers: labels; those that the table does not rank come last, by name.
+    """
+    means = table.groupby("solver")[["rank", "wall"]].mean().fillna(math.inf)
+    mean = {str(name): (float(rank), float(wall)) for name, rank, wall in means.itertuples()}
+    track = {name: TRACKS.index(lane) if lane in TRACKS else len(TRACKS)
+             for name, lane in zip(table["solver"], table["lane"], strict=True)}  # fmt: skip
+
+    def place(name: str) -> tuple[int, tuple[float, float], str]:
+        return track.get(name, len(TRACKS)), mean.get(name, (math.inf, math.inf)), name
+
+    return sorted(set(solvers), key=place)
+
+
 def _best(rows: pd.DataFrame) -> str:
     least = rows["gap"].min()
-    top = rows[rows["gap"] <= least + 1e-9].sort_values("wall")
+    top = rows[rows["gap"] <= least + TIE].sort_values("wall")
     first = top.iloc[0]
     tied = f"; tied: {', '.join(top['solver'][1:])}" if len(top) > 1 else ""
     return f"{first['solver']} ({percent(least)}, {duration(first['wall'])}){tied}"
@@ -176,8 +285,8 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _fisher(fisher: str) -> str:
-    return f" ({fisher} Fisher)" if fisher else ""
+def _named(fisher: str) -> str:
+    return f" ({glossary.curvature(fisher)})" if fisher else ""
 
 
 def contenders(runs: pd.DataFrame) -> pd.DataFrame:

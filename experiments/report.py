@@ -18,7 +18,10 @@ import pandas as pd
 
 from experiments import (
     anytime,
+    completeness,
     figures,
+    glossary,
+    opening,
     palette,
     plots,
     plots_blocks,
@@ -26,8 +29,10 @@ from experiments import (
     report_tables,
     targets,
 )
+from experiments.driverlock import driver_at_work
 from experiments.errors import ReportError
 from experiments.figures import Planned
+from experiments.ledger import STAGES
 from experiments.ranking import Headline, duration, headline
 from experiments.references import SCORED
 from experiments.store import Store
@@ -77,31 +82,52 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
     said = headline(runs)
+    plans = completeness.plans(runs, invocations)
+    order = report_tables.Order(said.table, runs)
     with palette.drawn_for(style, f"Images: {EMBEDDED}." if EMBEDDED in data else ""):
         figures_drawn = _figures(runs, instances, steps, extra, out / "figures", said)
     context = {
         "title": Path(store_path).stem,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "alarms": [
+            *opening.failed(runs),
+            *opening.incomplete(plans, Path(store_path), driver_at_work(Path(store_path)), runs),
+        ],
+        "opening": opening.sentences(runs, instances, said),
+        "paid": opening.devices(runs),
         "headline": said,
-        "ranking": report_tables.ranking(said.table),
-        "times": _times(runs, incumbents),
+        "so_far": any(plan.missing for plan in plans),
+        "ranking": report_tables.ranking(said.table, order),
+        "times": _times(runs, incumbents, order),
         "facts": _facts(runs, instances, data),
-        "studies": [_study(entry) for entry in invocations],
+        "studies": report_tables.plan_rows(plans, invocations),
+        "devices": report_tables.devices(runs),
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
         "figures": figures_drawn,
         "quality": None if quality is None else report_tables.plain(quality),
         "steps": None if steps is None else report_tables.plain(steps),
         "how_hard": report_tables.how_hard(instances),
-        "hardness": report_tables.hardness(instances),
-        "ledger": report_tables.ledger(runs),
-        "failures": report_tables.failures(runs),
-        "groups": report_tables.groups(runs),
+        "hardness": report_tables.hardness(instances, order),
+        "ledger": report_tables.ledger(runs, order),
+        "failures": report_tables.failures(runs, order),
+        "none_failed": _none_failed(plans, len(runs)),
+        "groups": report_tables.groups(runs, order),
         "rows": report_tables.rows(runs.head(ROWS_SHOWN)),
         "runs_file": runs_file,
         "total": len(runs),
         "hidden": max(0, len(runs) - ROWS_SHOWN),
     }
+    page = out / PAGE
+    try:
+        page.write_text(_rendered(context), "utf-8")
+    except OSError as error:
+        raise ReportError(f"{page} cannot be written: {error.strerror}") from error
+    return page
+
+
+def _rendered(context: dict[str, Any]) -> str:
+    """The page; its glossary has the words that the rest of it uses."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments"),
         autoescape=True,
@@ -109,12 +135,19 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = out / PAGE
-    try:
-        page.write_text(environment.get_template("report.html.j2").render(context), "utf-8")
-    except OSError as error:
-        raise ReportError(f"{page} cannot be written: {error.strerror}") from error
-    return page
+    template = environment.get_template("report.html.j2")
+    bare = [figure | {"data": ""} for figure in context["figures"]]
+    words = template.render(context | {"glossary": [], "figures": bare, "rows": []})
+    return template.render(context | {"glossary": glossary.used(glossary.shown(words))})
+
+
+def _none_failed(plans: list[completeness.Plan], runs: int) -> str:
+    """What to say where no run failed."""
+    if any(plan.missing for plan in plans):
+        return f"None of the {runs} runs that are here; the study is not complete."
+    if not plans or any(plan.cells is None for plan in plans):
+        return f"None of the {runs} runs."
+    return "None: every planned run was done."
 
 
 def _written(runs: pd.DataFrame) -> pd.DataFrame:
@@ -127,12 +160,14 @@ def _written(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**texts)
 
 
-def _times(runs: pd.DataFrame, incumbents: pd.DataFrame) -> list[list[report_tables.Cell]]:
+def _times(
+    runs: pd.DataFrame, incumbents: pd.DataFrame, order: report_tables.Order
+) -> list[list[report_tables.Cell]]:
     """Times to targets, of runs that had a time limit: without one nobody was asked to be quick."""
     limited = runs[runs["time_limit"].notna() & ~runs["flat"].astype(bool)]
-    if not limited["status"].isin(SCORED).any():
+    if not limited["gap"].notna().any():
         return []
-    return report_tables.times(targets.summary(limited, incumbents))
+    return report_tables.times(targets.summary(limited, incumbents), order)
 
 
 def _data(instances: pd.DataFrame, *tables: pd.DataFrame | None) -> list[str]:
@@ -141,6 +176,14 @@ def _data(instances: pd.DataFrame, *tables: pd.DataFrame | None) -> list[str]:
         table["data"] for table in (instances, *tables) if table is not None and "data" in table
     ]
     return sorted({str(name) for column in found for name in column.dropna()} - {""})
+
+
+_STATUSES = {
+    "done": "done",
+    "error": "ended in an error",
+    "skipped": "skipped",
+    "timeout": "too late",
+}
 
 
 def _facts(runs: pd.DataFrame, instances: pd.DataFrame, data: list[str]) -> list[tuple[str, str]]:
@@ -152,20 +195,8 @@ def _facts(runs: pd.DataFrame, instances: pd.DataFrame, data: list[str]) -> list
         ("Data", ", ".join(data) or "not recorded"),
         ("Layers", str(instances["layer"].nunique())),
         ("Solvers", str(runs["solver"].nunique())),
-        ("Runs", ", ".join(f"{counts[s]} {s}" for s in counts.index)),
+        ("Runs", ", ".join(f"{counts[s]} {_STATUSES[s]}" for s in counts.index)),
     ]
-
-
-def _study(entry: dict[str, Any]) -> dict[str, str]:
-    return {
-        "study": entry["study"],
-        "started": entry["started"],
-        "cells": str(entry.get("cells", "")),
-        "budgets": ", ".join(report_tables.budget(text) for text in entry.get("budgets", [])),
-        "seeds": ", ".join(map(str, entry.get("seeds", []))),
-        "workers": str(entry.get("workers", "")),
-        "initial": "given where usable" if entry.get("give_initial") else "given to nobody",
-    }
 
 
 def _host(invocations: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -259,15 +290,19 @@ def _clocks(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
     """Where the accounting changes who leads, in words."""
     table = anytime.summary(runs, anytime.clocked(runs, incumbents), "native")
     if table.empty:
-        return "In the native lane the leaders are the same on all three clocks at all times."
+        return "In the native track the leaders are the same on all three clocks at all times."
     parts = [
-        f"n = {row['n']}{', ' + row['fisher'] if row['fisher'] else ''}, {row['accounting']}, "
+        f"n = {row['n']}{_named(row['fisher'])}, {row['accounting']}, "
         f"{duration(row['start'])} to {duration(row['end'])}: {row['instead']} instead of "
         f"{row['wall']}"
         for row in table.to_dict("records")
     ]
     more = f", and {len(parts) - 6} more" if len(parts) > 6 else ""
-    return f"Other leaders than by the wall clock, native lane: {'; '.join(parts[:6])}{more}."
+    return f"Other leaders than by the wall clock, native track: {'; '.join(parts[:6])}{more}."
+
+
+def _named(fisher: str) -> str:
+    return f", {glossary.curvature(fisher)}" if fisher else ""
 
 
 def _figures(
@@ -277,22 +312,22 @@ def _figures(
     extra: list[Planned],
     folder: Path,
     said: Headline,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
     plan: list[Planned] = []
     if len(scored):
-        top = "; ".join(said.sentences)
+        top = " ".join([*said.won, *said.sentences])
         plan += [
             ("gap-against-wall", "Gap against wall time",
-             "Median gap to the reference against median wall time, one panel per number of "
-             f"variables and Fisher, one marker per solver. {top}",
+             "Median gap to the best known against median wall time, one panel per number of "
+             f"variables and curvature, one marker per solver. {top}",
              lambda: plots.gap_against_wall(runs)),
             ("ranking", "Ranking by size",
              "Table of solvers by number of variables with rank and median gap. "
              f"{top} Numbers: the table of ranks on this page.",
              lambda: plots.ranking(runs)),
         ]  # fmt: skip
-    if runs["status"].isin(SCORED).any():
+    if runs.loc[runs["status"].isin(SCORED), list(STAGES)].notna().any(axis=None):
         plan.append((
             "time-spent", "Where the time went",
             "Stacked bars: share of each stage in the end-to-end time per solver and number of "
@@ -313,13 +348,13 @@ def _figures(
             "the measured one; the same numbers are in the table of applied masks on this page.",
             lambda: plots_blocks.predicted_against_measured(steps),
         ))  # fmt: skip
-    out = []
+    out: list[dict[str, Any]] = []
     for name, title, alt, draw in [*plan, *extra]:
         figure = draw()
         palette.save(figure, folder, name)
         data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
         wide = figure.get_figwidth() > palette.COLUMN
         out.append({"name": name, "title": title, "alt": alt, "data": data,
-                    "caption": palette.caption_beside(figure),
+                    "caption": palette.caption_beside(figure), "inches": figure.get_figwidth(),
                     "width": "wide" if wide else "narrow"})  # fmt: skip
     return out

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ from experiments.worker import (
     blank_row,
     clear_bench,
     kill_limit,
+    options_json,
     run_task,
     submit_task,
 )
@@ -182,7 +183,9 @@ def run(
             try:
                 for record in _drive(crew, plan.tasks(), stop):
                     invocation = invocation or opened.add_invocation(
-                        study.name, _settings(study, crew.workers, plan.total), host.describe()
+                        study.name,
+                        _settings(study, sizes, crew.workers, plan.total),
+                        host.describe(),
                     )
                     opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
                     counts[record.row["status"]] += 1
@@ -292,12 +295,15 @@ def _check_solvers(study: Study) -> list[str]:
     return lanes
 
 
-def _settings(study: Study, workers: int, cells: int) -> dict[str, Any]:
+def _settings(study: Study, sizes: Mapping[str, int], workers: int, cells: int) -> dict[str, Any]:
+    """What a report needs to tell how much of the plan is there; see `completeness.plans`."""
     return {
         "seed": study.seed,
         "seeds": list(study.seeds),
         "budgets": [budget_json(budget) for budget in study.ladder],
         "solvers": [spec.label for spec in study.specs],
+        "options": [options_json(spec) for spec in study.specs],
+        "instances": sorted(sizes),
         "give_initial": study.give_initial,
         "workers": workers,
         "figures": list(study.figures),

@@ -315,11 +315,7 @@ def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any
         "instance": cell.instance,
         "solver": spec.label,
         "solver_name": spec.name,
-        "options": json.dumps(
-            {"options": dict(spec.options), "parameters": dict(spec.parameters)},
-            sort_keys=True,
-            default=repr,
-        ),
+        "options": options_json(spec),
         "budget": budget_json(cell.budget),
         "time_limit": cell.budget.time_limit,
         "seed_index": cell.seed_index,
@@ -327,6 +323,15 @@ def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any
         "give_initial": give_initial,
         "started": _now(),
     }
+
+
+def options_json(spec: SolverSpec) -> str:
+    """What a study sets of a solver, as a row keeps it."""
+    return json.dumps(
+        {"options": dict(spec.options), "parameters": dict(spec.parameters)},
+        sort_keys=True,
+        default=repr,
+    )
 
 
 def _of_failure(error: BaseException) -> dict[str, Any]:

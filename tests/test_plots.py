@@ -9,7 +9,7 @@ import pytest
 
 from experiments import Store, Study, palette, plots, plots_blocks, run
 from experiments.errors import ReportError
-from experiments.ranking import duration, headline, percent, rank_table
+from experiments.ranking import duration, headline, percent, rank_table, solver_order
 from solvers.registry import SOLVERS
 from tests.study_fixtures import Drawn, Raising, Slow, block, spec
 
@@ -53,17 +53,18 @@ def test_solvers_without_a_chosen_look_get_one_of_their_own():
 @pytest.mark.parametrize("draw", [plots.gap_against_wall, plots.ranking, plots.time_spent])
 def test_conditions_are_on_the_figure(store, draw):
     text = " ".join(text_of(draw(store.runs())).split())
-    for words in ("exact", "native", "penalised", "wall time", "warm-up outside", "Incumbent"):
+    for words in ("certified", "native", "penalised", "wall time", "warm-up outside",
+                  "Current mask"):  # fmt: skip
         assert words in text, words
     assert "given to nobody" in text
 
 
-def test_incumbent_is_named(tmp_path):
+def test_who_got_the_current_mask_is_named(tmp_path):
     study = Study("s", [block(10)], [spec(Drawn)], [0.1], seeds=[0], give_initial=True)
     run(study, tmp_path / "s.sqlite", progress=False)
     with Store(tmp_path / "s.sqlite") as opened:
         runs = opened.runs()
-    assert "Incumbent given to drawn" in plots.conditions(runs)
+    assert "Current mask given to drawn" in plots.conditions(runs)
 
 
 def test_hardness_and_loss(store):
@@ -75,7 +76,7 @@ def test_hardness_and_loss(store):
     steps["batch"] = ["calibration", "held-out"]
     text = text_of(plots_blocks.predicted_against_measured(steps))
     assert "Loss of whole steps: held-out." in " ".join(text.split())
-    assert "whole steps, position Fisher" in text
+    assert "whole steps, token Fisher" in text
     assert "nats per token" in text
     text_of(plots_blocks.predicted_against_measured(steps[["predicted", "measured"]]))
     text_of(plots_blocks.predicted_against_measured(steps.assign(predicted=0.0, measured=np.nan)))
@@ -113,7 +114,7 @@ def test_look_leaves_matplotlib_alone():
     assert dict(mpl.rcParams) == before
 
 
-def test_ranks_are_within_a_lane(store):
+def test_ranks_are_within_a_track(store):
     table = rank_table(store.runs())
     assert set(table["solver"]) == {"greedy", "relaxation", "enumerate", "random"}
     assert (table.loc[table["solver"] == "random", "rank"] == 1).all()
@@ -136,7 +137,7 @@ def test_headline_shouts_only_when_greedy_ties(store):
     runs = store.runs()
     said = headline(runs[runs["fisher"] == "sequence"])
     assert said.shout == "A greedy sort wins"
-    assert "ties the best on 2 of 2 instances" in said.sentences[0]
+    assert "ties the best known on 2 of 2 instances" in said.sentences[0]
     beaten = runs.copy()
     beaten.loc[beaten["solver"] == "greedy", "hit"] = False
     said = headline(beaten)
@@ -145,13 +146,51 @@ def test_headline_shouts_only_when_greedy_ties(store):
     assert headline(runs[runs["solver"] != "greedy"]).shout == ""
 
 
+def test_nobody_wins_alone(store):
+    """With one solver a track, nobody has the lowest gap and no control ties anybody."""
+    runs = store.runs()
+    alone = headline(runs[runs["solver_name"].isin(["greedy", "random"])])
+    assert alone.won == [
+        "greedy was alone among the solvers that always choose exactly k (native), so there nobody "
+        "won.",
+        "random was alone among the solvers that get k as a penalty and are repaired (penalised), "
+        "so there nobody won.",
+    ]
+    only = headline(runs[runs["solver_name"] == "greedy"])
+    for said in (alone, only):
+        assert "lowest" not in " ".join([*said.won, *said.sentences])
+        assert " best native solver" not in " ".join(said.sentences)
+    assert only.shout == ""
+    assert "control" not in " ".join(only.sentences)
+    two = headline(runs[runs["solver_name"].isin(["greedy", "enumerate"])])
+    assert "enumerate" in two.won[0]
+    assert "the lowest median gap in" in two.won[0]
+
+
+def test_nobody_wins_without_a_feasible_answer(store):
+    runs = store.runs()
+    runs.loc[runs["lane"] == "native", ["energy", "gap"]] = np.nan
+    said = headline(runs)
+    assert said.won[0] == "None of the 3 native solvers found a feasible answer."
+
+
+def test_tables_have_one_order_of_solvers(store):
+    runs = store.runs()
+    table = rank_table(runs)
+    order = solver_order(table, runs["solver"])
+    # Tracks apart; who only ever failed comes last.
+    assert order[-2:] == ["random", "raising"]
+    means = table.groupby("solver")["rank"].mean()
+    assert list(means[order[:3]]) == sorted(means[order[:3]])
+
+
 def test_quantum_is_compared_with_random_strings(store):
     runs = store.runs()
     qaoa = runs[(runs["solver"] == "random") & (runs["n"] == 8)].assign(
         solver="qaoa-aer", solver_name="qaoa-aer"
     )
     said = " ".join(headline(pd.concat([runs, qaoa], ignore_index=True)).sentences)
-    assert "QAOA on simulators (up to n = 8) reaches" in said
+    assert "QAOA on simulators of this machine (n up to 8) reaches" in said
     assert "Uniformly random strings with the same repair" in said
 
 

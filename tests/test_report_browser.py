@@ -158,8 +158,8 @@ def test_sorting_by_keyboard(opened, key):
 def test_filter_and_skip_link(opened):
     opened.keyboard.press("Tab")
     assert opened.evaluate("document.activeElement.className") == "skip"
-    opened.fill("#filter", "greedy position")
-    assert column(opened, "run-table", 3) == ["greedy"] * 3
+    opened.fill("#filter", "greedy token")
+    assert column(opened, "run-table", 4) == ["greedy"] * 3
     assert opened.inner_text("#count") == "1 to 3 of 3 runs"
     opened.fill("#filter", "no such thing")
     assert opened.inner_text("#count") == "no run matches"
@@ -171,3 +171,43 @@ def test_print_shows_findings_and_no_controls(opened):
     assert not opened.is_visible("#filter")
     assert opened.is_visible("#ranks")
     assert opened.eval_on_selector(".scroll", "e => getComputedStyle(e).overflowX") == "visible"
+
+
+def test_figures_open_large_and_close(opened):
+    """Offline, without leaving the page: text of six points is then legible on a phone."""
+    opened.set_viewport_size({"width": 390, "height": 800})
+    small = opened.locator("a.large img").first
+    assert small.bounding_box()["width"] < 390
+    small.click()
+    large = opened.locator("#large img")
+    assert large.bounding_box()["width"] >= 1000
+    assert large.get_attribute("alt") == small.get_attribute("alt")
+    opened.get_by_role("button", name="Close").click()
+    assert not large.is_visible()
+
+
+@pytest.mark.parametrize("opened", BOTH, indirect=True)
+def test_wide_tables_say_that_they_scroll_and_others_do_not(opened):
+    wide = opened.eval_on_selector_all(
+        ".scroll", "all => all.map((box) => [box.scrollWidth > box.clientWidth,"
+        " getComputedStyle(box.previousElementSibling).display !== 'none'])"
+    )  # fmt: skip
+    assert all(overflows == told for overflows, told in wide)
+    # On a phone all of them scroll.
+    on_phone = opened.viewport_size["width"] < 400
+    assert {overflows for overflows, _ in wide} == ({True} if on_phone else {True, False})
+    opened.emulate_media(media="print")
+    assert not any(hint.is_visible() for hint in opened.locator(".hint").all())
+
+
+@pytest.mark.parametrize("opened", BOTH, indirect=True)
+def test_an_interval_stays_on_its_line(opened):
+    """No cell of an interval is higher than one of a plain number."""
+    heights = opened.eval_on_selector_all(
+        "#ranks td, #times td, #group-table td",
+        "all => all.map((cell) => [cell.textContent.startsWith('['), cell.offsetHeight])",
+    )
+    intervals = {height for interval, height in heights if interval}
+    assert intervals
+    assert intervals <= {height for interval, height in heights if not interval}
+    assert max(intervals) < 40
