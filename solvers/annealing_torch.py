@@ -1,6 +1,6 @@
 """Swap annealing of thousands of reads at once, on any torch device.
 
-The chain is that of `solvers.walk`, windows included, with other random numbers. Reads are the
+The chain is that of `solvers.annealing`, windows included, with other random numbers. Reads are the
 batch: a step proposes one swap in each, a handful of gathers over (reads, r) or, with dense fields,
 (reads, n) arrays. A read whose window is smaller than another's waits for the end of the sweep.
 """
@@ -76,7 +76,7 @@ class Batch:
         return torch.addmm(self.linear, self.moments, self.factor.T)
 
     def open_window(self, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Puts the window's variables in front, see `solvers.walk.window`.
+        """Puts the window's variables in front, see `solvers.annealing.window`.
 
         Returns:
             How many ones and how many zeros it has in each read; both 0 where it is empty.

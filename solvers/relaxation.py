@@ -1,7 +1,10 @@
 """Certified lower bound from the continuous relaxation, and the mask it rounds to.
 
-The best ``s`` of `solvers.convex` is ``A x*`` at the optimum ``x*`` of the relaxation, which
-`solvers.relaxed` finds. ``s`` is the certificate: anyone can evaluate its bound.
+The best ``s`` of `solvers.convex` is ``A x*`` at the optimum ``x*`` of the relaxation
+``0 <= x <= 1, sum x = k``. Fully-corrective Frank-Wolfe (Holloway 1974; Jaggi 2013) finds it where
+few vertices suffice: the linear subproblem is a selection of the k smallest reduced costs, the
+corrective step a small quadratic program over the vertices found so far. Where it does not,
+`solvers.newton` takes over. ``s`` is the certificate: anyone can evaluate its bound.
 
 Reduced-cost fixing: forcing a variable against the selection raises the bound by its distance to
 the selection's threshold; where that passes the best known energy the variable is settled. The
@@ -15,12 +18,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.convex import (
+    EQUAL,
     UNIT,
     Convex,
     Value,
@@ -30,16 +35,23 @@ from solvers.convex import (
 )
 from solvers.deadline import NEVER, Deadline
 from solvers.errors import ProblemError
-from solvers.newton import Relaxed
+from solvers.newton import Relaxed, relax_until
 from solvers.problem import Bools, CardinalityProblem, Floats
-from solvers.relaxed import relaxed
 from solvers.repair import LocalSearch
 
+# Frank-Wolfe settles an easy block in a few steps of one product each; where it does not, the
+# Newton method takes over.
+FRANK_WOLFE_STEPS = 12
+MAX_STEPS = 1000
+# First width of the proximal term, in median distances of a reduced cost from their median.
+FIRST_WIDTH = 0.3
 # Ones, and zeros, that the descent of a large problem considers at a time.
 NEAREST = 4096
 # Share of a time limit for the bound, and of it for what cannot be interrupted; the rest is for
 # rounding and descent.
 BOUND_SHARE = 0.75
+# Share of the terms' size to which the relaxation is solved.
+PRECISION = 0.25 * EQUAL
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,17 @@ def certified_bound(problem: CardinalityProblem, s: Floats) -> float:
     return plus_offset(own.lower_bound(s), problem)
 
 
+def _vertex(g: Floats, k: int) -> NDArray[np.intp]:
+    """The places of the k smallest entries, sorted: the vertex that a linear objective g picks."""
+    return np.sort(np.argpartition(g, k - 1)[:k])
+
+
+def _indicator(places: NDArray[np.intp], n: int) -> Floats:
+    x = np.zeros(n)
+    x[places] = 1.0
+    return x
+
+
 def bound(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Bound:
     """Solve the relaxation, certify it, round it, descend.
 
@@ -139,6 +162,22 @@ def bound(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Bound:
         state = min(states, key=lambda x: value(problem, x).energy)
     lower = own.lower_bound(found.dual, costs)
     return _certified(problem, state, lower, costs, own, found, start)
+
+
+def relaxed(own: Convex, deadline: Deadline = NEVER) -> Relaxed:
+    """Solve the relaxation of a convex quadratic, as far as the time allows.
+
+    Args:
+        own: n variables, 0 < k < n.
+        deadline: when the best so far is returned.
+
+    Returns:
+        The best dual and relaxed point; `Convex.lower_bound` certifies the former.
+    """
+    vertices = _frank_wolfe(own, deadline)
+    if vertices.found.solved or deadline.over:
+        return vertices.found
+    return _newton(own, vertices, deadline)
 
 
 def constructed(problem: CardinalityProblem, deadline: Deadline) -> Bools:
@@ -199,6 +238,135 @@ def _without_factor(problem: CardinalityProblem, state: Bools, start: float) -> 
 
 def _middle(problem: CardinalityProblem) -> Floats:
     return np.full(problem.n, problem.cardinality / problem.n)
+
+
+class _Vertices(NamedTuple):
+    """Where Frank-Wolfe stopped.
+
+    Attributes:
+        found: the best bound and the relaxed point.
+        s: ``A x`` at the relaxed point, shape (r,).
+        tolerance: energies closer than this are equal there.
+    """
+
+    found: Relaxed
+    s: Floats
+    tolerance: float
+
+
+def _frank_wolfe(own: Convex, deadline: Deadline) -> _Vertices:
+    """Fully-corrective Frank-Wolfe, `FRANK_WOLFE_STEPS` at the most."""
+    A, c, k = own.A, own.c, own.cardinality
+    n = len(c)
+    s = np.zeros(len(A))
+    vertices: list[NDArray[np.intp]] = []
+    P = np.empty((len(A), 0))
+    costs, sizes, weights = np.empty((3, 0))
+    lower, dual = -np.inf, s
+    iterations, solved, tolerance = 0, False, 0.0
+    while True:
+        iterations += 1
+        g = s @ A + c
+        picked = _vertex(g, k)
+        half = 0.5 * float(s @ s)
+        value = -half + float(g[picked].sum())
+        if value > lower:
+            lower, dual = value, s
+        if vertices:
+            tolerance = PRECISION * (half + float(sizes @ weights))
+            solved = half + float(costs @ weights) - lower <= tolerance
+            repeated = any(np.array_equal(picked, known) for known in vertices)
+            if solved or repeated or iterations > FRANK_WOLFE_STEPS or deadline.over:
+                break
+        vertices.append(picked)
+        P = np.column_stack([P, A @ _indicator(picked, n)])
+        costs = np.append(costs, c[picked].sum())
+        sizes = np.append(sizes, np.abs(c[picked]).sum())
+        weights = np.append(weights, 1.0 if len(vertices) == 1 else 0.0)
+        weights = simplex_minimum(P, costs, weights)
+        keep = weights > 0
+        vertices = [v for v, kept in zip(vertices, keep, strict=True) if kept]
+        P, costs, sizes, weights = P[:, keep], costs[keep], sizes[keep], weights[keep]
+        s = P @ weights
+    relaxed = np.zeros(n)
+    for picked, weight in zip(vertices, weights, strict=True):
+        relaxed[picked] += weight
+    return _Vertices(Relaxed(lower, dual, relaxed, iterations, solved), s, tolerance)
+
+
+def _newton(own: Convex, start: _Vertices, deadline: Deadline) -> Relaxed:
+    """`solvers.newton` from where Frank-Wolfe stopped, until the deadline."""
+    A, c, k = own.A, own.c, own.cardinality
+    r, first = len(A), start.found
+    z = np.clip(first.relaxed, 0.0, 1.0)
+    g = start.s @ A + c
+    eps = FIRST_WIDTH * float(np.median(np.abs(g - np.median(g)))) or 1.0
+    # The view of A costs no memory: a whole layer's factor is held once.
+    found = relax_until(
+        A.T, c, k, np.zeros(r), start.s.copy(), z, eps, np.inf, start.tolerance, MAX_STEPS, deadline
+    )
+    steps = first.steps + found.steps
+    if found.value > first.value:
+        return found._replace(steps=steps)
+    return first._replace(steps=steps, solved=found.solved)
+
+
+def simplex_minimum(P: Floats, costs: Floats, weights: Floats) -> Floats:
+    """Minimises ``1/2 ||P w||^2 + costs.w`` over the simplex, from a feasible `weights`.
+
+    Active set (Wolfe 1976): the minimum over the affine hull of the active columns; where it leaves
+    the simplex, the step is cut and the blocking column dropped.
+
+    Args:
+        P: shape (r, m).
+        costs: shape (m,).
+        weights: shape (m,), >= 0, sum 1; the last column is the one just added.
+
+    Returns:
+        Optimal weights over the columns that stay active, shape (m,).
+    """
+    m = len(costs)
+    active = weights > 0
+    active[-1] = True
+    weights = weights.copy()
+    for _ in range(10 * m):
+        chosen = np.flatnonzero(active)
+        direction = np.zeros(m)
+        direction[chosen], longest = _affine_step(P[:, chosen], costs[chosen], weights[chosen])
+        falling = np.flatnonzero(direction < 0)
+        ratios = -weights[falling] / direction[falling]
+        step = min(longest, float(ratios.min(initial=np.inf)))
+        if not np.isfinite(step):
+            break
+        weights = np.maximum(weights + step * direction, 0.0)
+        if step == longest:
+            break
+        blocking = falling[int(np.argmin(ratios))]
+        weights[blocking] = 0.0
+        active[blocking] = False
+    return weights / weights.sum()
+
+
+def _affine_step(P: Floats, costs: Floats, weights: Floats) -> tuple[Floats, float]:
+    """From `weights` towards the minimum over ``sum w = 1``.
+
+    Returns:
+        A direction, shape (m,), and how far along it the minimum lies: 1 for a Newton step, inf
+        where the columns are affinely dependent and the energy falls for ever.
+    """
+    # In the differences to the first column the constraint disappears.
+    D = P[:, 1:] - P[:, :1]
+    q = D.T @ (P @ weights) + (costs[1:] - costs[0])
+    _, sigma, V = np.linalg.svd(D, full_matrices=False)
+    V = V[sigma > 1e-11 * sigma.max(initial=0.0)]
+    sigma = sigma[: len(V)]
+    coordinates = V @ q
+    free = q - V.T @ coordinates
+    if np.linalg.norm(free) > 1e-9 * np.linalg.norm(q):
+        y, longest = -free, np.inf
+    else:
+        y, longest = -V.T @ (coordinates / sigma**2), 1.0
+    return np.concatenate([[-y.sum()], y]), longest
 
 
 def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: Deadline) -> Bools:

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from solvers.annealing import Pace, cooling, first_optimum, hottest, search_for
+from solvers.annealing import Pace, Walk, cooling, first_optimum, hottest, search_for
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.deadline import Deadline
 from solvers.descent import random_state
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.reads import checked_threads, make_reads
-from solvers.walk import Walk
 
 POPULATION = 8
 # Resampling costs n a walker, a sweep of it more.

@@ -8,12 +8,11 @@ import torch
 from scipy.stats import ks_2samp
 
 from solvers import Budget, make
-from solvers.annealing import cooling, hottest
+from solvers.annealing import Walk, cooling, hottest
 from solvers.annealing_torch import Batch, anneal_batch
 from solvers.deadline import NEVER
 from solvers.errors import ParameterError
 from solvers.repair import LocalSearch
-from solvers.walk import Walk
 from tests.test_native import feasible_states
 from tests.test_search import boltzmann, drawn, frequencies, word
 

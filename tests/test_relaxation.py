@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import CardinalityProblem, relaxation, relaxed
+from solvers import CardinalityProblem, relaxation
 from solvers.convex import convex
 from solvers.deadline import NEVER
 from solvers.errors import ProblemError
@@ -101,7 +101,7 @@ def drawn(n, r, curvature):
 
 @pytest.mark.parametrize("steps", [0, 3, 40])
 def test_newton_takes_over_from_any_frank_wolfe_point(steps, monkeypatch):
-    monkeypatch.setattr(relaxed, "FRANK_WOLFE_STEPS", steps)
+    monkeypatch.setattr(relaxation, "FRANK_WOLFE_STEPS", steps)
     for n, r, curvature in ((200, 40, 1e4), (256, 128, 1.0), (256, 128, 10.0)):
         problem = drawn(n, r, curvature)
         found = bound(problem)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from experiments.host import usable_cpus
 from experiments.pool import WorkerPool
 from solvers import Budget, CardinalityProblem, make
-from solvers.annealing import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, hottest
+from solvers.annealing import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, Walk, hottest, window
 from solvers.base import ReadPool, Request
 from solvers.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
@@ -29,7 +29,6 @@ from solvers.reference import inverse_temperatures, reference_sweep
 from solvers.repair import LocalSearch
 from solvers.tabu import core_of, kicked, tabu_search
 from solvers.tempering import resampled
-from solvers.walk import Walk, window
 from tests.test_native import feasible_states, proper
 from tests.test_problem import magnitude, problems
 

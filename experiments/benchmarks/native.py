@@ -31,11 +31,10 @@ import numpy as np
 
 from experiments.warmup import warm_up
 from solvers import Budget, CardinalityProblem, load, make
-from solvers.annealing import cooling, hottest
+from solvers.annealing import Walk, cooling, hottest
 from solvers.deadline import Deadline
 from solvers.descent import random_state
 from solvers.repair import LocalSearch
-from solvers.walk import Walk
 from solvers.warmup import tiny_problems
 
 T = TypeVar("T")

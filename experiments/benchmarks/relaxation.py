@@ -21,8 +21,7 @@ import numpy as np
 from experiments.benchmarks.solvers import mean_energy
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.branch_and_bound import diagonally_shifted
-from solvers.relaxation import bound, core
-from solvers.relaxed import relaxed
+from solvers.relaxation import bound, core, relaxed
 
 
 def random_problem(seed: int) -> CardinalityProblem:
