@@ -5,34 +5,27 @@ The public names are loaded on first use, so that ``import experiments`` stays c
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from solvers.lazy import exports
 
 if TYPE_CHECKING:
     from experiments.errors import ExperimentError
-    from experiments.runner import run
-    from experiments.store import Store
-    from experiments.store import load as load_runs
-    from experiments.study import SolverSpec, Study
+    from experiments.running.runner import run
+    from experiments.store.database import Store
+    from experiments.store.database import load as load_runs
+    from experiments.study.study import SolverSpec, Study
 
 __all__ = ["ExperimentError", "SolverSpec", "Store", "Study", "load_runs", "run"]
 
-_HOMES = {
-    "ExperimentError": ("experiments.errors", "ExperimentError"),
-    "SolverSpec": ("experiments.study", "SolverSpec"),
-    "Store": ("experiments.store", "Store"),
-    "Study": ("experiments.study", "Study"),
-    "load_runs": ("experiments.store", "load"),
-    "run": ("experiments.runner", "run"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'experiments' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "ExperimentError": "experiments.errors:ExperimentError",
+        "SolverSpec": "experiments.study.study:SolverSpec",
+        "Store": "experiments.store.database:Store",
+        "Study": "experiments.study.study:Study",
+        "load_runs": "experiments.store.database:load",
+        "run": "experiments.running.runner:run",
+    },
+)

@@ -1,30 +1,39 @@
 """The iCBS pruning loop: from the layers of a real model to block problems and back."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from icbs.shadows import check_packages
 
+# Before anything of `solvers` is imported: it may be hidden by another module of that name.
+check_packages()
+
+from solvers import moved  # noqa: E402
+from solvers.lazy import exports  # noqa: E402
+
 if TYPE_CHECKING:
-    from icbs.export import export_blocks as export_blocks
-    from icbs.loop import Pruner as Pruner
-    from icbs.models import load_model as load_model
+    from icbs.blocks.export import export_blocks
+    from icbs.loop.pruner import Pruner
+    from icbs.models.loading import load_model
 
     __version__: str
 
 __all__ = ["Pruner", "__version__", "export_blocks", "load_model"]
 
-_HOME = {"Pruner": "icbs.loop", "export_blocks": "icbs.export", "load_model": "icbs.models"}
+moved.install()
 
-check_packages()
+_load, __dir__ = exports(
+    __name__,
+    {
+        "Pruner": "icbs.loop.pruner:Pruner",
+        "export_blocks": "icbs.blocks.export:export_blocks",
+        "load_model": "icbs.models.loading:load_model",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; `import icbs` and the quick commands do without it.
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("icbs-bench")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _load(name)

@@ -28,13 +28,14 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of `icbs.loop.Pruner`.
+    """Settings of `icbs.loop.pruner.Pruner`.
 
     Attributes:
         density: fraction of weights to keep in every chosen layer, or, by `allocation`, in all of
             them together, above 0 and below 1.
         allocation: ``uniform``, the same density in every layer, or ``size``, small layers keep
-            more (see `icbs.masks.layer_densities`); all layers together keep as many weights.
+            more (see `icbs.blocks.masks.layer_densities`); all layers together keep as many
+            weights.
         spread: largest deviation of a layer's density; of no effect on ``uniform``.
         pattern: ``N:M``: of every M consecutive inputs of an output exactly N are kept, after every
             step. The density must be N/M; a block is made of pairs, a kept and a pruned weight of
@@ -42,8 +43,8 @@ class Settings:
         block_size: variables of a layer's block, ``n``; below 1, as a share of the layer's weights.
             A layer with fewer free weights gets a smaller block.
         k: pruned weights in a block; None takes ``round((1 - density) * n)``.
-        fisher: curvature: ``sequence`` or ``position`` (see `icbs.gradients`), or ``exact``, the
-            true Hessian (see `icbs.hessian`).
+        fisher: curvature: ``sequence`` or ``position`` (see `icbs.blocks.gradients`), or ``exact``,
+            the true Hessian (see `icbs.blocks.hessian`).
         rank: rows of the position Fisher's sketch; None keeps every position.
         gamma: multiplier of the first-order part.
         damping: ridge on each weight's step relative to its own curvature, the diagonal of the

@@ -53,5 +53,5 @@ def hidden_by(name: str, ours: Path) -> Path | None:
 def _is_command() -> bool:
     """Whether this process is the command `icbs`, not a program that imports the package."""
     if sys.argv[:1] == ["-m"]:  # until the package is imported
-        return sys.orig_argv[sys.orig_argv.index("-m") + 1] in ("icbs", "icbs.cli")
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1] in ("icbs",)
     return bool(sys.argv) and Path(sys.argv[0]).stem == "icbs"

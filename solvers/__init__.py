@@ -5,19 +5,17 @@
 >>> make("annealing").sample_problem(problem, budget=Budget(time_limit=0.1), seed=1).first.energy
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from solvers import moved
+from solvers.lazy import exports
 
 if TYPE_CHECKING:
-    from solvers.base import Budget as Budget
-    from solvers.base import CardinalitySampler as CardinalitySampler
-    from solvers.errors import SolverError as SolverError
-    from solvers.formats import export as export
-    from solvers.formats import load as load
-    from solvers.formats import save as save
-    from solvers.problem import CardinalityProblem as CardinalityProblem
-    from solvers.registry import available as available
-    from solvers.registry import make as make
+    from solvers.base import Budget, CardinalitySampler
+    from solvers.errors import SolverError
+    from solvers.io.formats import export, load, save
+    from solvers.problem import CardinalityProblem
+    from solvers.registry import available, make
 
 __all__ = [
     "Budget",
@@ -31,21 +29,20 @@ __all__ = [
     "save",
 ]
 
-_HOME = {
-    "Budget": "base",
-    "CardinalityProblem": "problem",
-    "CardinalitySampler": "base",
-    "SolverError": "errors",
-    "available": "registry",
-    "export": "formats",
-    "load": "formats",
-    "make": "registry",
-    "save": "formats",
-}
+moved.install()
 
-
-def __getattr__(name: str) -> Any:
-    # numpy, scipy and dimod take most of a second to import: the command's help does without them.
-    if name in _HOME:
-        return getattr(import_module(f"solvers.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# numpy, scipy and dimod take most of a second to import: the command's help does without them.
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Budget": "solvers.base:Budget",
+        "CardinalityProblem": "solvers.problem:CardinalityProblem",
+        "CardinalitySampler": "solvers.base:CardinalitySampler",
+        "SolverError": "solvers.errors:SolverError",
+        "available": "solvers.registry:available",
+        "export": "solvers.io.formats:export",
+        "load": "solvers.io.formats:load",
+        "make": "solvers.registry:make",
+        "save": "solvers.io.formats:save",
+    },
+)

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.arguments import plain, positive, seeded, whole
-from solvers.bqm import (
+from solvers.arithmetic.convex import plus_offset, value
+from solvers.bqm.convert import (
     check_composites,
     check_model,
     check_time,
@@ -38,11 +39,10 @@ from solvers.bqm import (
     start_from,
     withhold,
 )
-from solvers.convex import plus_offset, value
-from solvers.deadline import Deadline
+from solvers.bqm.unconstrained import alternating, every_cardinality
+from solvers.clock.deadline import Deadline
 from solvers.errors import ParameterError, SampleError
 from solvers.problem import Bools, CardinalityProblem
-from solvers.unconstrained import alternating, every_cardinality
 
 Lane = Literal["native", "penalised"]
 OnIncumbent = Callable[[Bools], None]
@@ -349,7 +349,7 @@ class CardinalitySampler(dimod.Sampler):
         """
         if not self.compiles or (type(self), dense) in _WARM:
             return 0.0
-        from solvers.warmup import tiny_problems
+        from solvers.clock.warmup import tiny_problems
 
         start = time.perf_counter()
         # Noted first: the calls below come here as well.
@@ -427,9 +427,9 @@ class CardinalitySampler(dimod.Sampler):
         """Solve a binary quadratic model, as every dimod sampler does.
 
         Without a cardinality any number of variables may be 1. Solvers that are `exact` then solve
-        one problem for each number, see `solvers.unconstrained`; other native ones work on n more
-        variables of no cost that absorb the difference, or on large models at one number after the
-        other; those of the penalised lane get the model as it is.
+        one problem for each number, see `solvers.bqm.unconstrained`; other native ones work on n
+        more variables of no cost that absorb the difference, or on large models at one number after
+        the other; those of the penalised lane get the model as it is.
 
         Turning the model into a dense problem is part of a time limit.
 

@@ -3,9 +3,9 @@
     E(x) = 1/2 ||A x||^2 + c.x + offset,   x in {0,1}^n,  sum(x) = k
 
 ``A`` (`factor`, r x n) is the block's Fisher factor scaled by its weights, ``c`` (`linear`) the
-first-order part; see `icbs.blocks` for how both follow from a layer. A problem that has no factor
-carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx`` in place of
-``1/2 ||A x||^2``; ``G`` need not be positive semidefinite.
+first-order part; see `icbs.blocks.build` for how both follow from a layer. A problem that has no
+factor carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx`` in place
+of ``1/2 ||A x||^2``; ``G`` need not be positive semidefinite.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.arguments import finite, numbers, positive, whole
+from solvers.arithmetic.rounding import penalised
 from solvers.errors import ProblemError
 from solvers.jsonvalues import frozen_json
 from solvers.memory import check_room
-from solvers.rounding import penalised
 
 Floats = NDArray[np.float64]
 # Of an energy's terms in all: beyond it float64 has no room for what is made of them.
@@ -228,7 +228,7 @@ class CardinalityProblem:
 
         Raises:
             ProblemError: a penalty that is not finite, or so large that the objective is lost in
-                its rounding (see `solvers.rounding`).
+                its rounding (see `solvers.arithmetic.rounding`).
         """
         return self._objective(dimod.BinaryQuadraticModel, 0.0 if penalty is None else penalty)
 

@@ -78,68 +78,68 @@ class Entry:
 
 SOLVERS: dict[str, Entry] = {
     "greedy": Entry(
-        "solvers.descent:Greedy",
+        "solvers.search.descent:Greedy",
         "native",
         "adds the best variable k times; the control",
         honours=("time_limit",),
     ),
     "descent": Entry(
-        "solvers.descent:Descent",
+        "solvers.search.descent:Descent",
         "native",
         "swap descent from random starts",
         honours=("time_limit", "reads"),
         takes_initial=True,
     ),
     "annealing": Entry(
-        "solvers.annealing:Annealing",
+        "solvers.search.annealing:Annealing",
         "native",
         "swap simulated annealing on the factor",
         honours=("time_limit", "reads", "sweeps"),
         takes_initial=True,
     ),
     "tabu": Entry(
-        "solvers.tabu:Tabu",
+        "solvers.search.tabu:Tabu",
         "native",
         "swap tabu search with aspiration and restarts",
         honours=("time_limit", "reads"),
         takes_initial=True,
     ),
     "tempering": Entry(
-        "solvers.tempering:Tempering",
+        "solvers.search.population:Tempering",
         "native",
         "population annealing over swaps",
         honours=("time_limit", "reads", "sweeps"),
         takes_initial=True,
     ),
     "reference-sa": Entry(
-        "solvers.reference:ReferenceSA",
+        "solvers.search.published:ReferenceSA",
         "native",
         "the published solver's swap annealing, O(n) a proposal; the baseline",
         honours=("time_limit", "reads", "sweeps"),
         max_variables=8192,
     ),
     "relaxation": Entry(
-        "solvers.relaxation:Relaxation",
+        "solvers.exact.relaxation:Relaxation",
         "native",
         "certified bound, rounding, descent",
         honours=("time_limit",),
     ),
     "exact": Entry(
-        "solvers.branch_and_bound:Exact",
+        "solvers.exact.branch_and_bound:Exact",
         "native",
         "branch and bound on the relaxation; proves the optimum",
         honours=("time_limit",),
         exact=True,
     ),
     "enumerate": Entry(
-        "solvers.exact:Enumerate",
+        "solvers.exact.enumeration:Enumerate",
         "native",
         "every k-subset; proves the optimum",
         exact=True,
         max_variables=24,
     ),
     "milp": Entry(
-        "solvers.highs:MILP",
+        "solvers.exact.highs:MILP",
         "native",
         "HiGHS, outer approximation of the factored form; for comparison",
         ("highspy",),
@@ -150,7 +150,7 @@ SOLVERS: dict[str, Entry] = {
         takes_initial=True,
     ),
     "miqp": Entry(
-        "solvers.scip:MIQP",
+        "solvers.exact.scip:MIQP",
         "native",
         "SCIP on the factored form; for comparison",
         ("pyscipopt",),
@@ -161,28 +161,28 @@ SOLVERS: dict[str, Entry] = {
         takes_initial=True,
     ),
     "neal": Entry(
-        "solvers.ocean:Neal",
+        "solvers.penalised.ocean:Neal",
         "penalised",
         "D-Wave simulated annealing (dwave-neal)",
         ("neal",),
         honours=("time_limit", "reads", "sweeps"),
     ),
     "ocean-tabu": Entry(
-        "solvers.ocean:OceanTabu",
+        "solvers.penalised.ocean:OceanTabu",
         "penalised",
         "D-Wave multistart tabu search",
         ("dwave.samplers",),
         honours=("time_limit", "reads"),
     ),
     "steepest-descent": Entry(
-        "solvers.ocean:SteepestDescent",
+        "solvers.penalised.ocean:SteepestDescent",
         "penalised",
         "D-Wave bit-flip descent",
         ("dwave.samplers",),
         honours=("reads",),
     ),
     "path-integral": Entry(
-        "solvers.ocean:PathIntegral",
+        "solvers.penalised.ocean:PathIntegral",
         "penalised",
         "D-Wave path-integral (simulated quantum) annealing",
         ("dwave.samplers",),
@@ -190,14 +190,14 @@ SOLVERS: dict[str, Entry] = {
         max_variables=1024,
     ),
     "random": Entry(
-        "solvers.ocean:Random",
+        "solvers.penalised.ocean:Random",
         "penalised",
         "uniform bit strings; the floor",
         ("dwave.samplers",),
         honours=("reads",),
     ),
     "qpu": Entry(
-        "solvers.dwave:QPU",
+        "solvers.cloud.dwave:QPU",
         "penalised",
         "D-Wave quantum annealer, clique embedding (uses quota: max_service_time)",
         ("dwave.system",),
@@ -207,7 +207,7 @@ SOLVERS: dict[str, Entry] = {
         max_variables=180,
     ),
     "leap-hybrid-cqm": Entry(
-        "solvers.dwave:LeapHybridCQM",
+        "solvers.cloud.dwave:LeapHybridCQM",
         "native",
         "D-Wave Leap's hybrid solver (uses quota: max_service_time)",
         ("dwave.system",),
@@ -233,7 +233,7 @@ SOLVERS: dict[str, Entry] = {
         max_variables=12,
     ),
     "qaoa-subspace": Entry(
-        "solvers.qaoa.native:SubspaceQAOA",
+        "solvers.qaoa.subspace:SubspaceQAOA",
         "native",
         "QAOA in the space of k ones, exact state vector, trained angles",
         honours=("reads", "time_limit"),
@@ -256,7 +256,7 @@ SOLVERS: dict[str, Entry] = {
         max_variables=12,
     ),
     "qaoa-braket": Entry(
-        "solvers.qaoa.paid:BraketPenaltyQAOA",
+        "solvers.cloud.paid:BraketPenaltyQAOA",
         "penalised",
         "QAOA, X mixer, on Amazon Braket (costs money: max_cost)",
         ("braket",),
@@ -266,7 +266,7 @@ SOLVERS: dict[str, Entry] = {
         max_variables=24,
     ),
     "qaoa-xy-braket": Entry(
-        "solvers.qaoa.paid:BraketSubspaceQAOA",
+        "solvers.cloud.paid:BraketSubspaceQAOA",
         "native",
         "QAOA, Dicke state and XY mixer, on Amazon Braket (costs money: max_cost)",
         ("braket",),
@@ -408,6 +408,6 @@ def _object(sampler: Any, options: dict[str, Any]) -> CardinalitySampler:
 
 
 def _penalised(sampler: dimod.Sampler, options: dict[str, Any]) -> CardinalitySampler:
-    from solvers.penalty import PenaltyComposite
+    from solvers.penalised.penalty import PenaltyComposite
 
     return PenaltyComposite(sampler, **options)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from icbs.models import LoadedModel
-from icbs.samples import Samples, next_token
+from icbs.data.samples import Samples, next_token
+from icbs.models.loading import LoadedModel
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.problem import CardinalityProblem
 

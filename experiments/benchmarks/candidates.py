@@ -31,10 +31,10 @@ import pandas as pd
 import simulated_bifurcation
 import torch
 
-from experiments import host
 from experiments.benchmarks.solvers import mean_energy
+from experiments.record import host
 from solvers import Budget, CardinalityProblem, load, make
-from solvers.penalty import PenaltyComposite
+from solvers.penalised.penalty import PenaltyComposite
 
 READS, SWEEPS = 10, 1000
 CURVATURES = (1, 1000)

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import SolverSpec, Study, load_runs, run
-from experiments.ledger import STAGES
+from experiments.record.ledger import STAGES
 from solvers import Budget, CardinalityProblem, make
 
 TIMINGS = ["wall", "cpu", "load", "started", "bound_seconds", "invocation", *STAGES]
@@ -143,7 +143,7 @@ def _isolated(
     folder: Path, round_: int, problems: list[CardinalityProblem], cells: int
 ) -> list[dict[str, Any]]:
     """Worker processes, kept over the warm-up as a long study keeps them."""
-    from experiments.pool import WorkerPool
+    from experiments.running.pool import WorkerPool
 
     found = []
     for workers in (1, 2):

@@ -20,10 +20,10 @@ from typing import Any
 
 import pandas as pd
 
-from icbs.data import load_samples
-from icbs.evaluate import evaluate
-from icbs.loop import Pruner
-from icbs.models import load_model
+from icbs.data.loading import load_samples
+from icbs.evaluation.quality import evaluate
+from icbs.loop.pruner import Pruner
+from icbs.models.loading import load_model
 
 PUBLISHED_SECONDS, PUBLISHED_LOSS = 368.0, 0.797
 SEEDS = 3

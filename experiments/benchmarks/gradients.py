@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from icbs.capture import Forward, LayerCapture, capture, frozen
-from icbs.data import token_windows
-from icbs.gradients import LayerGradients
-from icbs.models import load_model
-from icbs.samples import next_token
+from icbs.blocks.capture import Forward, LayerCapture, capture, frozen
+from icbs.blocks.gradients import LayerGradients
+from icbs.data.loading import token_windows
+from icbs.data.samples import next_token
+from icbs.models.loading import load_model
 
 
 def by_autograd(model: nn.Module, layer: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:

@@ -26,10 +26,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from icbs.data import load_samples
-from icbs.loop import Pruner
-from icbs.models import LoadedModel, load_model
-from icbs.prunable import layer_weight, prunable_layers
+from icbs.data.loading import load_samples
+from icbs.loop.pruner import Pruner
+from icbs.models.loading import LoadedModel, load_model
+from icbs.models.prunable import layer_weight, prunable_layers
 
 STAGES = {
     "forward and backward": ("capture",),

@@ -16,8 +16,8 @@ import time
 
 import torch
 
-from icbs.masks import mask_at_density
-from icbs.reconstruct import masked_least_squares
+from icbs.blocks.masks import mask_at_density
+from icbs.loop.refit import masked_least_squares
 
 # Entries of one batch of gathered matrices, 128 MB of float32.
 _CHUNK = 1 << 25

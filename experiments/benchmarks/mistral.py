@@ -19,8 +19,8 @@ from pathlib import Path
 import pandas as pd
 
 from icbs import Pruner, load_model
-from icbs.data import load_samples
-from icbs.records import STAGES
+from icbs.data.loading import load_samples
+from icbs.loop.records import STAGES
 
 # Decoder layers and the shapes of the linear layers in one, from the model's published config.
 LAYERS = 32

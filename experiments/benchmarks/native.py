@@ -29,21 +29,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments.warmup import warm_up
+from experiments.running.warmup import warm_up
 from solvers import Budget, CardinalityProblem, load, make
-from solvers.annealing import Walk, cooling, hottest
-from solvers.deadline import Deadline
-from solvers.descent import random_state
-from solvers.repair import LocalSearch
-from solvers.warmup import tiny_problems
+from solvers.clock.deadline import Deadline
+from solvers.clock.warmup import tiny_problems
+from solvers.search.annealing import Walk, cooling, hottest
+from solvers.search.descent import random_state
+from solvers.search.repair import LocalSearch
 
 T = TypeVar("T")
 SEARCHES = ("greedy", "descent", "annealing", "tabu", "tempering", "relaxation", "exact",
             "reference-sa")  # fmt: skip
 FIRST_CALL = """
 import sys, time
-from experiments.warmup import warm_up
-from solvers.warmup import tiny_problems
+from experiments.running.warmup import warm_up
+from solvers.clock.warmup import tiny_problems
 from solvers import make
 sampler = make(sys.argv[1])
 times = []

@@ -25,8 +25,8 @@ import numpy as np
 
 from solvers import CardinalityProblem
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.ansatz import Ising, parameter_values, subspace_ansatz
-from solvers.qaoa.simulator import Simulator
+from solvers.qaoa.circuit.ansatz import Ising, parameter_values, subspace_ansatz
+from solvers.qaoa.simulator.subspace import Simulator
 
 Call = Callable[[], object]
 GROWTH_MIXERS = ("ring", "complete", "grover", "x")

@@ -1,11 +1,11 @@
 """A discrete-event simulation of a study on a cluster: driver, scheduler, workers, deaths.
 
-It follows `experiments.runner` and `experiments.cluster`. The driver is one server: it submits
-cells while fewer than ``ahead`` a worker are out, and writes the records that came back one after
-the other. The scheduler is one server: every cell passes through it on its way out and on its way
-back, and goes to the worker with the fewest cells. A worker runs its cells one at a time. If it
-dies, its cells come back as lost after a while and it is replaced; the driver waits until nothing
-is out, then runs each lost cell alone. Lost again, the cell is an error.
+It follows `experiments.running.runner` and `experiments.running.cluster`. The driver is one server:
+it submits cells while fewer than ``ahead`` a worker are out, and writes the records that came back
+one after the other. The scheduler is one server: every cell passes through it on its way out and on
+its way back, and goes to the worker with the fewest cells. A worker runs its cells one at a time.
+If it dies, its cells come back as lost after a while and it is replaced; the driver waits until
+nothing is out, then runs each lost cell alone. Lost again, the cell is an error.
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from experiments import host, palette
+from experiments.figures import palette
 from experiments.progress import cell_progress
+from experiments.record import host
 from solvers import Budget, CardinalityProblem, load, make
 
 SOLVERS = ("greedy", "descent", "tabu", "annealing", "tempering", "relaxation", "exact",

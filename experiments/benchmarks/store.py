@@ -29,11 +29,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import Study, host, run
-from experiments.scoring import unpacked
-from experiments.store import Store
-from experiments.study import Cell, budget_json
-from solvers import CardinalityProblem, formats
+from experiments import Study, run
+from experiments.record import host
+from experiments.record.scoring import unpacked
+from experiments.store.database import Store
+from experiments.study.study import Cell, budget_json
+from solvers import CardinalityProblem
+from solvers.io import formats
 
 SOLVERS = ("greedy", "descent", "annealing", "tabu", "relaxation", "neal", "ocean-tabu", "random")
 SIZES = (16, 64, 256)
@@ -137,7 +139,7 @@ def measure(study: Path, store: Path, page: Path) -> pd.DataFrame:
     }
     for name, command in commands.items():
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "icbs.cli", *command], check=True)
+        subprocess.run([sys.executable, "-m", "icbs", *command], check=True)
         spent[name] = time.perf_counter() - start
     machine = host.describe()
     with Store(store) as opened:

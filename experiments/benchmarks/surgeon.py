@@ -1,4 +1,4 @@
-"""Ridges of one-shot CBS: why `icbs.surgeon` decides between some of them in every run.
+"""Ridges of one-shot CBS: why `icbs.baselines.surgeon` decides between some of them in every run.
 
 For each model, density and ridge the model is pruned from `COUNT` training images as `icbs
 baselines` does, and its loss is measured on `HELDOUT` others; the test images stay out of it. Run:
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from icbs.data import load_samples
-from icbs.evaluate import evaluate
-from icbs.models import load_model
-from icbs.prunable import prunable_layers
-from icbs.surgeon import prune_by_surgeon
+from icbs.baselines.surgeon import prune_by_surgeon
+from icbs.data.loading import load_samples
+from icbs.evaluation.quality import evaluate
+from icbs.models.loading import load_model
+from icbs.models.prunable import prunable_layers
 
 # All that `icbs baselines` gives its methods by default, and then others.
 COUNT, HELDOUT = 8192, 4096

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
-from solvers.qaoa.basis import energies
+from solvers.qaoa.simulator.basis import energies
 
 # (dg, db) by mixer, each within 3 % of the best mean ratio of a grid at p = 4 and p = 8 over random
 # rank-4 problems of 4 to 12 variables. Beta is in units of `turn`.

@@ -10,8 +10,8 @@ from braket.devices import LocalSimulator
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.errors import ParameterError
-from solvers.qaoa.circuit import Circuit
-from solvers.qaoa.circuits import CircuitQAOA
+from solvers.qaoa.circuit.gates import Circuit
+from solvers.qaoa.gate_model import CircuitQAOA
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, GateModelQAOASampler
 
 MAX_NOISE = 15 / 16

@@ -21,13 +21,13 @@ from qiskit_optimization.optimizers import COBYLA
 from solvers.arguments import whole
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.errors import ParameterError
-from solvers.penalty import DEFAULT_PENALTY, penalty_weight
+from solvers.penalised.penalty import DEFAULT_PENALTY, penalty_weight
+from solvers.penalised.samples import repaired
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import checked_depth, linear_ramp
-from solvers.qaoa.ansatz import Ising
+from solvers.qaoa.circuit.ansatz import Ising
 from solvers.qaoa.qiskit import aer
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, DEFAULT_READS
-from solvers.samples import repaired
 
 
 def to_quadratic_program(problem: CardinalityProblem) -> QuadraticProgram:
@@ -54,7 +54,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
 
     Args:
         max_qubits: largest problem it takes.
-        penalty: P in units of the mean |linear bias|, as in `solvers.penalty`.
+        penalty: P in units of the mean |linear bias|, as in `solvers.penalised.penalty`.
     """
 
     name = "qaoa-qiskit-optimizer"

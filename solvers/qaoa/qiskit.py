@@ -15,8 +15,8 @@ from qiskit.primitives import BaseSamplerV2
 from qiskit_aer import AerSimulator
 from qiskit_aer.primitives import SamplerV2
 
-from solvers.qaoa.circuit import Circuit
-from solvers.qaoa.circuits import CircuitQAOA
+from solvers.qaoa.circuit.gates import Circuit
+from solvers.qaoa.gate_model import CircuitQAOA
 from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, GateModelQAOASampler
 
 Pub = tuple[QuantumCircuit, NDArray[np.float64]]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from solvers.arguments import whole
 from solvers.base import Timing
-from solvers.bqm import check_model
+from solvers.bqm.convert import check_model
 from solvers.errors import ParameterError
 from solvers.qaoa.angles import Angles, checked_depth, linear_ramp
-from solvers.qaoa.ansatz import Ising, parameter_values, x_ansatz
-from solvers.qaoa.circuit import Circuit
+from solvers.qaoa.circuit.ansatz import Ising, parameter_values, x_ansatz
+from solvers.qaoa.circuit.gates import Circuit
 
 DEFAULT_READS = 1000
 DEFAULT_DEPTH = 4

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from solvers.base import Budget, CardinalitySampler, Request
-from solvers.deadline import Deadline
+from solvers.clock.deadline import Deadline
 from solvers.errors import ParameterError
-from solvers.penalty import penalty_weight
+from solvers.penalised.penalty import penalty_weight
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.simulator import Simulator
+from solvers.qaoa.simulator.subspace import Simulator
 from solvers.qaoa.training import check_training, chosen_angles
 
 

@@ -18,11 +18,11 @@ import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
 from solvers.arguments import whole
-from solvers.deadline import NEVER, Deadline
+from solvers.clock.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
 from solvers.problem import Floats
 from solvers.qaoa.angles import Angles, checked_depth, linear_ramp, ramp_steps, turn
-from solvers.qaoa.simulator import Simulator, checked_alpha
+from solvers.qaoa.simulator.subspace import Simulator, checked_alpha
 
 STRATEGIES = ("ramp", "transferred", "scan", "trained")
 DEFAULT_DEPTH = 4
@@ -195,7 +195,8 @@ def transfer(library_median: Angles, simulator: Simulator) -> Angles:
 def library() -> dict[str, Any]:
     """The committed medians, ``library.json``: mixer -> depth -> normalised gammas and betas.
 
-    Made by ``experiments/qaoa_library.py`` from sub-blocks that no reported result is about.
+    Made by ``experiments/scripts/qaoa_library.py`` from sub-blocks that no reported result is
+    about.
     """
     text = files("solvers.qaoa").joinpath("library.json").read_text("utf-8")
     return dict(json.loads(text))

@@ -21,8 +21,8 @@ from collections import Counter
 from pathlib import Path
 
 from experiments import Store, Study, load_runs, run
-from experiments.ledger import STAGES
-from experiments.pool import WorkerPool
+from experiments.record.ledger import STAGES
+from experiments.running.pool import WorkerPool
 from tests.faults.solvers import LOG, Telling
 from tests.study_fixtures import block, spec
 

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import Store, Study, load_runs, run
 from experiments.errors import StudyError
-from experiments.pool import WorkerPool
+from experiments.running.pool import WorkerPool
 from tests.faults.kills import rows
 from tests.faults.solvers import (
     LOG,
@@ -79,7 +79,7 @@ def test_every_misbehaving_solver_is_one_honest_row(tmp_path):
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_whatever_the_start_method(tmp_path, method):
     code = (
-        "import sys; from pathlib import Path; from experiments.pool import WorkerPool\n"
+        "import sys; from pathlib import Path; from experiments.running.pool import WorkerPool\n"
         "from tests.faults.test_isolation import check_faults\n"
         "if __name__ == '__main__':\n"
         f"    with WorkerPool(1, {method!r}) as pool:\n"
@@ -116,7 +116,7 @@ def test_clock_that_jumps_back(tmp_path, monkeypatch):
             return datetime(2000, 1, 1, tzinfo=UTC)
 
     monkeypatch.setattr(time, "time", lambda: 1e9 - 3600 * next(jumps))
-    monkeypatch.setattr("experiments.worker.datetime", Backwards)
+    monkeypatch.setattr("experiments.running.worker.datetime", Backwards)
     study = Study("s", [block(10)], [spec(Drawn), spec(First)], [0.5], seeds=[0, 1])
     assert run(study, tmp_path / "a.sqlite", progress=False).counts == {"done": 4}
     frame = load_runs(tmp_path / "a.sqlite")

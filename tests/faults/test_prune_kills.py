@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from experiments.store import Store
-from tests.test_cli import model_folder
+from experiments.store.database import Store
+from tests.cli.test_cli import model_folder
 
 __all__ = ["model_folder"]
 
@@ -31,7 +31,7 @@ def command(folder, out, *more):
     }  # fmt: skip
     words = [word for pair in options.items() for word in pair]
     words += ["--set", "damping=1.0", "--set", "tabu=0.3", "--set", "rank=7", "--repair", *more]
-    return [sys.executable, "-m", "icbs.cli", "prune", *map(str, [folder, *words])]
+    return [sys.executable, "-m", "icbs", "prune", *map(str, [folder, *words])]
 
 
 def killed(words, moment):

@@ -9,8 +9,8 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
+from icbs.data.fashion_mnist import read_idx, read_parquet
 from icbs.errors import IcbsError
-from icbs.fashion_mnist import read_idx, read_parquet
 from tests.fuzz.mutate import VALUES, corrupted, pick
 from tests.fuzz.targets import Target, written
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from icbs.errors import IcbsError
-from icbs.models import load_model
+from icbs.models.loading import load_model
 from tests.fuzz.mutate import corrupted, edited, json_text, pick
 from tests.fuzz.safefile import inner_json, rewritten
 from tests.fuzz.targets import Target, written
@@ -105,7 +105,7 @@ def _gguf_files():
 
 
 def _load_gguf(path, out):
-    from icbs.gguf_header import check_gguf
+    from icbs.models.gguf_header import check_gguf
 
     check_gguf(path)
     reader = gguf.GGUFReader(path)

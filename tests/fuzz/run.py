@@ -27,7 +27,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from experiments.host import describe
+from experiments.record.host import describe
 from tests.fuzz.judge import BAD, OUTCOMES, SECONDS, WAITING, Judge, limited_memory
 from tests.fuzz.targets import MODULES, target
 from tests.fuzz.worker import generator

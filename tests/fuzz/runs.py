@@ -2,10 +2,10 @@
 
 import torch
 
-from icbs.checkpoint import Checkpoint, LayerState
 from icbs.errors import IcbsError
-from icbs.pruned import load_masks, save_masks
-from icbs.records import LayerStep, StepRecord
+from icbs.loop.checkpoint import Checkpoint, LayerState
+from icbs.loop.pruned import load_masks, save_masks
+from icbs.loop.records import LayerStep, StepRecord
 from tests.fuzz.mutate import pick
 from tests.fuzz.safefile import inner_json, rewritten
 from tests.fuzz.targets import Target, written

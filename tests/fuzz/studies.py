@@ -9,8 +9,8 @@ from pathlib import Path
 
 from experiments import Store, Study, load_runs, run
 from experiments.errors import ExperimentError
-from experiments.storecheck import check
-from experiments.storemerge import merge
+from experiments.store.check import check
+from experiments.store.merge import merge
 from icbs.errors import IcbsError
 from tests.fuzz.mutate import NAMES, VALUES, edited, json_text, pick, reworded
 from tests.fuzz.targets import Target, written

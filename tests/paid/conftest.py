@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from braket.tracking import pricing
 
-from solvers.qaoa import devices
+from solvers.cloud import devices
 from tests.braket_endpoint import Endpoint
 
 

@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import SolverSpec
-from experiments.storecheck import check
-from icbs.cli import app
+from experiments.cli import app
+from experiments.store.check import check
 from solvers import make, save
+from solvers.cloud.devices import find_device
+from solvers.cloud.journal import Journal
 from solvers.errors import CostError, ParameterError, UnavailableError
-from solvers.qaoa.devices import find_device
-from solvers.qaoa.journal import Journal
 from tests.paid.calls import rows, sample
 from tests.study_fixtures import block
 

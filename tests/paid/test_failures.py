@@ -6,8 +6,8 @@ import pytest
 
 from experiments import SolverSpec, Study, load_runs, run
 from solvers import Budget
+from solvers.cloud.journal import Journal
 from solvers.errors import TaskError, UnavailableError
-from solvers.qaoa.journal import Journal
 from tests.paid.calls import QUICK, rows, sample, solver
 from tests.study_fixtures import block
 

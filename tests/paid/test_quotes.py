@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import Study, run
+from experiments.cli import app
 from experiments.errors import StudyError
-from experiments.quoting import quote
-from icbs.cli import app
+from experiments.running.quoting import quote
 from solvers import make, save
+from solvers.cloud.devices import Device, find_device, known_devices
+from solvers.cloud.journal import Journal
 from solvers.errors import CostError
-from solvers.qaoa.devices import Device, find_device, known_devices
-from solvers.qaoa.journal import Journal
 from solvers.qaoa.sampler import DEFAULT_READS
 from tests.braket_endpoint import ARNS
 from tests.paid.calls import QUICK, rows, sample, solver, study
@@ -79,9 +79,10 @@ budgets = [{reads = 100}, {reads = 1000}]
 solvers = [
     "greedy",
     {name = "qaoa-xy-braket", label = "on Garnet", options = {device = "Garnet", max_cost = 25}},
-    {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1", task_seconds = 6}},
+    {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1",
+    task_seconds = 6}},
 ]
-"""  # noqa: E501
+"""
 
 
 def test_a_quote_of_a_study_is_what_running_it_reserves(braket, tmp_path):

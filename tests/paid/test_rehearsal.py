@@ -6,12 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import Study, load_runs, run
+from experiments.cli import app
 from experiments.errors import StudyError
-from experiments.store import Store
-from experiments.study import STUDIES
-from icbs.cli import app
+from experiments.store.database import Store
+from experiments.study.study import STUDIES
 from solvers import save
-from solvers.qaoa.devices import find_device
+from solvers.cloud.devices import find_device
 from tests.paid.calls import rows, study
 from tests.study_fixtures import block
 

@@ -11,9 +11,9 @@ import pytest
 
 from experiments import load_runs
 from solvers import Budget, save
+from solvers.cloud.journal import Journal
+from solvers.cloud.tasks import PaidTasks
 from solvers.errors import TaskError
-from solvers.qaoa.journal import Journal
-from solvers.qaoa.tasks import PaidTasks
 from tests.paid.calls import QUICK, Crash, crash, rows, sample, solver
 from tests.study_fixtures import block
 
@@ -21,11 +21,11 @@ from tests.study_fixtures import block
 @pytest.mark.parametrize(
     ("where", "method"),
     [
-        ("solvers.qaoa.service.AwsService", "create"),
-        ("solvers.qaoa.journal.Journal", "created"),
-        ("solvers.qaoa.tasks.PaidTasks", "_waited"),
-        ("solvers.qaoa.journal.Journal", "completed"),
-        ("experiments.store.Store", "add_run"),
+        ("solvers.cloud.service.AwsService", "create"),
+        ("solvers.cloud.journal.Journal", "created"),
+        ("solvers.cloud.tasks.PaidTasks", "_waited"),
+        ("solvers.cloud.journal.Journal", "completed"),
+        ("experiments.store.database.Store", "add_run"),
     ],
     ids=["before create", "create-journal", "journal-poll", "poll-journal", "journal-store"],
 )
@@ -120,7 +120,7 @@ def test_kill_9_and_resume_of_twenty_tasks(braket, tmp_path):
         'name = "qaoa-xy-braket"\nparameters = {depth = 1, angles = "ramp", mixer = "ring"}\n'
         f'options = {{device = "Garnet", max_cost = 10, journal = "{tmp_path}/j.sqlite"}}\n'
     )
-    command = [sys.executable, "-m", "icbs.cli", "bench", str(tmp_path / "study.toml"),
+    command = [sys.executable, "-m", "icbs", "bench", str(tmp_path / "study.toml"),
                "--store", str(tmp_path / "s.sqlite")]  # fmt: skip
     for enough in (7, 15):
         process = subprocess.Popen(command + ["--resume"] * (enough > 7), stderr=subprocess.DEVNULL)

@@ -8,9 +8,9 @@ from dimod.exceptions import BinaryQuadraticModelSizeError
 
 from experiments.errors import StudyError
 from solvers import Budget, make
+from solvers.cloud.devices import find_device
+from solvers.cloud.journal import Journal
 from solvers.errors import CostError, ParameterError, TaskError, UnavailableError
-from solvers.qaoa.devices import find_device
-from solvers.qaoa.journal import Journal
 from tests.paid.calls import rows, sample, solver
 from tests.study_fixtures import block
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from experiments import load_runs, run
-from experiments.pool import WorkerDied
-from experiments.runner import _obituary
-from experiments.study import Study
-from experiments.worker import CALL, Task
+from experiments.running.pool import WorkerDied
+from experiments.running.runner import _obituary
+from experiments.running.worker import CALL, Task
+from experiments.study.study import Study
 from solvers import Budget
 from solvers.errors import CostError, NotSentError, OfflineError, TaskError, UnavailableError
 from tests.paid.calls import QUICK, rows, sample, solver, study

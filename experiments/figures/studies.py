@@ -1,0 +1,288 @@
+"""Figures of single studies: anytime curves, the penalty, the ladder of sizes, the loop."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from experiments.figures import palette
+from experiments.figures.runs import LETTERS, TAG_LETTERS, conditions
+from experiments.metrics import anytime
+from experiments.metrics.references import SCORED
+from experiments.report import glossary
+
+_LEAST = 1e-6
+
+
+def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
+    """Median gap against time on three clocks; grey where the leader differs from the wall clock's.
+
+    The largest three sizes; instances of both Fishers together.
+    """
+    improvements = anytime.clocked(runs, incumbents)
+    sizes = sorted(runs.loc[~runs["flat"].astype(bool), "n"].unique())[-3:]
+    labels = palette.ordered(set(runs.loc[runs["status"].isin(SCORED), "solver"]))
+    lanes = dict(runs.dropna(subset=["lane"]).groupby("solver")["lane"].first())
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 1.1 + 1.6 * max(1, len(sizes)))
+        axes = figure.subplots(max(1, len(sizes)), 3, squeeze=False, sharey=True, sharex="row")
+        for row, n in zip(axes, sizes, strict=False):
+            part = runs[runs["n"] == n]
+            own = improvements[improvements["run"].isin(part["key"])]
+            grid = anytime.time_grid(own)
+            curves = {a: anytime.median_curves(part, own, grid, a) for a in anytime.ACCOUNTINGS}
+            found = anytime.changes(curves)
+            for axis, accounting in zip(row, anytime.ACCOUNTINGS, strict=True):
+                _anytime_panel(axis, curves[accounting], labels, lanes)
+                spans = found.loc[found["accounting"] == accounting, ["start", "end"]]
+                for start, end in spans.to_numpy(dtype=float):
+                    axis.axvspan(start, max(end, 1.05 * start), color="#E4E4E4", zorder=0)
+                axis.set_title(f"n = {n}, {accounting}", loc="left")
+        for axis in axes[-1]:
+            axis.set_xlabel("seconds")
+        figure.supylabel("median gap to the best known", fontsize=7)
+        figure.legend(handles=palette.solver_handles(labels, lanes), loc="outside upper center",
+                      ncols=6, frameon=False)  # fmt: skip
+        palette.caption(
+            figure,
+            "Execute: the solver's execution alone. Wall: the whole call. End to end: cutting the "
+            "block comes first. Grey: another leader than on the wall clock (all tracks together). "
+            f"At the foot of an axis: at the best known. Largest time limit of each solver. "
+            f"{conditions(runs)}",
+        )
+    return figure
+
+
+def _anytime_panel(
+    axis: Axes, curves: pd.DataFrame, labels: list[str], lanes: dict[str, str]
+) -> None:
+    for place, label in enumerate(labels):
+        if label not in curves:
+            continue
+        y = curves[label].replace(np.inf, np.nan)
+        # Those at the reference lie side by side at the foot.
+        y = y.clip(lower=_LEAST).mask(y <= 0, _LEAST * 10 ** (-0.3 - 0.1 * place))
+        axis.step(curves.index, y, where="post", color=palette.style(label).colour,
+                  linestyle=palette.LANES.get(lanes.get(label, ""), ":"))  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_yticks([1e-6, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def penalties(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All runs that count, and of them those whose penalty was varied.
+
+    Returns:
+        Both with columns penalty (mean |linear bias| = 1) and raw_violation (share of n).
+    """
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
+    scored["penalty"] = scored["info"].map(lambda text: _said(text, "penalty"))
+    violated = scored["info"].map(lambda text: _said(text, "raw_violation"))
+    scored["raw_violation"] = violated / scored["n"]
+    return scored, scored[(scored["lane"] == "penalised") & (scored["solver_name"] != "random")]
+
+
+def penalty_frontier(runs: pd.DataFrame) -> Figure:
+    """Feasible share before repair and gap after it, against the penalty; repair alone beside.
+
+    A run's penalty is read from what its solver reported, in units of the mean |linear bias|.
+    """
+    scored, swept = penalties(runs)
+    controls = {"random strings + repair": scored[scored["solver_name"] == "random"],
+                "greedy, no sampler": scored[scored["solver_name"] == "greedy"]}  # fmt: skip
+    sizes = sorted(scored["n"].unique())
+    panels = (("raw_feasible", "feasible share before repair"),
+              ("raw_violation", "mean |sum x - k| / n before repair"),
+              ("gap", "median gap after repair"))  # fmt: skip
+    shades = dict(zip(sizes, ("-", "--", ":", "-."), strict=False))
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 2.9)
+        axes = figure.subplots(1, 3)
+        for axis, (column, title) in zip(axes, panels, strict=True):
+            for (name, n), part in swept.groupby(["solver_name", "n"]):
+                by = part.groupby("penalty")[column]
+                y = by.median() if column == "gap" else by.mean()
+                y = y.clip(lower=_LEAST) if column == "gap" else y
+                look = palette.style(str(name))
+                axis.plot(y.index, y, marker=look.marker, color=look.colour, linestyle=shades[n])
+            axis.set_xscale("log")
+            axis.set_xlabel("penalty (mean |linear bias| = 1)")
+            axis.set_title(title, loc="left")
+        for (name, part), colour in zip(controls.items(), ("#999999", "#000000"), strict=True):
+            for size in sorted(part["n"].unique()):
+                value = max(float(part.loc[part["n"] == size, "gap"].median()), _LEAST)
+                axes[2].axhline(value, color=colour, linestyle=shades[size], linewidth=0.8,
+                                label=f"{name}, n = {size}")  # fmt: skip
+        axes[2].set_yscale("log")
+        axes[2].set_yticks([_LEAST, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
+        for axis in axes:
+            axis.minorticks_off()
+        groups = swept[["solver_name", "n"]].drop_duplicates().to_numpy().tolist()
+        handles = []
+        for name, n in groups:
+            look = palette.style(name)
+            handles.append(Line2D([], [], color=look.colour, marker=look.marker,
+                                  linestyle=shades[n], label=f"{name}, n = {n}"))  # fmt: skip
+        handles += axes[2].get_legend_handles_labels()[0]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+        tags = scored.drop_duplicates("instance")["tag"].value_counts()
+        palette.caption(
+            figure,
+            "Line styles tell n apart; means over instances and seeds. Best known: "
+            f"{', '.join(f'{glossary.tag(tag)} on {count}' for tag, count in tags.items())} "
+            "instances; flat ones, on which nothing can be gained, are left out. No track but the "
+            "penalised has a penalty; greedy never sees one. Current mask given to nobody.",
+        )
+    return figure
+
+
+def _said(text: Any, key: str) -> float:
+    """A number from the JSON of what a solver said of its run."""
+    value = json.loads(text).get(key) if isinstance(text, str) else None
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def ladder(runs: pd.DataFrame) -> Figure:
+    """Median gap and wall time against n; which kind of reference each n has stands below."""
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
+    fishers = palette.fishers(scored)
+    labels = palette.ordered(set(scored["solver"]))
+    lanes = dict(scored.groupby("solver")["lane"].first())
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 1.0 + 1.9 * len(fishers))
+        axes = figure.subplots(len(fishers), 2, squeeze=False, sharex=True)
+        for row, fisher in zip(axes, fishers, strict=True):
+            part = scored[scored["fisher"].fillna("") == fisher]
+            for axis, column in zip(row, ("gap", "wall"), strict=True):
+                _ladder_panel(axis, part, column, labels, lanes)
+            tags = part.drop_duplicates("instance").groupby("n")["tag"].first()
+            row[0].set_title(glossary.curvature(fisher) or "all instances", loc="left")
+            ticks = [f"{n}\n{_letters(tags.get(n, ''))}" for n in sorted(part["n"].unique())]
+            for axis in row:
+                axis.set_xticks(sorted(part["n"].unique()), ticks, fontsize=5.5)
+                axis.xaxis.set_minor_locator(NullLocator())
+                axis.xaxis.set_tick_params(labelbottom=True)
+        figure.legend(handles=palette.solver_handles(labels, lanes), loc="outside upper center",
+                      ncols=6, frameon=False)  # fmt: skip
+        palette.caption(
+            figure,
+            f"Under n: {LETTERS}. Parts of one block, "
+            f"each inside the next. Foot of the left axes: gap 0. {conditions(scored)}",
+        )
+    return figure
+
+
+def _letters(tag: Any) -> str:
+    return TAG_LETTERS.get(str(tag), "")
+
+
+def _ladder_panel(
+    axis: Axes, part: pd.DataFrame, column: str, labels: list[str], lanes: dict[str, str]
+) -> None:
+    for place, label in enumerate(labels):
+        y = part[part["solver"] == label].groupby("n")[column].median()
+        if column == "gap":
+            y = y.clip(lower=_LEAST).mask(y <= 0, _LEAST * 10 ** (-0.4 - 0.15 * place))
+        look = palette.style(label)
+        axis.plot(y.index, y, color=look.colour, marker=look.marker,
+                  linestyle=palette.LANES.get(lanes[label], ":"))  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    if column == "gap":
+        axis.set_yticks([1e-6, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
+        axis.yaxis.set_minor_locator(NullLocator())
+    axis.set_ylabel("median gap" if column == "gap" else "wall time (s)")
+
+
+def trajectories(table: pd.DataFrame) -> Figure:
+    """Test loss and accuracy of the pruned model against seconds of the loop, by solver.
+
+    Args:
+        table: of `experiments.running.closedloop`; artificial contestants are left out.
+    """
+    real = table[table["gap"].isna()]
+    labels = palette.ordered(set(real["contestant"]))
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 2.6)
+        axes = figure.subplots(1, 2)
+        for axis, column in zip(axes, ("loss", "accuracy"), strict=True):
+            for label in labels:
+                part = real[real["contestant"] == label].groupby("step")[["seconds", column]].mean()
+                look = palette.style(label)
+                axis.plot(part["seconds"], part[column], color=look.colour, marker=look.marker,
+                          markersize=3, label=label)  # fmt: skip
+            axis.set_xlabel("seconds of the loop after the fork")
+        axes[0].set_ylabel("test loss (nats per target)")
+        axes[1].set_ylabel("test accuracy")
+        axes[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.1f} %"))
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=6, frameon=False)
+        steps = int(real["step"].max())
+        palette.caption(
+            figure,
+            f"{real['model'].iloc[0]}, mean over {real['seed'].nunique()} seed(s); a marker a "
+            f"step, {steps} steps from the same state; evaluation off the clock.",
+        )
+    return figure
+
+
+def loss_by_gap(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """What the loop ends at if every block is solved to a chosen gap; real solvers' gaps as ticks.
+
+    Args:
+        table: of `experiments.running.closedloop`, with artificial contestants.
+        runs: of the same study: real solvers on the blocks of the fork.
+    """
+    last = table[table["step"] == table["step"].max()]
+    child = last.loc[last["gap"].notna(), "contestant"].iloc[0].rpartition(" leaving ")[0]
+    first = last[last["contestant"] == child]
+    chosen = pd.concat([first.assign(gap=0.0), last[last["gap"].notna()]])
+    floor = chosen.loc[chosen["gap"] > 0, "gap"].min() / 3
+    start = table[table["step"] == 0]
+    scored = runs[runs["status"].isin(SCORED)]
+    gaps = scored.groupby("solver")["gap"].median()
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 2.8)
+        axes = figure.subplots(1, 2)
+        for axis, column in zip(axes, ("loss", "accuracy"), strict=True):
+            x = chosen["gap"].clip(lower=floor)
+            axis.plot(x, chosen[column], "o", color="#0072B2", alpha=0.5, markersize=3)
+            mean = chosen.groupby("gap")[column].mean()
+            axis.plot(mean.index.to_numpy().clip(min=floor), mean, color="#0072B2",
+                      label="every block solved to this gap")  # fmt: skip
+            axis.axhline(start[column].mean(), color="#666666", linestyle=":",
+                         label="before the first step")  # fmt: skip
+            axis.set_xscale("log")
+            axis.set_xticks([floor, 0.001, 0.01, 0.1, 1], ["0", "0.1 %", "1 %", "10 %", "100 %"])
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.set_xlabel("share of each block's gain left on the table")
+            low, high = axis.get_ylim()
+            axis.set_ylim(low - 0.3 * (high - low), high)
+            # One above the other: most of them are at 0.
+            for place, solver in enumerate(palette.ordered(set(gaps.index))):
+                look, height = palette.style(solver), 0.02 + 0.035 * place
+                axis.plot([max(float(gaps[solver]), floor)], [height], marker=look.marker,
+                          color=look.colour, transform=axis.get_xaxis_transform(), clip_on=False,
+                          linestyle="none", label=f"gap of {solver}")  # fmt: skip
+        axes[0].set_ylabel("test loss at the end (nats per target)")
+        axes[1].set_ylabel("test accuracy at the end")
+        axes[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g} %"))
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
+        palette.caption(
+            figure,
+            f"{table['model'].iloc[0]}, {int(table['step'].max())} steps, a dot a seed, lines are "
+            "means. Markers at the foot: median gap of real solvers on the blocks of the first "
+            "step, the time limit that of the loop.",
+        )
+    return figure

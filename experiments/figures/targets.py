@@ -1,0 +1,173 @@
+"""Figures of times to targets: ECDF, performance profile, time to solution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from experiments.figures import palette
+from experiments.figures.runs import conditions
+from experiments.metrics import formulas as metrics
+from experiments.metrics import targets
+from experiments.metrics.ranking import percent
+from experiments.metrics.references import SCORED
+from experiments.report import glossary
+
+PROFILED = (0.01, 0.0)
+"""Targets of the performance profile."""
+
+
+def _lanes(table: pd.DataFrame) -> dict[str, str]:
+    return dict(table.dropna(subset=["lane"]).groupby("solver")["lane"].first())
+
+
+def _named(fisher: str) -> str:
+    return glossary.curvature(fisher) or "all instances"
+
+
+def _target(gap: float) -> str:
+    return "the best known" if gap == 0 else f"a gap of {percent(gap)}"
+
+
+def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
+    """Share of (run, target) pairs reached within a time, a panel a Fisher."""
+    reached = targets.times(runs, incumbents)
+    fishers, lanes = palette.fishers(reached), _lanes(reached)
+    labels = palette.ordered(set(reached["solver"]))
+    finite = reached.loc[np.isfinite(reached["seconds"]), "seconds"]
+    ends = (max(finite.min(), 1e-6), finite.max()) if len(finite) else (1e-3, 1.0)
+    grid = np.geomspace(ends[0] * 0.8, ends[1] * 1.3, 400)
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 3.1)
+        axes = figure.subplots(1, len(fishers), squeeze=False, sharey=True)[0]
+        for axis, fisher in zip(axes, fishers, strict=True):
+            part = reached[reached["fisher"] == fisher]
+            for place, label in enumerate(labels):
+                one = part[part["solver"] == label]
+                if len(one):
+                    curve = metrics.ecdf(one["seconds"], grid)
+                    _curve(axis, grid, curve, label, lanes, place, len(labels))
+            axis.set_xscale("log")
+            axis.set_ylim(-0.02, 1.02)
+            axis.set_xlabel("seconds since the solver was called")
+            sizes = sorted(part["n"].unique())
+            axis.set_title(f"{_named(fisher)}, n = {', '.join(map(str, sizes))}", loc="left")
+        axes[0].set_ylabel("share of (run, target) pairs reached")
+        axes[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+        _legend(figure, labels, lanes)
+        goals = ", ".join(_target(t) for t in targets.TARGETS)
+        palette.caption(
+            figure,
+            f"Targets: {goals}. Runs that never get there, fail or are skipped as too large for "
+            f"their solver count as not reached. Largest time limit. {conditions(runs)}",
+        )
+    return figure
+
+
+def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
+    """Dolan-More performance profiles of the expected running time to two targets."""
+    reached = targets.times(runs, incumbents, PROFILED)
+    fishers, lanes = palette.fishers(reached), _lanes(reached)
+    labels = palette.ordered(set(reached["solver"]))
+    ratios = np.geomspace(1, 1e5, 300).tolist()
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 1.1 + 1.75 * len(fishers))
+        axes = figure.subplots(len(fishers), len(PROFILED), squeeze=False, sharey=True, sharex=True)
+        for row, fisher in zip(axes, fishers, strict=True):
+            part = reached[reached["fisher"] == fisher]
+            count = part["instance"].nunique()
+            for axis, target in zip(row, PROFILED, strict=True):
+                table = targets.profile(part, target, ratios)
+                for place, label in enumerate(labels):
+                    if label in table:
+                        _curve(axis, ratios, table[label], label, lanes, place, len(labels))
+                axis.set_xscale("log")
+                axis.set_ylim(-0.02, 1.02)
+                axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+                axis.set_title(
+                    f"{_named(fisher)} ({count}), to {_target(target)}", loc="left", fontsize=7
+                )
+        for axis in axes[-1]:
+            axis.set_xlabel("times as long as the quickest solver of the instance (τ)")
+        figure.supylabel("share of instances solved within τ", fontsize=7)
+        _legend(figure, labels, lanes)
+        palette.caption(
+            figure,
+            "Expected running time (ERT) to the target over seeds: seconds of all runs over the "
+            "number that got there; in brackets the number of instances. Where a curve starts: the "
+            f"share on which the solver is the quickest. {conditions(runs)}",
+        )
+    return figure
+
+
+def time_to_solution(runs: pd.DataFrame) -> Figure:
+    """Time to solution at 99 % against n with bootstrap intervals, a panel a Fisher."""
+    table = targets.solutions(runs)
+    fishers, lanes = palette.fishers(table), _lanes(table)
+    labels = palette.ordered(set(table["solver"]))
+    finite = table.loc[np.isfinite(table["tts"]), "tts"]
+    top = finite.max() * 10 if len(finite) else 1.0
+    sizes = sorted(table["n"].unique())
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 3.1)
+        axes = figure.subplots(1, len(fishers), squeeze=False, sharey=True)[0]
+        for axis, fisher in zip(axes, fishers, strict=True):
+            for place, label in enumerate(labels):
+                one = table[(table["fisher"] == fisher) & (table["solver"] == label)]
+                _solved(axis, one.sort_values("n"), label, lanes, top * 1.25**place, place)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.axhspan(top * 0.8, top * 1.25 ** (len(labels) + 1), color="#F0F0F0", zorder=0)
+            axis.set_xticks(sizes, [str(n) for n in sizes])
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.set_xlabel("variables n")
+            axis.set_title(_named(fisher), loc="left")
+        axes[0].set_ylabel("time to solution at 99 % (s)")
+        _legend(figure, labels, lanes)
+        palette.caption(
+            figure,
+            "Median over instances of t ln 0.01 / ln(1 - p), at least one read: p the share of "
+            "reads at the best known, t the wall time of a read, set-up included. Bars: 95 % "
+            "bootstrap over instances and runs. Grey band: the median instance was never solved. "
+            f"{conditions(runs[runs['status'].isin(SCORED)])}",
+        )
+    return figure
+
+
+def _solved(
+    axis: Axes, one: pd.DataFrame, label: str, lanes: dict[str, str], never: float, place: int
+) -> None:
+    if one.empty:
+        return
+    look, shift = palette.style(label), 1.02**place
+    solved = np.isfinite(one["tts"])
+    y = one["tts"].where(solved, never)
+    x = one["n"] * shift
+    axis.plot(x, y.where(solved), color=look.colour, linestyle=palette.LANES.get(lanes[label], ":"))
+    high = one["high"].clip(upper=never)
+    bars = np.array([(y - one["low"]).clip(lower=0).where(solved, 0), (high - y).clip(lower=0)])
+    axis.errorbar(x, y, yerr=bars, color=look.colour, marker=look.marker, linestyle="none",
+                  elinewidth=0.6, markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
+
+
+def _curve(
+    axis: Axes, x: Any, y: Any, label: str, lanes: dict[str, str], place: int, of: int
+) -> None:
+    """A line with a few markers, shifted from solver to solver so that none hides another."""
+    look = palette.style(label)
+    step = math.ceil(len(x) / 4)
+    axis.plot(x, y, color=look.colour, linestyle=palette.LANES.get(lanes.get(label, ""), ":"),
+              marker=look.marker, markevery=(place * step // max(1, of), step), markersize=3.5,
+              drawstyle="steps-post")  # fmt: skip
+
+
+def _legend(figure: Figure, labels: Sequence[str], lanes: dict[str, str]) -> None:
+    figure.legend(handles=palette.solver_handles(list(labels), lanes), loc="outside upper center",
+                  ncols=6, frameon=False)  # fmt: skip

@@ -1,0 +1,1 @@
+"""From a study's sources to instances in its store."""

@@ -1,0 +1,89 @@
+"""Cuts a study's blocks out of models, once per store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+from experiments.instances.subblocks import nested_subblocks
+from experiments.store.database import Store
+from experiments.study.sources import BlockSource
+from icbs.blocks.export import export_blocks
+from icbs.data.loading import load_samples
+from icbs.models.loading import load_model
+from solvers.io.formats import CONTAINER, file_name
+from solvers.problem import CardinalityProblem
+
+
+def cut_once(source: BlockSource, store: Store, *, progress: bool = True) -> dict[str, int]:
+    """Puts the source's blocks into the store; a store that has them is left as it is.
+
+    Returns:
+        Content hash -> number of variables.
+    """
+    name = f"blocks:{sha256(source.identity.encode()).hexdigest()[:16]}"
+    known = store.blob(name)
+    if known is None:
+        sizes = {}
+        for problem in cut(source, progress=progress):
+            label = file_name(problem).removesuffix(CONTAINER)
+            sizes[store.add_instance(problem, label)] = problem.n
+        store.put_blob(name, json.dumps(sizes).encode(), "application/json")
+        return sizes
+    return {str(key): int(n) for key, n in json.loads(known).items()}
+
+
+def cut(source: BlockSource, *, progress: bool = True) -> list[CardinalityProblem]:
+    """The blocks, straight from the model."""
+    loaded = load_model(source.model)
+    samples = load_samples(loaded, count=source.count, length=source.length)
+    whole = [source.within] if source.within else [max(source.sizes)]
+    problems = export_blocks(
+        loaded,
+        samples,
+        layers=source.layers,
+        sizes=whole if source.nested or source.within else list(source.sizes),
+        fishers=list(source.fisher),  # type: ignore[arg-type]  # checked by export_blocks
+        density=source.density,
+        batch_size=source.count,
+        seed=source.seed,
+        progress=progress,
+    )
+    if source.within:
+        return [part for problem in problems for part in coupled(problem, source.sizes)]
+    if source.nested:
+        problems = [part for problem in problems for part in nested(problem, source.sizes)]
+    return problems
+
+
+def coupled(problem: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
+    """The parts that `icbs cut` takes, named after their own size."""
+    return [
+        replace(part, meta={**part.meta, "n": n, "k": part.cardinality})
+        for n, part in nested_subblocks(problem, sizes).items()
+    ]
+
+
+def nested(problem: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
+    """Parts of a block, each inside the next, the rest fixed at the incumbent.
+
+    A part of n variables is the first n of one fixed order that alternates between pruned and kept
+    variables, in the block's own random order within each side; its variables are shuffled.
+    """
+    assert problem.initial is not None
+    pruned, kept = np.flatnonzero(problem.initial), np.flatnonzero(~problem.initial)
+    both = min(len(pruned), len(kept))
+    order = np.concatenate(
+        [np.stack([pruned[:both], kept[:both]], axis=1).ravel(), pruned[both:], kept[both:]]
+    )
+    parts = []
+    for n in sorted(sizes):
+        rng = np.random.default_rng([problem.n, n])
+        part = problem.restricted(rng.permutation(order[:n]))
+        meta = {**problem.meta, "n": n, "k": part.cardinality, "part_of": problem.content_hash}
+        parts.append(replace(part, meta=meta))
+    return parts

@@ -1,0 +1,94 @@
+"""Brings a study's instances into its store."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.errors import StudyError
+from experiments.progress import cell_progress
+from experiments.store.database import Store
+from experiments.study.study import Study
+from solvers.errors import SolverError
+from solvers.io import formats
+from solvers.problem import CardinalityProblem
+
+
+def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, int]:
+    """Puts every instance into the store, with its hardness.
+
+    One instance is in memory at a time. An instance that comes twice counts once.
+
+    Args:
+        study: with instances of any kind.
+        store: open for writing.
+        progress: show a bar or a line.
+
+    Returns:
+        Content hash -> number of variables, of this study's instances.
+
+    Raises:
+        StudyError: a glob that matches nothing, a file that is no problem; a store that was made
+            for this study is gone again.
+    """
+    try:
+        sizes = _read(study, store, progress)
+    except StudyError:
+        store.withdraw()
+        raise
+    if study.blocks or study.loop is not None or study.pruning:
+        # Only these need a model, and with it PyTorch.
+        from experiments.instances.cutting import cut_once
+        from experiments.pruning.comparing import measure
+        from experiments.running.closedloop import follow
+
+        for blocks in study.blocks:
+            sizes |= cut_once(blocks, store, progress=progress)
+        if study.loop is not None:
+            sizes |= follow(study, study.loop, store, progress=progress)
+        for models in study.pruning:
+            measure(models, store, progress=progress)
+    return sizes
+
+
+def _read(study: Study, store: Store, progress: bool) -> dict[str, int]:
+    """Puts files and problems at hand into the store."""
+    sources = list(_sources(study))
+    sizes: dict[str, int] = {}
+    with cell_progress(f"Reading {len(sources)} instances", len(sources), show=progress) as advance:
+        for position, source in enumerate(sources):
+            if isinstance(source, CardinalityProblem):
+                problem, name = source, _name(source, position)
+            else:
+                problem, name = (
+                    _load(source, study.cardinality),
+                    source.name.removesuffix(formats.CONTAINER),
+                )
+            sizes[store.add_instance(problem, name)] = problem.n
+            advance()
+    return sizes
+
+
+def _sources(study: Study) -> Iterator[Path | CardinalityProblem]:
+    for entry in study.instances:
+        if isinstance(entry, CardinalityProblem):
+            yield entry
+            continue
+        matches = sorted(glob.glob(str(entry), recursive=True))  # noqa: PTH207 - may be absolute
+        if not matches and glob.has_magic(str(entry)):
+            raise StudyError(f"instances: {str(entry)!r} matches no file")
+        yield from map(Path, matches or [str(entry)])
+
+
+def _load(path: Path, cardinality: int | None) -> CardinalityProblem:
+    try:
+        return formats.load(path, cardinality)
+    except (SolverError, OSError) as error:
+        raise StudyError(f"instances: {path}: {error}") from error
+
+
+def _name(problem: CardinalityProblem, position: int) -> str:
+    meta = problem.meta
+    parts = [str(meta[key]) for key in ("layer", "fisher") if meta.get(key) is not None]
+    return "-".join([*(parts or [f"instance{position}"]), f"n{problem.n}"])

@@ -1,0 +1,1 @@
+"""Whole pruning runs, and their comparison."""

@@ -1,0 +1,1 @@
+"""What is written down of an instance and of a run, and how a run is scored."""

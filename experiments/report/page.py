@@ -1,0 +1,355 @@
+"""One self-contained page per store: who won, on what, how sure, what failed.
+
+The page needs no network and no other file: styles, script and figures are inside. Next to it lie
+the figures as PDF, SVG and PNG and the runs as CSV. Whatever comes from the store (layer names,
+labels, error messages) is untrusted: the template escapes it and the script only sets text.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from experiments.errors import ReportError
+from experiments.figures import blocks as plots_blocks
+from experiments.figures import catalogue as figures
+from experiments.figures import palette
+from experiments.figures import runs as plots
+from experiments.figures import studies as plots_studies
+from experiments.figures.catalogue import Planned
+from experiments.metrics import anytime, targets
+from experiments.metrics.ranking import Headline, duration, headline
+from experiments.metrics.references import SCORED
+from experiments.record.ledger import STAGES
+from experiments.report import completeness, glossary, opening
+from experiments.report import tables as report_tables
+from experiments.store.database import Store
+from experiments.store.driverlock import driver_at_work
+from icbs.data.fashion_mnist import EMBEDDED
+
+PAGE = "report.html"
+RUNS = "runs.csv"
+# A page with more rows than this is slow to open; the rest is in the CSV, which is then zipped.
+ROWS_SHOWN = 20_000
+
+
+def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen") -> Path:
+    """Draws every figure and writes the page.
+
+    Args:
+        store_path: a store with at least one run.
+        out_dir: folder for ``report.html``, ``runs.csv`` (``runs.csv.gz`` if large) and
+            ``figures/``; made if missing.
+        style: one of `palette.STYLES`; on ``paper`` every figure has its caption beside it.
+
+    Returns:
+        The page.
+
+    Raises:
+        StoreError: no store.
+        ReportError: a store without runs, a folder that cannot be written, no such
+            style.
+    """
+    out = Path(out_dir)
+    with Store(store_path) as store:
+        runs, instances = store.runs(), store.instances()
+        steps, quality = store.table("steps"), store.table("perplexity")
+        models = map(store.table, ("trajectories", figures.METHODS))
+        data = _data(instances, quality, *models)
+        invocations = store.invocations()
+        incumbents = store.incumbents()
+        if runs.empty:
+            raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
+        extra = _extra(store, runs, invocations)
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        for name in (RUNS, f"{RUNS}.gz"):
+            (out / name).unlink(missing_ok=True)
+        runs_file = RUNS if len(runs) <= ROWS_SHOWN else f"{RUNS}.gz"
+        level = {"method": "gzip", "compresslevel": 3} if runs_file != RUNS else None
+        _written(runs).to_csv(out / runs_file, index=False, compression=level)
+    except OSError as error:
+        raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
+    said = headline(runs)
+    plans = completeness.plans(runs, invocations)
+    order = report_tables.Order(said.table, runs)
+    with palette.drawn_for(style, f"Images: {EMBEDDED}." if EMBEDDED in data else ""):
+        figures_drawn = _figures(runs, instances, steps, extra, out / "figures", said)
+    context = {
+        "title": Path(store_path).stem,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "alarms": [
+            *opening.failed(runs),
+            *opening.incomplete(plans, Path(store_path), driver_at_work(Path(store_path)), runs),
+        ],
+        "opening": opening.sentences(runs, instances, said),
+        "paid": opening.devices(runs),
+        "headline": said,
+        "so_far": any(plan.missing for plan in plans),
+        "ranking": report_tables.ranking(said.table, order),
+        "times": _times(runs, incumbents, order),
+        "facts": _facts(runs, instances, data),
+        "studies": report_tables.plan_rows(plans, invocations),
+        "devices": report_tables.devices(runs),
+        "host": _host(invocations),
+        "warnings": _warnings(runs, invocations),
+        "figures": figures_drawn,
+        "quality": None if quality is None else report_tables.plain(quality),
+        "steps": None if steps is None else report_tables.plain(steps),
+        "how_hard": report_tables.how_hard(instances),
+        "hardness": report_tables.hardness(instances, order),
+        "ledger": report_tables.ledger(runs, order),
+        "failures": report_tables.failures(runs, order),
+        "none_failed": _none_failed(plans, len(runs)),
+        "groups": report_tables.groups(runs, order),
+        "rows": report_tables.rows(runs.head(ROWS_SHOWN)),
+        "runs_file": runs_file,
+        "total": len(runs),
+        "hidden": max(0, len(runs) - ROWS_SHOWN),
+    }
+    page = out / PAGE
+    try:
+        page.write_text(_rendered(context), "utf-8")
+    except OSError as error:
+        raise ReportError(f"{page} cannot be written: {error.strerror}") from error
+    return page
+
+
+def _rendered(context: dict[str, Any]) -> str:
+    """The page; its glossary has the words that the rest of it uses."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("experiments.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.j2")
+    bare = [figure | {"data": ""} for figure in context["figures"]]
+    words = template.render(context | {"glossary": [], "figures": bare, "rows": []})
+    return template.render(context | {"glossary": glossary.used(glossary.shown(words))})
+
+
+def _none_failed(plans: list[completeness.Plan], runs: int) -> str:
+    """What to say where no run failed."""
+    if any(plan.missing for plan in plans):
+        return f"None of the {runs} runs that are here; the study is not complete."
+    if not plans or any(plan.cells is None for plan in plans):
+        return f"None of the {runs} runs."
+    return "None: every planned run was done."
+
+
+def _written(runs: pd.DataFrame) -> pd.DataFrame:
+    """Numbers that repeat, as those of an instance do, turned into text once and not row by row."""
+    texts: dict[str, Any] = {}
+    for name in map(str, runs.select_dtypes("float64")):
+        places, values = pd.factorize(runs[name])
+        if len(values) * 10 <= len(runs):
+            texts[name] = np.append(values.astype(str).astype(object), "")[places]
+    return runs.assign(**texts)
+
+
+def _times(
+    runs: pd.DataFrame, incumbents: pd.DataFrame, order: report_tables.Order
+) -> list[list[report_tables.Cell]]:
+    """Times to targets, of runs that had a time limit: without one nobody was asked to be quick."""
+    limited = runs[runs["time_limit"].notna() & ~runs["flat"].astype(bool)]
+    if not limited["gap"].notna().any():
+        return []
+    return report_tables.times(targets.summary(limited, incumbents), order)
+
+
+def _data(instances: pd.DataFrame, *tables: pd.DataFrame | None) -> list[str]:
+    """What blocks were cut on and models were judged on, where that is known."""
+    found = [
+        table["data"] for table in (instances, *tables) if table is not None and "data" in table
+    ]
+    return sorted({str(name) for column in found for name in column.dropna()} - {""})
+
+
+_STATUSES = {
+    "done": "done",
+    "error": "ended in an error",
+    "skipped": "skipped",
+    "timeout": "too late",
+}
+
+
+def _facts(runs: pd.DataFrame, instances: pd.DataFrame, data: list[str]) -> list[tuple[str, str]]:
+    counts = runs["status"].value_counts()
+    models = sorted(set(instances["model"].dropna()))
+    return [
+        ("Instances", f"{len(instances)}, n = {', '.join(map(str, sorted(set(instances['n']))))}"),
+        ("Models", ", ".join(models) or "not recorded"),
+        ("Data", ", ".join(data) or "not recorded"),
+        ("Layers", str(instances["layer"].nunique())),
+        ("Solvers", str(runs["solver"].nunique())),
+        ("Runs", ", ".join(f"{counts[s]} {_STATUSES[s]}" for s in counts.index)),
+    ]
+
+
+def _host(invocations: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    if not invocations:
+        return []
+    host = invocations[-1]["host"]
+    packages = ", ".join(f"{name} {v}" for name, v in host.get("packages", {}).items() if v)
+    return [
+        ("Processor", f"{host.get('cpu')}, {host.get('usable_cpus')} CPUs usable"),
+        ("Memory", f"{host.get('memory_gib')} GiB"),
+        ("System", f"{host.get('system')}, Python {host.get('python')}"),
+        ("Packages", packages),
+    ]
+
+
+def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str]:
+    out = []
+    cpus = invocations[-1]["host"].get("usable_cpus") if invocations else None
+    load = runs["load"].dropna()
+    if cpus and len(load) and (load > cpus).mean() > 0.05:
+        out.append(
+            f"The machine was busy: {100 * (load > cpus).mean():.0f} % of the runs started at a "
+            f"load average above its {cpus} CPUs (highest {load.max():.1f}). Read wall times, and "
+            "gaps at short limits, with care."
+        )
+    hosts = {(e["host"].get("cpu"), e["host"].get("python")) for e in invocations}
+    if len(hosts) > 1:
+        out.append("The runs come from more than one kind of host; their times do not compare.")
+    out += [
+        f"Refuted on {group['instance'].nunique()} instances by a feasible state that was found: "
+        f"{claim}."
+        for claim, group in runs[runs["refuted"] != ""].groupby("refuted")
+    ]
+    if any(int(entry.get("workers", 1)) > 1 for entry in invocations):
+        out.append("Cells ran side by side; their wall times disturb each other.")
+    return out
+
+
+def _extra(store: Store, runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[Planned]:
+    """Figures that the studies ask for, and those of the loop if it was followed."""
+    wanted = {name for entry in invocations for name in entry.get("figures", [])}
+    incumbents, loop = store.incumbents(), store.table("trajectories")
+    plan = figures.planned(store, runs, wanted)
+    if not (runs["status"].isin(SCORED) & runs["gap"].notna()).any():
+        wanted = set()
+    if "anytime" in wanted:
+        plan.append((
+            "anytime", "The same runs on three clocks",
+            f"Median gap against time by the solver's execution alone, by the whole call, and "
+            f"end to end with the cutting of the block. {_clocks(runs, incumbents)}",
+            lambda: plots_studies.anytime_curves(runs, incumbents),
+        ))  # fmt: skip
+    if "penalty" in wanted:
+        plan.append((
+            "penalty", "The penalty",
+            "Feasible share and violation before repair and median gap after it against the "
+            f"penalty, for every sampler and size. {figures.penalty_words(runs)}",
+            lambda: plots_studies.penalty_frontier(runs),
+        ))  # fmt: skip
+    if "ladder" in wanted:
+        plan.append((
+            "ladder", "One block, nested parts of growing size",
+            "Median gap and wall time against the number of variables, a line a solver. "
+            f"{figures.ladder_words(runs)}",
+            lambda: plots_studies.ladder(runs),
+        ))  # fmt: skip
+    if loop is not None and loop["gap"].isna().any():
+        ends = loop[loop["gap"].isna() & (loop["step"] == loop["step"].max())]
+        means = ends.groupby("contestant")["accuracy"].mean().sort_values(ascending=False)
+        said = "; ".join(f"{name} {100 * value:.1f} %" for name, value in means.items())
+        if len(means) > 1:
+            plan.append((
+                "loop", "The model, by who drives the loop",
+                f"Test loss and accuracy against seconds of the loop. Accuracy at the end: {said}.",
+                lambda: plots_studies.trajectories(loop),
+            ))  # fmt: skip
+    if loop is not None and loop["gap"].notna().any():
+        ends = loop[(loop["step"] == loop["step"].max()) & loop["gap"].notna()]
+        means = ends.groupby("gap")["accuracy"].mean()
+        said = "; ".join(f"gap {gap:g}: {100 * value:.1f} %" for gap, value in means.items())
+        plan.append((
+            "loss", "When solver quality stops mattering",
+            f"Test loss and accuracy at the end of the loop against the share of each block's gain "
+            f"that was left on the table. Mean accuracy: {said}.",
+            lambda: plots_studies.loss_by_gap(loop, runs),
+        ))  # fmt: skip
+    return plan
+
+
+def _clocks(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    """Where the accounting changes who leads, in words."""
+    table = anytime.summary(runs, anytime.clocked(runs, incumbents), "native")
+    if table.empty:
+        return "In the native track the leaders are the same on all three clocks at all times."
+    parts = [
+        f"n = {row['n']}{_named(row['fisher'])}, {row['accounting']}, "
+        f"{duration(row['start'])} to {duration(row['end'])}: {row['instead']} instead of "
+        f"{row['wall']}"
+        for row in table.to_dict("records")
+    ]
+    more = f", and {len(parts) - 6} more" if len(parts) > 6 else ""
+    return f"Other leaders than by the wall clock, native track: {'; '.join(parts[:6])}{more}."
+
+
+def _named(fisher: str) -> str:
+    return f", {glossary.curvature(fisher)}" if fisher else ""
+
+
+def _figures(
+    runs: pd.DataFrame,
+    instances: pd.DataFrame,
+    steps: pd.DataFrame | None,
+    extra: list[Planned],
+    folder: Path,
+    said: Headline,
+) -> list[dict[str, Any]]:
+    scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
+    plan: list[Planned] = []
+    if len(scored):
+        top = " ".join([*said.won, *said.sentences])
+        plan += [
+            ("gap-against-wall", "Gap against wall time",
+             "Median gap to the best known against median wall time, one panel per number of "
+             f"variables and curvature, one marker per solver. {top}",
+             lambda: plots.gap_against_wall(runs)),
+            ("ranking", "Ranking by size",
+             "Table of solvers by number of variables with rank and median gap. "
+             f"{top} Numbers: the table of ranks on this page.",
+             lambda: plots.ranking(runs)),
+        ]  # fmt: skip
+    if runs.loc[runs["status"].isin(SCORED), list(STAGES)].notna().any(axis=None):
+        plan.append((
+            "time-spent", "Where the time went",
+            "Stacked bars: share of each stage in the end-to-end time per solver and number of "
+            f"variables. {report_tables.largest_stages(runs)} Numbers: the ledger table below.",
+            lambda: plots.time_spent(runs),
+        ))  # fmt: skip
+    plan.append((
+        "hardness", "Instance hardness",
+        "Curvature share of the gain, effective rank of the curvature and bound gap against the "
+        f"number of variables. {report_tables.how_hard(instances)} "
+        "Numbers: the hardness table on this page.",
+        lambda: plots_blocks.hardness(instances),
+    ))  # fmt: skip
+    if steps is not None and {"predicted", "measured"} <= set(steps) and len(steps):
+        plan.append((
+            "predicted-against-measured", "Predicted against measured loss change",
+            "Scatter of the loss change the quadratic model predicts for an applied mask against "
+            "the measured one; the same numbers are in the table of applied masks on this page.",
+            lambda: plots_blocks.predicted_against_measured(steps),
+        ))  # fmt: skip
+    out: list[dict[str, Any]] = []
+    for name, title, alt, draw in [*plan, *extra]:
+        figure = draw()
+        palette.save(figure, folder, name)
+        data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+        wide = figure.get_figwidth() > palette.COLUMN
+        out.append({"name": name, "title": title, "alt": alt, "data": data,
+                    "caption": palette.caption_beside(figure), "inches": figure.get_figwidth(),
+                    "width": "wide" if wide else "narrow"})  # fmt: skip
+    return out

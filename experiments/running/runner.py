@@ -1,0 +1,456 @@
+"""Runs a study into a store.
+
+The driver plans the cells, hands them out, and alone writes the store; `experiments.running.worker`
+runs them. Cells that are in the store already are left out, so running a study again resumes it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from experiments.errors import StudyError
+from experiments.instances.register import register
+from experiments.progress import cell_progress
+from experiments.record import host
+from experiments.running.pool import WorkerDied, WorkerPool
+from experiments.running.worker import (
+    WARM_UP,
+    Record,
+    Task,
+    blank_row,
+    clear_bench,
+    kill_limit,
+    options_json,
+    run_task,
+    submit_task,
+)
+from experiments.store.database import Store
+from experiments.study.study import Cell, SolverSpec, Study, budget_json
+from solvers.errors import SolverError
+from solvers.registry import make, registered
+
+P = ParamSpec("P")
+T = TypeVar("T")
+# Cells handed out per worker: enough to keep it busy, few enough to stay out of memory.
+AHEAD = 2
+# Cells handed out to a cluster however small it is: some are on their way.
+_ON_THE_WAY = 4
+# Keys looked up in the store at a time: what is planned ahead of what runs.
+_LOOK_UP = 500
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of `run` did.
+
+    Attributes:
+        counts: status -> cells written by this call.
+        pending: those of them that the same call later tries again or collects.
+        failure: label and reason of the first cell that is an error; empty if none is.
+        earlier: status -> cells that were in the store before.
+        remaining: cells left out because of an interrupt.
+        store: where the records are.
+    """
+
+    counts: dict[str, int]
+    earlier: dict[str, int]
+    remaining: int
+    store: Path
+    failure: str = ""
+    pending: int = 0
+
+    @property
+    def resumed(self) -> int:
+        """Number of cells that were in the store before."""
+        return sum(self.earlier.values())
+
+    @property
+    def summary(self) -> str:
+        """The cells in numbers, by status."""
+        parts = _numbered(self.counts)
+        if self.resumed:
+            failed = _numbered({s: n for s, n in self.earlier.items() if s != "done"})
+            of_them = f" ({', '.join(failed)})" if failed else ""
+            parts += [f"{self.resumed} in the store before{of_them}"]
+        parts += [f"{self.remaining} left to run"] if self.remaining else []
+        total = sum(self.counts.values()) + self.resumed + self.remaining
+        waiting = f"; {self.pending} of them go on with --resume" if self.pending else ""
+        return f"{total} cells: {', '.join(parts)}{waiting}"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether cells are left to run."""
+        return self.remaining > 0
+
+
+def _numbered(counts: dict[str, int]) -> list[str]:
+    return [f"{count} {status}" for status, count in sorted(counts.items())]
+
+
+@dataclass
+class _Stop:
+    asked: bool = False
+
+
+class InProcess(Executor):
+    """Runs each call at once, in this process: no daemon, no pickling, nothing to warm twice."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Runs `fn` before it returns."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # handed to who asks for it
+            future.set_exception(error)
+        return future
+
+
+def run(
+    study: Study,
+    store: str | Path,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
+    isolate: bool = False,
+    memory: float | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Run what the store does not have yet.
+
+    Ctrl-C once finishes the running cells, writes them and returns; twice stops at once. Either
+    way the store is whole and the same call resumes.
+
+    A solver that hangs or crashes takes its process along. In a worker process, here or on a
+    cluster, that costs its own cell; in this process, the default, it costs the run, and a hanging
+    solver hangs until it is interrupted. `isolate` is for solvers that are not trusted.
+
+    Args:
+        study: what to run.
+        store: SQLite file, made if missing.
+        workers: 1 runs in this process, more in as many worker processes. Timings of cells that run
+            side by side disturb each other.
+        executor: where to run cells instead; `workers` then only bounds how many are handed out.
+        scheduler: address of a Dask scheduler, whose workers run the cells; see docs/cluster.md.
+        isolate: a worker process even if `workers` is 1.
+        memory: GiB that a solver may take for a cell, on Linux; a MemoryError beyond.
+        progress: show a bar on a terminal, a line per stage elsewhere.
+
+    Returns:
+        How many cells ended how.
+
+    Raises:
+        StudyError: an unknown or unavailable solver, impossible options, a parameter that a solver
+            does not have, an unreadable instance, a cluster that cannot be reached or lacks what a
+            solver needs.
+        StoreError: a store that cannot be opened or written.
+    """
+    if workers < 1:
+        raise StudyError(f"workers is {workers}; give a whole number from 1")
+    if memory is not None and not 0 < memory < float("inf"):
+        raise StudyError(f"memory is {memory}; give GiB above 0")
+    if memory is not None and not sys.platform.startswith("linux"):
+        raise StudyError("memory can be limited on Linux only; leave it out")
+    if scheduler is not None and (executor is not None or isolate or workers > 1):
+        raise StudyError("a scheduler brings its own workers: leave executor, workers, isolate out")
+    lanes = _check_solvers(study)
+    clear_bench()
+    with Store(store, create=True) as opened:
+        sizes = register(study, opened, progress=progress)
+        plan = _Plan(study, opened, sizes, lanes, memory)
+        counts: Counter[str] = Counter()
+        failure, pending = "", 0
+        with (
+            _crew(study, opened, workers, executor, scheduler, isolate) as crew,
+            _interrupt() as stop,
+            cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
+        ):
+            invocation = 0
+            plan.on_resumed = advance
+            plan.submit(crew)
+            try:
+                for record in _drive(crew, plan.tasks(), stop):
+                    invocation = invocation or opened.add_invocation(
+                        study.name,
+                        _settings(study, sizes, crew.workers, plan.total),
+                        host.describe(),
+                    )
+                    opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
+                    counts[record.row["status"]] += 1
+                    pending += bool(record.row.get("pending"))
+                    if record.row["status"] == "error":
+                        failure = failure or f"{record.row['solver']}: {record.row['reason']}"
+                    advance()
+            except KeyboardInterrupt as stopped:
+                told = _how_to_resume("stopped at once", store)
+                raise KeyboardInterrupt(told) from stopped
+        remaining = plan.remaining()
+    if remaining and progress:
+        left = f"Interrupted: {remaining} cells are left"
+        print(_how_to_resume(left, store), file=sys.stderr)
+    return Outcome(dict(counts), dict(plan.earlier), remaining, Path(store), failure, pending)
+
+
+def _how_to_resume(what: str, store: str | Path) -> str:
+    return f"{what}; run the same study into {store} again to resume (icbs bench: --resume)"
+
+
+class _Plan:
+    """The cells that the store does not have, as a stream: never all of them in memory."""
+
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        sizes: dict[str, int],
+        lanes: Sequence[str],
+        memory: float | None,
+    ) -> None:
+        self.total = study.count(sizes)
+        self.earlier: Counter[str] = Counter()
+        self.on_resumed: Callable[[], None] = lambda: None
+        self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
+        self._lanes = lanes
+        self._builds: dict[str, float] = {}
+        self._unwarmed: set[str] = set()
+        self._cells = self._missing()
+
+    def _missing(self) -> Iterator[Cell]:
+        cells = self._study.cells(self._sizes)
+        while batch := list(itertools.islice(cells, _LOOK_UP)):
+            done = self._store.finished_of([cell.key for cell in batch])
+            for cell in batch:
+                if cell.key in done:
+                    self.earlier[done[cell.key]] += 1
+                    self.on_resumed()
+                else:
+                    yield cell
+
+    def _task(self, cell: Cell) -> Task:
+        specs, study = self._study.specs, self._study
+        if cell.instance not in self._builds:
+            self._builds[cell.instance] = self._store.build_of(cell.instance)
+        build = self._builds[cell.instance]
+        return Task(
+            cell,
+            specs[cell.solver],
+            study.give_initial,
+            build,
+            self._lanes[cell.solver],
+            self._memory,
+            unwarmed=self._unwarmed,
+        )
+
+    def tasks(self) -> Iterator[Task]:
+        """What is to be run."""
+        for cell in self._cells:
+            yield self._task(cell)
+
+    def submit(self, crew: _Crew) -> None:
+        """Submits the cells of solvers that cost money, so that their tasks queue together."""
+        paid = [spec.paid for spec in self._study.specs]
+        if not any(paid):
+            return
+        cells = list(self._cells)  # few: they cost money
+        for cell in cells:
+            if paid[cell.solver]:
+                submit_task(self._task(cell), crew.local)
+        self._cells = iter(cells)
+
+    def remaining(self) -> int:
+        """Cells that were not handed out, counted."""
+        return sum(1 for _ in self._cells)
+
+
+def _check_solvers(study: Study) -> list[str]:
+    """Makes every solver once: what is wrong with its name, options or parameters stops the study.
+
+    Values of parameters too, as far as a solver can check them without a problem: see
+    `solvers.base.CardinalitySampler.check_parameters`.
+
+    Returns:
+        Their lanes.
+    """
+    lanes: list[str] = []
+    for spec in study.specs:
+        try:
+            sampler = make(spec.name if spec.sampler is None else spec.sampler, **spec.options)
+            sampler.check_parameters(spec.parameters)
+            sampler.check()
+            lanes.append(sampler.lane)
+        except (SolverError, TypeError, ValueError) as error:
+            raise StudyError(f"solvers: {spec.label}: {error}") from error
+    return lanes
+
+
+def _settings(study: Study, sizes: Mapping[str, int], workers: int, cells: int) -> dict[str, Any]:
+    """What a report needs to tell how much of the plan is there; see `completeness.plans`."""
+    return {
+        "seed": study.seed,
+        "seeds": list(study.seeds),
+        "budgets": [budget_json(budget) for budget in study.ladder],
+        "solvers": [spec.label for spec in study.specs],
+        "options": [options_json(spec) for spec in study.specs],
+        "instances": sorted(sizes),
+        "give_initial": study.give_initial,
+        "workers": workers,
+        "figures": list(study.figures),
+        "cells": cells,
+    }
+
+
+@dataclass
+class _Crew:
+    """Who runs the cells.
+
+    Attributes:
+        local: the store, for those who can read it.
+        workers: how many run at a time, as far as is known before.
+        submit: hands a cell out.
+        room: how many cells may be out.
+    """
+
+    local: Path
+    workers: int
+    submit: Callable[[Task], Future[Record]]
+    room: Callable[[], int]
+
+
+@contextmanager
+def _crew(
+    study: Study, store: Store, workers: int, executor: Executor | None, scheduler: str | None,
+    isolate: bool,
+) -> Iterator[_Crew]:  # fmt: skip
+    path = store.path.absolute()
+    if scheduler is not None:
+        if find_spec("distributed") is None:
+            raise StudyError("a scheduler needs Dask: pip install 'icbs-bench[dask]'")
+        from experiments.running.cluster import Cluster
+
+        with Cluster(scheduler, store) as cluster:
+            cluster.check({resource_of(spec) for spec in study.specs} - {""})
+            yield _Crew(
+                path, cluster.slots(),
+                lambda task: cluster.submit(run_task, task, resource_of(task.spec)),
+                lambda: max(_ON_THE_WAY, AHEAD * cluster.slots()),
+            )  # fmt: skip
+    elif executor is not None:
+        yield _Crew(path, workers, lambda task: executor.submit(run_task, task, path),
+                    lambda: AHEAD * workers)  # fmt: skip
+    elif isolate or workers > 1:
+        with WorkerPool(workers) as pool:
+            yield _Crew(path, workers, lambda task: pool.submit(run_task, task, path),
+                        lambda: AHEAD * workers)  # fmt: skip
+    else:
+        here = InProcess()
+        yield _Crew(path, 1, lambda task: here.submit(run_task, task, path), lambda: 1)
+
+
+def resource_of(spec: SolverSpec) -> str:
+    """What a worker must have to run a solver: what the study says, else the registry."""
+    if spec.resource or spec.sampler is not None:
+        return spec.resource
+    return registered()[spec.name].resource
+
+
+def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
+    """Hands out tasks, a bounded number ahead, and yields records as they come.
+
+    A cell whose worker died is run again, once and with nothing beside it: the worker may have died
+    of something else. If it dies again, or was killed for being late, that is the cell's row.
+    """
+    out: dict[Future[Record], Task] = {}
+    suspects: deque[Task] = deque()
+
+    def hand_out(task: Task) -> None:
+        future = crew.submit(task)
+        out[future] = task
+        # In the pool's own thread, and so before it hands out the next cell.
+        future.add_done_callback(partial(_learn, task))
+
+    while True:
+        alone = any(task.again for task in out.values())
+        while not alone and not stop.asked:
+            if suspects:
+                if not out:
+                    hand_out(replace(suspects.popleft(), again=True))
+                break
+            if len(out) >= crew.room() or (fresh := next(tasks, None)) is None:
+                break
+            hand_out(fresh)
+        if not out:
+            return
+        finished, _ = wait(out, return_when=FIRST_COMPLETED)
+        for future in finished:
+            task = out.pop(future)
+            try:
+                yield future.result()
+            except WorkerDied as death:
+                if death.late and death.stage == WARM_UP:
+                    hand_out(task)
+                elif task.again or death.late:
+                    yield _obituary(task, death)
+                else:
+                    suspects.append(task)
+
+
+def _learn(task: Task, future: Future[Record]) -> None:
+    """Notes that a solver's warm-up was killed: no process waits for it again."""
+    death = None if future.cancelled() else future.exception()
+    if isinstance(death, WorkerDied) and death.late and death.stage == WARM_UP:
+        task.unwarmed.add(task.spec.identity)
+
+
+def _obituary(task: Task, death: WorkerDied) -> Record:
+    """The row of a cell whose worker died."""
+    limit = kill_limit(task.cell.budget)
+    seconds = death.seconds
+    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.lane}
+    if task.spec.paid:
+        # Its task may be out there: whoever asks again collects it.
+        row["pending"] = 1
+    if death.late:
+        seconds = limit if seconds is None else seconds
+        row |= {"status": "timeout", "wall": seconds}
+        row["reason"] = (
+            f"no answer after {seconds:.3g} s, killed; the limit is "
+            f"{task.cell.budget.time_limit:g} s"
+        )
+        if task.spec.identity in task.unwarmed:
+            row["reason"] += "; called without a warm-up, since that was killed as well"
+    else:
+        row |= {"status": "error", "wall": seconds, "reason": f"{death}, twice"}
+    return Record(row, [])
+
+
+@contextmanager
+def _interrupt() -> Iterator[_Stop]:
+    """The first Ctrl-C asks to stop after the running cells, the second stops at once."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        del number, frame
+        stop.asked = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

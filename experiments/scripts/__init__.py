@@ -1,0 +1,1 @@
+"""Scripts that make what results/ and the packages hold."""

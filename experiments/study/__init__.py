@@ -1,0 +1,1 @@
+"""What a study file means: cells, sources of its instances, budgets."""

@@ -1,0 +1,194 @@
+"""Where a study's blocks come from when they are not files: cut from a model, or met by the loop.
+
+In a study file::
+
+    [[blocks]]                           # blocks of a pruned model
+    model = "smollm2"
+    layers = "*.28.mlp.up_proj"
+    sizes = [64, 1024]
+    fisher = ["sequence", "position"]
+    nested = false                       # true: smaller blocks are parts of the largest
+    within = 1024                        # instead: parts of blocks of this size, chosen for their
+                                         # couplings (`icbs cut`)
+    density = 0.5
+    count = 16                           # calibration windows or images
+
+    [loop]                               # the blocks of one step, and the loop from there on
+    model = "garment-mlp"
+    fork_at = 5                          # steps before the fork, by the first solver
+    steps = 20                           # steps of every contestant after it
+    time_limit = 0.5                     # seconds a block, of every contestant
+    seeds = 2
+    gaps = [0.0, 0.1]                    # contestants that leave so much of each block's gain
+    contestants = ["relaxation"]         # labels of solvers that drive the loop; all if left out
+    layers = "*"
+    count = 4096                         # calibration samples
+    heldout = 1024                       # samples of the gate
+    evaluation = 2000                    # test samples
+    settings = {density = 0.1}           # of `icbs.settings.Settings`
+
+    [[pruning]]                          # whole models, one-shot methods beside the loop
+    model = "vit-fashion"
+    densities = [0.5, 0.3]
+    methods = ["wanda", "icbs"]          # of `icbs baselines`, untimed ones; most if left out
+    steps = [3, 10]                      # of the loop; it is measured after each of them
+    layers = "*"
+    count = 4096                         # and heldout, evaluation, length, settings as above
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from experiments.errors import StudyError
+from experiments.study.tomlcheck import expect, number, refuse_unknown
+
+S = TypeVar("S", "BlockSource", "LoopSource", "PruningSource")
+
+
+@dataclass(frozen=True)
+class BlockSource:
+    """Blocks cut from a model after the first mask; see `icbs.blocks.export.export_blocks`.
+
+    Attributes:
+        model: registered name, folder or hub id.
+        sizes: variables of each block.
+        layers: shell globs of layer names, separated by commas.
+        fisher: kinds of curvature.
+        nested: cut only the largest size from the model, and the smaller ones as nested parts of
+            it, the other variables fixed at the incumbent.
+        density: kept fraction of the weights.
+        within: cut blocks of this size, and of each the nested parts of `sizes` whose couplings
+            matter most (`experiments.instances.subblocks`), with their proven optimum.
+        count: calibration windows or images.
+        length: tokens in a window.
+        seed: of the variables' order.
+    """
+
+    model: str
+    sizes: Sequence[int]
+    layers: str = "*"
+    fisher: Sequence[str] = ("sequence", "position")
+    nested: bool = False
+    density: float = 0.5
+    count: int = 16
+    length: int = 128
+    seed: int = 0
+    within: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """Canonical JSON of everything that decides the blocks."""
+        return _canonical(self)
+
+
+@dataclass(frozen=True)
+class LoopSource:
+    """The loop on a model, forked after some steps: every contestant goes on from the same state.
+
+    Attributes:
+        model: registered name, folder or hub id.
+        steps: steps of each contestant after the fork.
+        fork_at: steps before it, driven by the study's first solver.
+        time_limit: seconds each contestant has for a block; None leaves it to the solver.
+        seeds: number of seeds.
+        gaps: shares of each block's gain that artificial contestants leave on the table.
+        contestants: labels of the study's solvers that drive the loop; all if empty.
+        layers: shell globs of layer names, separated by commas.
+        count: calibration samples.
+        heldout: samples of the gate; 0 for none.
+        evaluation: test samples.
+        length: tokens in a window.
+        settings: of `icbs.settings.Settings`.
+    """
+
+    model: str
+    steps: int
+    fork_at: int = 0
+    time_limit: float | None = None
+    seeds: int = 1
+    gaps: Sequence[float] = ()
+    contestants: Sequence[str] = ()
+    layers: str = "*"
+    count: int = 4096
+    heldout: int = 1024
+    evaluation: int = 2000
+    length: int = 128
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Canonical JSON of everything that decides the loop up to the fork."""
+        return _canonical(self)
+
+
+@dataclass(frozen=True)
+class PruningSource:
+    """Whole models pruned by one-shot methods and by the loop; see `experiments.pruning.comparing`.
+
+    Attributes:
+        model: registered name, folder or hub id.
+        densities: kept fractions of the weights.
+        methods: some of `experiments.figures.methods.METHODS`; if empty all that need neither a
+            time limit nor a small model.
+        steps: after how many steps the loop is measured; the largest ends it.
+        layers: shell globs of layer names, separated by commas.
+        count: calibration samples.
+        heldout: samples of the gate.
+        evaluation: test samples.
+        length: tokens in a window.
+        settings: of `icbs.settings.Settings`.
+    """
+
+    model: str
+    densities: Sequence[float]
+    methods: Sequence[str] = ()
+    steps: Sequence[int] = (10,)
+    layers: str = "*"
+    count: int = 4096
+    heldout: int = 1024
+    evaluation: int = 2000
+    length: int = 128
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _canonical(source: BlockSource | LoopSource) -> str:
+    return json.dumps(asdict(source), sort_keys=True)
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "str": (str, "text"),
+    "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
+    "float": (float, "a number"),
+    "bool": (bool, "a switch"),
+    "float | None": (float, "a number"),
+    "Sequence[int]": (list, "a list of whole numbers"),
+    "Sequence[float]": (list, "a list of numbers"),
+    "Sequence[str]": (list, "a list of words"),
+    "Mapping[str, Any]": (dict, "a table"),
+}
+
+
+def parse_source(cls: type[S], table: Any, key: str) -> S:
+    """A source from its TOML table.
+
+    Raises:
+        StudyError: an unknown key, a missing one, or a value of another kind.
+    """
+    expect(table, dict, key, "a table")
+    known = {one.name: str(one.type) for one in fields(cls)}
+    refuse_unknown(table, known, key)
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        kind, wanted = _KINDS[known[name]]
+        where = f"{key}.{name}"
+        values[name] = number(value, where) if kind is float else expect(value, kind, where, wanted)
+    needed = {BlockSource: "sizes", LoopSource: "steps", PruningSource: "densities"}
+    for name in ("model", needed[cls]):
+        if name not in values:
+            raise StudyError(f"{key}.{name} is missing; add it")
+    return cls(**values)

@@ -1,0 +1,1 @@
+"""One-shot pruning to compare the loop with."""

@@ -1,0 +1,1 @@
+"""From a layer to a block problem: capture, gradients, curvature, scores, masks, build, export."""

@@ -1,5 +1,0 @@
-"""``python -m icbs.cli``."""
-
-from icbs.cli import main
-
-main()

@@ -1,0 +1,1 @@
+"""The pruning loop: moves, gate, records, checkpoints, refit and tuning."""

@@ -1,0 +1,1 @@
+"""dimod's models as problems, and models with any number of ones."""

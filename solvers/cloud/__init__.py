@@ -1,0 +1,1 @@
+"""Services that cost money: devices, prices, caps, tasks and their journal."""

@@ -1,0 +1,222 @@
+"""QAOA on the cloud simulators and QPUs of Amazon Braket: the solvers that cost money."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from solvers.arguments import seeded
+from solvers.base import Budget, Request, Solution, Timing
+from solvers.clock.deadline import Deadline
+from solvers.cloud.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, Device, find_device, priced
+from solvers.cloud.journal import Journal, default_path
+from solvers.cloud.service import AwsService, RehearsalService, UnreachableError
+from solvers.cloud.tasks import DEFAULT_POLL_TIMEOUT, PaidTasks, call_key
+from solvers.errors import CostError, ParameterError
+from solvers.problem import CardinalityProblem
+from solvers.qaoa.braket import to_braket
+from solvers.qaoa.gate_model import answer, gates
+from solvers.qaoa.sampler import DEFAULT_READS, describe
+from solvers.qaoa.solver import TrainedQAOA
+
+
+class PaidQAOA(TrainedQAOA):
+    """One task a call, at most once, under a cap; angles are trained here before it is sent.
+
+    The same call (problem, options, parameters, reads, seed) finds its task in the journal again:
+    after a crash it goes on where it stopped, and once the shots are there it costs nothing. To
+    measure anew, take another seed.
+
+    Shots are as `solvers.qaoa.gate_model.CircuitQAOA` reports them. ``info`` also has ``quote`` and
+    ``cost`` (USD: at most, before; by the SDK's tracker, after; None without a price list),
+    ``charged`` (0 for a refused task and in a rehearsal; None while it is not known, as of a task
+    that failed), ``reserved`` (what counts against `max_cost`), ``price_source``, the ``task``'s
+    ARN and ``rehearsal``. The time on the service is split into ``execute`` (as far as the device
+    reports it) and ``queue``.
+
+    Args:
+        device: ARN or short name, see `solvers.cloud.devices`.
+        max_cost: USD that all tasks in the journal may cost together; nothing is sent without it.
+        journal: SQLite file; one per user when None.
+        bucket: S3 bucket for the results; the account's default Braket bucket when None.
+        rehearse: run on Braket's local simulator instead, with the same checks and records.
+        task_seconds: run time reserved for a task on a simulator; it is cancelled after that.
+        poll_timeout: seconds to wait for a task.
+        max_variables: largest problem it takes; `solvers.cloud.devices.Device.max_variables` when
+            None.
+
+    Raises:
+        ParameterError: an unknown device, a cap or time that is not positive.
+    """
+
+    paid = True
+    honours: ClassVar[tuple[str, ...]] = ("reads",)
+
+    def __init__(
+        self,
+        device: str | None = None,
+        *,
+        max_cost: float | None = None,
+        journal: str | Path | None = None,
+        bucket: str | None = None,
+        rehearse: bool = False,
+        task_seconds: float = DEFAULT_TASK_SECONDS,
+        poll_timeout: float = DEFAULT_POLL_TIMEOUT,
+        max_variables: int | None = None,
+    ) -> None:
+        self.device = None if device is None else find_device(device)
+        given = {"max_cost": max_cost, "task_seconds": task_seconds, "poll_timeout": poll_timeout}
+        for name, value in given.items():
+            if value is not None and not 0 < value < math.inf:
+                raise ParameterError(f"{name} is {value!r}, expected a finite number above 0")
+        self.max_cost = max_cost
+        self.rehearse = rehearse
+        if max_variables is None:
+            max_variables = MAX_VARIABLES if self.device is None else self.device.max_variables
+        self.max_variables = max_variables  # type: ignore[misc]
+        self._journal = journal
+        self._bucket = bucket
+        self._limits = {"task_seconds": task_seconds, "poll_timeout": poll_timeout}
+
+    def check(self) -> None:
+        """Raises where no task could ever be sent: no device, no cap, no account.
+
+        A region that refuses or does not answer is a fault of each call, not of the set-up: what
+        was paid for there is still collected, and other solvers of a study run.
+        """
+        with suppress(UnreachableError):
+            self._tasks.service.check()
+
+    def priced(self, *, offline: bool = False) -> Device:
+        """The device with today's prices, or with those of the committed table.
+
+        Raises:
+            ParameterError: there is no device.
+        """
+        if self.device is None:
+            raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
+        return self.device if offline else priced(self.device)
+
+    def quote(self, device: Device, reads: int | None) -> tuple[float, float]:
+        """USD at least and at most of one call's task, before it is submitted; needs no account.
+
+        Args:
+            device: see `priced`.
+            reads: of the call's budget.
+
+        Raises:
+            ParameterError: shots the device does not take.
+            UnavailableError: it is retired.
+            CostError: no price is known.
+        """
+        shots = reads or DEFAULT_READS
+        device.limits.check(device.name, shots)
+        return device.price(shots), device.price(shots, self._limits["task_seconds"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The connection to the service and the open journal belong to this process.
+        return {key: value for key, value in self.__dict__.items() if key != "_tasks"}
+
+    @cached_property
+    def _tasks(self) -> PaidTasks:
+        device = self.priced(offline=True)
+        if self.max_cost is None:
+            raise CostError(
+                f"{self.name} has no max_cost: pass the USD it may spend in all; "
+                f"'icbs quote' tells the price of a task on {device.name}"
+            )
+        if self.rehearse:
+            service: Any = RehearsalService(device)
+            journal = Journal(":memory:")
+        else:
+            service = AwsService(device, self._bucket)
+            journal = Journal(self._journal or default_path())
+        return PaidTasks(device, service, journal, max_cost=self.max_cost, **self._limits)
+
+    def submit_problem(
+        self,
+        problem: CardinalityProblem,
+        *,
+        budget: Budget | None = None,
+        seed: int | None = None,
+        **parameters: Any,
+    ) -> None:
+        """Sends the task of a later `sample_problem` with the same arguments, without waiting."""
+        self.check_size(problem.n)
+        if problem.cardinality in (0, problem.n):
+            return
+        budget = budget or Budget()
+        request = Request(
+            budget, seeded(seed), None, lambda state: None, Deadline(budget.time_limit)
+        )  # fmt: skip
+        self._submitted(problem, request, parameters)
+
+    def _submitted(
+        self, problem: CardinalityProblem, request: Request, parameters: dict[str, Any]
+    ) -> tuple[str, bool]:
+        """The key of the call's task, and whether it was there before."""
+        reads = request.budget.reads or DEFAULT_READS
+        tasks = self._tasks
+        key = call_key(
+            problem.content_hash, self.name, tasks.device.arn, self.penalty, parameters, reads,
+            int(request.rng.integers(2**62)),
+        )  # fmt: skip
+        if tasks.known(key):
+            return key, True
+        tasks.check(key, problem.n, reads)
+        before = Timing()
+        before.update(request.timing)
+        trained = self._trained(problem, request, **parameters)
+        with request.timing.stage("preprocess"):
+            circuit, values = gates(problem, trained)
+            rendered = to_braket(circuit, values)
+        note = {
+            "info": {"mixer": trained.mixer, **describe(trained.angles, circuit)},
+            "seconds": {
+                stage: request.timing[stage] - before[stage] for stage in ("preprocess", "training")
+            },
+        }
+        tasks.submit(key, rendered, reads, note)
+        return key, False
+
+    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        key, known = self._submitted(problem, request, parameters)
+        collected = self._tasks.collect(key, request.timing)
+        info = collected.note["info"] | collected.info
+        if not known:
+            info["earlier_seconds"] = 0.0
+        else:
+            for stage, seconds in collected.note["seconds"].items():
+                request.timing[stage] += seconds
+                info["earlier_seconds"] += seconds
+        return answer(problem, request, collected.rows, info)
+
+
+class BraketSubspaceQAOA(PaidQAOA):
+    """Weight-conserving QAOA on a device of Amazon Braket; parameters as `PaidQAOA`."""
+
+    name = "qaoa-xy-braket"
+    mixers: ClassVar = {"complete": "complete-trotter", "ring": "ring", "grover": "grover"}
+
+
+class BraketPenaltyQAOA(PaidQAOA):
+    """X-mixer QAOA on the penalised problem on a device of Amazon Braket.
+
+    Args:
+        device: see `PaidQAOA`.
+        penalty: P in units of the mean |linear bias|, > 0.
+        **options: see `PaidQAOA`.
+    """
+
+    name = "qaoa-braket"
+    lane = "penalised"
+    mixers: ClassVar = {"x": "x"}
+
+    def __init__(self, device: str | None = None, *, penalty: float = 1.0, **options: Any) -> None:
+        super().__init__(device, **options)
+        if not 0 < penalty < math.inf:
+            raise ParameterError(f"penalty is {penalty}, expected a number above 0")
+        self.penalty = penalty

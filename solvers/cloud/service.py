@@ -1,0 +1,370 @@
+"""Where paid tasks run: Amazon Braket through its SDK, or a rehearsal on the local simulator.
+
+Both speak the same few calls. A task is created from a *request*, the arguments of the service's
+CreateQuantumTask: it can be written down beforehand and sent twice, and its client token makes the
+second time harmless. The SDK's batches, which create new tasks for failed ones, are not used.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from boto3.session import Session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from braket.aws import AwsDevice, AwsQuantumTask, AwsSession
+from braket.circuits import Circuit as BraketCircuit
+from braket.circuits.serialization import IRType
+from braket.tracking import Tracker
+from braket.tracking.tracking_events import _TaskCreationEvent
+from numpy.typing import NDArray
+
+from solvers.cloud.devices import Device, Limits, live
+from solvers.errors import OfflineError, TaskError, UnavailableError
+from solvers.qaoa.braket import BraketLocalQAOASampler
+
+# The service's clock and ours may differ by this much.
+CLOCK_SLACK = timedelta(minutes=5)
+REGION_OF_SIMULATORS = "us-east-1"
+_NO_CREDENTIALS = (
+    "no AWS credentials were found: run 'aws configure', or set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY; a rehearsal (--rehearse) needs none"
+)
+
+
+class RefusedError(Exception):
+    """The service answered that it did not create the task."""
+
+
+class UnreachableError(OfflineError):
+    """The device's region refuses to describe it, or does not answer: not a fault of the call."""
+
+
+class UnknownOutcomeError(Exception):
+    """The create call failed in a way that leaves open whether the task exists."""
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What the service says of a task; times are its own, and None while they are not known."""
+
+    status: str
+    reason: str = ""
+    created: datetime | None = None
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished task.
+
+    Attributes:
+        rows: shape (shots, n), column i is qubit i.
+        seconds: run time as the device reports it; None where it does not.
+        cost: USD by the SDK's tracker; None without a price list.
+    """
+
+    rows: NDArray[np.int8]
+    seconds: float | None
+    cost: float | None
+
+
+class Service(ABC):
+    """One device."""
+
+    rehearsal: bool
+
+    @abstractmethod
+    def check(self) -> None:
+        """Asks for the device, without submitting anything.
+
+        Raises:
+            UnavailableError: there is no such device.
+            UnreachableError: whether there is could not be found out.
+        """
+
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What the device takes now.
+
+        Raises:
+            UnavailableError, UnreachableError: see `check`.
+        """
+
+    @abstractmethod
+    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+        """Arguments of the create call, JSON values only.
+
+        Raises:
+            UnreachableError: there is no place for its results.
+        """
+
+    @abstractmethod
+    def create(self, request: Mapping[str, Any]) -> str:
+        """Creates the task and returns its ARN; the same request again returns the same ARN.
+
+        Raises:
+            RefusedError: there is no such task now.
+            UnknownOutcomeError: there may be one.
+        """
+
+    @abstractmethod
+    def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
+        """ARN of the task a request made, if it made one after `since`."""
+
+    @abstractmethod
+    def state(self, arn: str) -> TaskState:
+        """What has become of a task."""
+
+    @abstractmethod
+    def result(self, arn: str, shots: int) -> Measured:
+        """The shots of a completed task."""
+
+    @abstractmethod
+    def cancel(self, arn: str) -> None:
+        """Asks for a task to be stopped."""
+
+
+class AwsService(Service):
+    """A device of Amazon Braket.
+
+    Args:
+        device: by ARN.
+        bucket: S3 bucket for the results; the account's default Braket bucket when None.
+        folder: key prefix in it.
+
+    Raises:
+        OfflineError: no region or no credentials.
+    """
+
+    rehearsal = False
+
+    def __init__(self, device: Device, bucket: str | None = None, folder: str = "icbs") -> None:
+        self._device = device
+        self._folder = folder
+        boto = Session()
+        region = device.region or boto.region_name
+        if region is None:
+            raise OfflineError(
+                f"no AWS region is set for {device.name}: set AWS_DEFAULT_REGION, for example to "
+                f"{REGION_OF_SIMULATORS}, or run 'aws configure'"
+            )
+        try:
+            if boto.get_credentials() is None:
+                raise OfflineError(_NO_CREDENTIALS)
+            self._session = AwsSession(Session(region_name=region), default_bucket=bucket)
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise OfflineError(_NO_CREDENTIALS) from error
+        except (ValueError, BotoCoreError) as error:
+            raise OfflineError(f"AWS cannot be used for {device.name}: {error}") from error
+        # The SDK tries again by itself and reports the last answer only.
+        self._answers: list[int | None] = []
+        self._session.braket_client.meta.events.register(
+            "needs-retry.braket.CreateQuantumTask", self._noted
+        )
+
+    def _noted(self, response: tuple[Any, Any] | None = None, **event: Any) -> None:
+        self._answers.append(None if response is None else response[0].status_code)
+
+    def _described(self) -> AwsDevice:
+        """The device as the service describes it now.
+
+        Raises:
+            UnavailableError: there is no such device.
+            UnreachableError: the region refuses to tell, or does not answer.
+        """
+        try:
+            with warnings.catch_warnings():
+                # Capabilities of a newer schema still name, status and limits.
+                warnings.simplefilter("ignore")
+                return AwsDevice(self._device.arn, self._session)
+        except ValueError as error:
+            raise UnavailableError(f"device {self._device.arn}: {error}") from error
+        except (ClientError, BotoCoreError) as error:
+            raise UnreachableError(
+                f"device {self._device.arn} cannot be reached in {self._session.region}: {error}; "
+                "try again later"
+            ) from error
+
+    def check(self) -> None:
+        """See `Service`."""
+        self._described()
+
+    def limits(self) -> Limits:
+        """See `Service`."""
+        aws = self._described()
+        properties = aws.properties
+        service = properties.service
+        paradigm = getattr(properties, "paradigm", None)
+        status = f"{self._device.name} is {aws.status}" if aws.status != "ONLINE" else ""
+        if not status and not aws.is_available:
+            status = f"{self._device.name} is outside its availability window"
+        return Limits(
+            unavailable=status,
+            retired=aws.status == "RETIRED",
+            qubits=getattr(paradigm, "qubitCount", None) or self._device.qubits,
+            shots=(max(1, service.shotsRange[0]), service.shotsRange[1]),
+            poll_seconds=(service.getTaskPollIntervalMillis or 1000) / 1000,
+        )
+
+    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+        """See `Service`; native gates and qubits are left to the service's compiler."""
+        try:
+            bucket = self._session.default_bucket()
+        except (ClientError, BotoCoreError, ValueError) as error:
+            raise UnreachableError(
+                f"no bucket for results on {self._device.name}: {error}: nothing was submitted; "
+                "name one that the account may write to (option bucket)"
+            ) from error
+        return {
+            "clientToken": token,
+            "deviceArn": self._device.arn,
+            "shots": shots,
+            "outputS3Bucket": bucket,
+            # A folder of its own, by which the task can be found without its ARN.
+            "outputS3KeyPrefix": f"{self._folder}/{token}",
+            "action": circuit.to_ir(IRType.OPENQASM).json(),
+        }
+
+    def create(self, request: Mapping[str, Any]) -> str:
+        """See `Service`."""
+        self._answers.clear()
+        try:
+            return str(self._session.create_quantum_task(**request))
+        except (ClientError, BotoCoreError) as error:
+            refused = all(status and 400 <= status < 500 for status in self._answers)
+            kind = RefusedError if self._answers and refused else UnknownOutcomeError
+            raise kind(str(error)) from error
+
+    def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
+        """See `Service`."""
+        pages = self._session.braket_client.get_paginator("search_quantum_tasks").paginate(
+            filters=[
+                {"name": "deviceArn", "operator": "EQUAL", "values": [self._device.arn]},
+                {
+                    "name": "createdAt",
+                    "operator": "GTE",
+                    "values": [(since - CLOCK_SLACK).astimezone(UTC).isoformat()],
+                },
+            ]
+        )
+        for page in pages:
+            for task in page["quantumTasks"]:
+                if task["outputS3Directory"].startswith(request["outputS3KeyPrefix"]):
+                    return str(task["quantumTaskArn"])
+        return None
+
+    def _task(self, arn: str) -> AwsQuantumTask:
+        return AwsQuantumTask(arn, self._session, quiet=True)
+
+    def state(self, arn: str) -> TaskState:
+        """See `Service`."""
+        data = self._task(arn).metadata()
+        return TaskState(
+            data["status"], data.get("failureReason", ""), data.get("createdAt"),
+            data.get("endedAt"),
+        )  # fmt: skip
+
+    def result(self, arn: str, shots: int) -> Measured:
+        """See `Service`."""
+        with Tracker() as tracker:
+            # A task of an earlier process is new to this tracker.
+            tracker.receive_event(
+                _TaskCreationEvent(arn=arn, shots=shots, is_job_task=False, device=self._device.arn)
+            )
+            result = self._task(arn).result()
+            cost = _tracked(tracker)
+        columns = [result.measured_qubits.index(i) for i in range(len(result.measured_qubits))]
+        metadata = getattr(result.additional_metadata, "simulatorMetadata", None)
+        milliseconds = getattr(metadata, "executionDuration", None)
+        return Measured(
+            np.asarray(result.measurements, np.int8)[:, columns],
+            None if milliseconds is None else milliseconds / 1000,
+            cost,
+        )
+
+    def cancel(self, arn: str) -> None:
+        """See `Service`."""
+        self._task(arn).cancel()
+
+
+def _tracked(tracker: Tracker) -> float | None:
+    # Without this the tracker would wait for minutes for a price list that is not there.
+    if not live():
+        return None
+    try:
+        return float(tracker.qpu_tasks_cost() + tracker.simulator_tasks_cost())
+    except ValueError:
+        # The list does not have this device.
+        return None
+
+
+class RehearsalService(Service):
+    """The same calls on Braket's local simulator: no account, no cost, no queue.
+
+    Shots are drawn from the request's token, so a rehearsal can be repeated.
+
+    Args:
+        device: whose limits are kept, as the committed table has them.
+    """
+
+    rehearsal = True
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._circuits: dict[str, BraketCircuit] = {}
+        self._done: dict[str, tuple[TaskState, Measured]] = {}
+
+    def check(self) -> None:
+        """See `Service`; the simulator is always there."""
+
+    def limits(self) -> Limits:
+        """See `Service`."""
+        return replace(self._device.limits, poll_seconds=0.0)
+
+    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+        """See `Service`."""
+        self._circuits[token] = circuit
+        return {"clientToken": token, "deviceArn": self._device.arn, "shots": shots,
+                "action": circuit.to_ir(IRType.OPENQASM).json()}  # fmt: skip
+
+    def create(self, request: Mapping[str, Any]) -> str:
+        """See `Service`; the task runs at once."""
+        token = request["clientToken"]
+        arn = f"rehearsal:{self._device.name}/{token}"
+        if arn not in self._done:
+            began = datetime.now(UTC)
+            local = BraketLocalQAOASampler(max_qubits=self._device.qubits or 34)
+            circuit = self._circuits.pop(token).probability()
+            rows = local._shots(circuit, request["shots"], int(token[:8], 16))
+            ended = datetime.now(UTC)
+            seconds = (ended - began).total_seconds()
+            self._done[arn] = TaskState("COMPLETED", "", began, ended), Measured(rows, seconds, 0.0)
+        return arn
+
+    def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
+        """See `Service`."""
+        arn = f"rehearsal:{self._device.name}/{request['clientToken']}"
+        return arn if arn in self._done else None
+
+    def state(self, arn: str) -> TaskState:
+        """See `Service`."""
+        return self._done[arn][0]
+
+    def result(self, arn: str, shots: int) -> Measured:
+        """See `Service`."""
+        return self._done[arn][1]
+
+    def cancel(self, arn: str) -> None:
+        """See `Service`."""
+        raise TaskError(f"rehearsed task {arn} has already run")

@@ -1,0 +1,1 @@
+"""Bounds and proofs: relaxation, branch and bound, enumeration, mixed-integer programs."""

@@ -1,0 +1,240 @@
+"""Texts that list the entries of a matrix, one ``i j value`` a line.
+
+============ ======== ======== ================== ============================================
+suffix       counts   pairs    without a mark     convention of
+             from     count
+============ ======== ======== ================== ============================================
+.ubqp        1        twice    **maximise** x'Qx  MQLib (``bin/sampleQUBO.txt``) and OR-Library
+                                                  (``bqpinfo.html``)
+.sparse      1        twice    minimise x'Qx      Biq Mac Library
+.qubo        0        once     minimise           D-Wave's qbsolv
+============ ======== ======== ================== ============================================
+
+The first two lay out the same symmetric matrix, each pair written once, with opposite senses, and
+nothing in a foreign file tells them apart but its name: Biq Mac's ``bqp50-1.sparse`` is the negated
+first problem of OR-Library's ``bqp50``. Our own files say it in a comment, ``maximise x'Qx`` or
+``minimise x'Qx``, which wins over the suffix; files of earlier releases say ``minimise``.
+
+What the formats have no field for stands in comments: ``cardinality``, ``label`` (place and name)
+and the constant of the objective, which is read as other programs spell it as well:
+``offset -7.5``, ``offset : -7.5``, ``ObjectiveOffset -7.5``, ``Constant term of objective = -7.5``.
+A ``scale : 2`` (QUBOTools, bqpjson) multiplies everything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from solvers.arithmetic.rounding import penalised
+from solvers.errors import FormatError
+from solvers.io.textfile import Objective, check_size, number, read_text, whole
+from solvers.problem import CardinalityProblem, Floats
+
+_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_SENSE = re.compile(r"(?:(min|max)imi[sz]e\s+(?:x'Qx|sum Q_)|sense\s*[:=]\s*(min|max)).*", re.I)
+_PAIR = re.compile(
+    r"(cardinality|scale|offset)\s*[:=]\s*(\S+)|(cardinality|offset)\s+([-+.0-9]\S*|nan|inf\S*)",
+    re.I,
+)
+_PROSE = re.compile(rf"(?:offset|\bconstant)\b[a-z ]*[:=]?\s*({_NUMBER})(?![-\w]|\.[0-9])", re.I)
+_LABEL = re.compile(r'label\s+([0-9]+)\s+(".*")')
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Where a suffix's conventions differ; see the table above."""
+
+    comment: str
+    first: int
+    pairs_count_twice: bool
+    maximised: bool
+
+
+FAMILIES = {
+    ".ubqp": _Family("#", 1, pairs_count_twice=True, maximised=True),
+    ".sparse": _Family("#", 1, pairs_count_twice=True, maximised=False),
+    ".qubo": _Family("c", 0, pairs_count_twice=False, maximised=False),
+}
+
+
+def read_matrix(path: Path) -> Objective:
+    """The objective in a file of one of the families.
+
+    Raises:
+        FormatError: cut off, several problems, an entry that is out of range or stands twice,
+            comments that contradict each other.
+        ValueError: a word where a number belongs.
+    """
+    family = FAMILIES[path.suffix.lower()]
+    lines, comments = _split(path, family.comment)
+    notes = _Notes(path.name, comments)
+    head = _qubo_head if family.comment == "c" else _ubqp_head
+    n, count, rest = head(path.name, lines)
+    Q = _matrix(path.name, rest, n, count, family.first)
+    if family.pairs_count_twice:
+        Q = 2 * Q - np.diag(Q.diagonal())
+    maximised = family.maximised if notes.maximised is None else notes.maximised
+    # Adding 0 makes -0 of a negated matrix plain 0, which has another hash.
+    sign = -notes.scale if maximised else notes.scale
+    return Objective(
+        Q=sign * Q + 0.0,
+        offset=sign * notes.offset + 0.0,
+        ones=notes.cardinality,
+        labels=notes.names(n, family.first),
+        maximised=maximised,
+    )
+
+
+def matrix_text(problem: CardinalityProblem, suffix: str, penalty: float | None) -> str:
+    """The text of a file in the convention of its suffix, all 17 digits.
+
+    Args:
+        problem: what to write.
+        suffix: key of `FAMILIES`.
+        penalty: adds ``penalty * (sum x - k)^2``.
+
+    Raises:
+        ProblemError: a penalty that eats the objective.
+    """
+    family = FAMILIES[suffix]
+    Q, linear, offset = penalised(problem, penalty or 0.0)
+    Q = np.triu(Q)
+    if family.pairs_count_twice:
+        Q *= 0.5
+    np.fill_diagonal(Q, linear)
+    if family.maximised:
+        Q, offset = -Q, -offset + 0.0
+    nodes, entries = np.count_nonzero(Q.diagonal()), np.count_nonzero(Q)
+    if family.comment == "c":
+        sense = "minimise sum Q_ii x_i + sum_(i<j) Q_ij x_i x_j + offset"
+        head = f"p qubo 0 {problem.n} {nodes} {entries - nodes}\n"
+    else:
+        maximised = "maximise x'Qx + offset, which is -E(x)"
+        sense = maximised if family.maximised else "minimise x'Qx + offset"
+        head = f"{problem.n} {entries}\n"
+    comments = [sense, f"cardinality : {problem.cardinality}", f"offset : {offset!r}"]
+    for place, label in enumerate(problem.labels or (), family.first):
+        comments.append(f"label {place} {json.dumps(label)}")
+    marked = "".join(f"{family.comment} {comment}\n" for comment in comments)
+    return marked + head + _entries(Q, family.first)
+
+
+def _entries(Q: Floats, first: int) -> str:
+    """A line ``i j value`` for each entry that is not 0, row by row, counted from `first`."""
+    lines = []
+    for i, row in enumerate(Q):
+        columns = np.flatnonzero(row)
+        pairs = zip((columns + first).tolist(), row[columns].tolist(), strict=True)
+        lines.append("".join(f"{i + first} {j} {value!r}\n" for j, value in pairs))
+    return "".join(lines)
+
+
+def _split(path: Path, comment: str) -> tuple[list[str], list[str]]:
+    """Lines with data, and the comments without what marks them."""
+    lines, comments = [], []
+    for line in read_text(path).split("\n"):
+        words = line.strip()
+        if words.startswith(comment):
+            comments.append(words[len(comment) :].strip())
+        elif words:
+            lines.append(words)
+    return lines, comments
+
+
+class _Notes:
+    """What comments say."""
+
+    def __init__(self, name: str, comments: Iterable[str]) -> None:
+        self._name = name
+        self._said: dict[str, float] = {}
+        self._labels: dict[int, str] = {}
+        for comment in comments:
+            self._note(comment)
+        self.offset = self._said.get("offset", 0.0)
+        self.scale = self._said.get("scale", 1.0)
+        if self.scale <= 0:
+            raise FormatError(f"{name}: its scale is {self.scale}, expected a positive number")
+        ones = self._said.get("cardinality")
+        if ones is not None and not ones.is_integer():
+            raise FormatError(f"{name}: its cardinality is {ones}, expected a whole number")
+        self.cardinality = None if ones is None else int(ones)
+        sense = self._said.get("sense")
+        self.maximised = None if sense is None else sense < 0
+
+    def _note(self, comment: str) -> None:
+        if found := _SENSE.fullmatch(comment):
+            word = (found[1] or found[2]).lower()
+            self._say("sense", -1.0 if word.startswith("max") else 1.0)
+        elif found := _PAIR.fullmatch(comment):
+            self._say((found[1] or found[3]).lower(), number(found[2] or found[4]))
+        elif found := _PROSE.search(comment):
+            self._say("offset", float(found[1]))
+        elif found := _LABEL.fullmatch(comment):
+            place, label = whole(found[1]), json.loads(found[2])
+            if self._labels.setdefault(place, label) != label:
+                raise FormatError(f"{self._name}: variable {place} has two labels")
+
+    def _say(self, key: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FormatError(f"{self._name}: its {key} is {value}, expected a finite number")
+        if self._said.setdefault(key, value) != value:
+            raise FormatError(f"{self._name}: its comments say {key} twice, differently")
+
+    def names(self, n: int, first: int) -> tuple[str, ...] | None:
+        if not self._labels:
+            return None
+        if sorted(self._labels) != list(range(first, first + n)):
+            raise FormatError(f"{self._name} has labels for {len(self._labels)} of {n} variables")
+        return tuple(self._labels[place] for place in range(first, first + n))
+
+
+def _ubqp_head(name: str, lines: list[str]) -> tuple[int, int, list[str]]:
+    words = lines[0].split() if lines else []
+    if len(words) == 1 and len(lines) > 1 and len(lines[1].split()) == 2:
+        # OR-Library's files start with the number of problems in them.
+        if whole(words[0]) != 1:
+            raise FormatError(
+                f"{name} holds {words[0]} problems: make a file of one, from its line 'n m' on"
+            )
+        lines = lines[1:]
+        words = lines[0].split()
+    if len(words) != 2:
+        raise FormatError(f"{name}: the first line must be 'n m'")
+    return whole(words[0]), whole(words[1]), lines[1:]
+
+
+def _qubo_head(name: str, lines: list[str]) -> tuple[int, int, list[str]]:
+    words = lines[0].split() if lines else []
+    if len(words) != 6 or words[:2] != ["p", "qubo"]:
+        raise FormatError(f"{name}: expected 'p qubo 0 maxNodes nNodes nCouplers'")
+    return whole(words[3]), whole(words[4]) + whole(words[5]), lines[1:]
+
+
+def _matrix(name: str, lines: list[str], n: int, count: int, first: int) -> Floats:
+    """The upper triangle, shape (n, n), of lines ``i j value``."""
+    check_size(name, n, len(lines))
+    if len(lines) != count:
+        raise FormatError(f"{name} declares {count} entries and has {len(lines)}")
+    Q = np.zeros((n, n))
+    stands = np.zeros((n, n), dtype=np.bool_)
+    for line in lines:
+        words = line.split()
+        if len(words) != 3:
+            raise FormatError(f"{name}: {line!r} is no entry 'i j value'")
+        i, j = sorted((whole(words[0]) - first, whole(words[1]) - first))
+        if not 0 <= i <= j < n:
+            raise FormatError(f"{name}: entry {line!r} is outside {first}..{n - 1 + first}")
+        if stands[i, j]:
+            raise FormatError(f"{name}: pair {words[0]} {words[1]} stands twice")
+        stands[i, j] = True
+        Q[i, j] = number(words[2])
+    if not np.isfinite(Q).all():
+        raise FormatError(f"{name} has entries that are not finite")
+    return Q

@@ -1,0 +1,1 @@
+"""Any dimod sampler behind a penalty and repair, and Ocean's classical samplers."""

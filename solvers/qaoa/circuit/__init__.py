@@ -1,0 +1,1 @@
+"""Circuits as lists of gates: ansatz, mixers, Dicke states."""

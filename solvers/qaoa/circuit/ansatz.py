@@ -1,0 +1,132 @@
+"""QAOA circuits as gate lists, and the parameter values that belong to a problem.
+
+A circuit depends on the number of qubits, on which couplings exist and on the depth, never on the
+numbers: every rotation of the cost layer has a parameter of its own, so one compiled circuit
+serves every problem of that shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import dimod
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.errors import ParameterError
+from solvers.qaoa.angles import Angles
+from solvers.qaoa.circuit.dicke import dicke_state
+from solvers.qaoa.circuit.gates import Circuit, Gate
+from solvers.qaoa.circuit.mixers import (
+    complete_edges,
+    grover_mixer,
+    ring_edges,
+    x_mixer,
+    xy_mixer,
+)
+
+Floats = NDArray[np.float64]
+Edge = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Ising:
+    """``C = sum_i h_i s_i + sum_e J_e s_a s_b`` with ``s = 2x - 1``; the constant is dropped.
+
+    Attributes:
+        fields: ``h``, shape (n,).
+        edges: the pairs ``a < b`` of the couplings.
+        couplings: ``J``, shape (len(edges),).
+    """
+
+    fields: Floats
+    edges: tuple[Edge, ...]
+    couplings: Floats
+
+    @classmethod
+    def from_bqm(cls, bqm: dimod.BinaryQuadraticModel) -> Ising:
+        """Spins of a model in the order of its variables; couplings that are 0 are left out."""
+        spin = bqm.change_vartype(dimod.SPIN, inplace=False)
+        h, (rows, columns, values), _ = spin.to_numpy_vectors(variable_order=list(spin.variables))
+        kept = np.flatnonzero(values)
+        pairs = np.sort(np.stack([rows[kept], columns[kept]]), axis=0)
+        order = np.lexsort(pairs[::-1])
+        edges = tuple((int(a), int(b)) for a, b in pairs[:, order].T)
+        return cls(np.asarray(h, np.float64), edges, np.asarray(values[kept][order], np.float64))
+
+    @property
+    def n(self) -> int:
+        """Number of spins."""
+        return len(self.fields)
+
+    def std(self) -> float:
+        """Standard deviation of C over all 2^n states: its terms are orthogonal with norm 1."""
+        return float(np.sqrt(np.sum(self.fields**2) + np.sum(self.couplings**2)))
+
+
+@lru_cache(maxsize=64)
+def x_ansatz(n: int, edges: tuple[Edge, ...], depth: int) -> Circuit:
+    """Uniform superposition, then `depth` layers of cost and X mixer.
+
+    The values a layer is run with are those of `parameter_values`.
+    """
+    gates = [Gate("h", (i,)) for i in range(n)]
+    width = n + len(edges) + 1
+    for layer in range(depth):
+        gates += cost_layer(n, edges, layer * width)
+        gates += x_mixer(n, (layer + 1) * width - 1)
+    return Circuit(n, tuple(gates), depth * width)
+
+
+@lru_cache(maxsize=64)
+def subspace_ansatz(
+    n: int, k: int, edges: tuple[Edge, ...], depth: int, mixer: str = "complete"
+) -> Circuit:
+    """Dicke state of weight k, then `depth` layers of cost and a mixer that conserves it.
+
+    Args:
+        n: qubits.
+        k: weight, 0 < k < n.
+        edges: couplings of the cost, as in `Ising`.
+        depth: layers.
+        mixer: ``ring``, ``complete`` (pair by pair: the simulator's ``complete-trotter``) or
+            ``grover``.
+
+    Raises:
+        ParameterError: another mixer, or a weight that leaves one state only.
+    """
+    if not 0 < k < n:
+        raise ParameterError(f"k is {k}, expected 0 < k < {n}: one state needs no circuit")
+    if mixer not in ("ring", "complete", "grover"):
+        raise ParameterError(f"mixer is {mixer!r}, expected ring, complete or grover")
+    gates = dicke_state(n, k)
+    width = n + len(edges) + 1
+    for layer in range(depth):
+        beta = (layer + 1) * width - 1
+        gates += cost_layer(n, edges, layer * width)
+        if mixer == "grover":
+            gates += grover_mixer(n, k, beta)
+        else:
+            gates += xy_mixer(ring_edges(n) if mixer == "ring" else complete_edges(n), beta)
+    return Circuit(n, tuple(gates), depth * width)
+
+
+def cost_layer(n: int, edges: tuple[Edge, ...], first: int) -> Iterator[Gate]:
+    """``exp(-i gamma C)`` with parameters ``gamma h_i`` and ``gamma J_e`` from index `first` on.
+
+    ``s_i = -Z_i``, hence ``exp(-i t s_i) = rz(-2t)`` and ``exp(-i t s_a s_b) = rzz(2t)``.
+    """
+    for i in range(n):
+        yield Gate("rz", (i,), -2.0, first + i)
+    for e, edge in enumerate(edges):
+        yield Gate("rzz", edge, 2.0, first + n + e)
+
+
+def parameter_values(ising: Ising, angles: Angles) -> Floats:
+    """One row a layer, ``(gamma h, gamma J, beta)``, flattened."""
+    coefficients = np.concatenate([ising.fields, ising.couplings])
+    gammas = np.asarray(angles.gammas)[:, None]
+    betas = np.asarray(angles.betas)[:, None]
+    return np.hstack([gammas * coefficients, betas]).ravel()

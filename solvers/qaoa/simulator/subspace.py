@@ -1,0 +1,201 @@
+"""Exact QAOA: state vectors, expectations and gradients, with the costs computed once.
+
+The X mixer works on all 2^n states of the penalised problem. Ring XY, complete XY (exact, or pair
+by pair as a circuit does it) and Grover conserve the weight and start from the Dicke state, so
+they live in the C(n, k) feasible states.
+
+Memory, in complex vectors of the dimension: the state 1, the gradient's adjoint vector 1, the
+costs 1/2, and 1/4 of masks (XY by pairs) or up to 1/2 of scratch (complete XY).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from math import comb
+
+import dimod
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.errors import ParameterError
+from solvers.problem import CardinalityProblem, Floats
+from solvers.qaoa.angles import Angles
+from solvers.qaoa.circuit.mixers import complete_edges, ring_edges
+from solvers.qaoa.simulator import basis, kernels
+from solvers.qaoa.simulator.evolution import (
+    CompleteMixer,
+    ExchangeMixer,
+    GroverMixer,
+    Mixer,
+    XMixer,
+)
+from solvers.qaoa.simulator.kernels import Complexes
+from solvers.qaoa.simulator.threads import threads
+
+MIXERS = ("x", "ring", "complete", "complete-trotter", "grover")
+MAX_BYTES = 4 << 30
+_BYTES_PER_AMPLITUDE = 3 * 16
+
+
+class Simulator:
+    """QAOA with one mixer on one problem.
+
+    Args:
+        problem: n variables, k ones.
+        mixer: one of `MIXERS`.
+        penalty: P of ``P (sum x - k)^2`` in the problem's energy unit; for the X mixer only.
+        num_threads: threads of one evaluation; the machine's when None.
+        max_bytes: refuse what needs more memory for a gradient.
+
+    Attributes:
+        dim: number of amplitudes.
+        costs: energy of each state in order of rank (see `solvers.qaoa.simulator.basis`), shape
+            (dim,).
+
+    Raises:
+        ParameterError: an unknown mixer, or a penalty with a mixer that needs none.
+        BinaryQuadraticModelSizeError: a state vector beyond `max_bytes`.
+    """
+
+    def __init__(
+        self,
+        problem: CardinalityProblem,
+        mixer: str = "complete",
+        *,
+        penalty: float | None = None,
+        num_threads: int | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        if mixer not in MIXERS:
+            raise ParameterError(f"mixer is {mixer!r}, expected one of {', '.join(MIXERS)}")
+        if (penalty is not None) != (mixer == "x"):
+            raise ParameterError(f"penalty is {penalty}: mixer 'x' needs one, the others take none")
+        n, k = problem.n, problem.cardinality
+        self.n, self.mixer = n, mixer
+        self._weight = -1 if mixer == "x" else k
+        self.dim = 1 << n if mixer == "x" else comb(n, k)
+        _check_size(n, self.dim, max_bytes)
+        self._threads = num_threads or os.cpu_count() or 1
+        self.costs = basis.energies(problem, self._weight)
+        if penalty is not None:
+            ones = np.bitwise_count(np.arange(self.dim, dtype=np.uint32)).astype(np.float64)
+            self.costs += penalty * (ones - k) ** 2
+        self._mixer = _evolution(mixer, n, k)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the energy over all `dim` states; one number in 1 / gamma."""
+        return float(self.costs.std())
+
+    def states(self, ranks: NDArray[np.int64]) -> NDArray[np.int8]:
+        """The states of these ranks, shape (len(ranks), n)."""
+        return basis.states(ranks, self.n, self._weight)
+
+    def state(self, angles: Angles) -> Complexes:
+        """Amplitudes of the final state, shape (dim,)."""
+        psi = np.full(self.dim, self.dim**-0.5, np.complex128)
+        with threads(self._threads, self.dim) as pool:
+            for gamma, beta in zip(angles.gammas, angles.betas, strict=True):
+                pool.over(self.dim, kernels.phase, psi, self.costs, gamma)
+                self._mixer.apply(psi, beta, pool)
+        return psi
+
+    def probabilities(self, angles: Angles) -> Floats:
+        """Of measuring each state, shape (dim,)."""
+        psi = self.state(angles)
+        return psi.real**2 + psi.imag**2
+
+    def expectation(self, angles: Angles) -> float:
+        """Mean energy of the measured states."""
+        return float(kernels.expectation(self.state(angles), self.costs, 0, self.dim))
+
+    def objective(self, angles: Angles, alpha: float = 1.0) -> float:
+        """What `gradient` differentiates: mean energy or, for alpha < 1, CVaR."""
+        if checked_alpha(alpha) == 1:
+            return self.expectation(angles)
+        return self._tail(self.state(angles), alpha)[0]
+
+    def gradient(self, angles: Angles, alpha: float = 1.0) -> tuple[float, Floats, Floats]:
+        """Mean energy, or CVaR, and its derivatives, by one sweep back (adjoint method).
+
+        Args:
+            angles: p layers.
+            alpha: share of the best outcomes that counts, 0 < alpha <= 1 (CVaR, Barkoutsos et
+                al., Quantum 4, 256, 2020); 1 is the mean energy.
+
+        Returns:
+            The value, its derivatives by the gammas (p,) and by the betas (p,).
+
+        Raises:
+            ParameterError: alpha out of range.
+        """
+        checked_alpha(alpha)
+        psi = self.state(angles)
+        if alpha == 1:
+            value = float(kernels.expectation(psi, self.costs, 0, self.dim))
+            lam = self.costs * psi
+        else:
+            value, observable = self._tail(psi, alpha)
+            lam = observable * psi
+        slopes = np.zeros((2, angles.depth))
+        with threads(self._threads, self.dim) as pool:
+            for layer in reversed(range(angles.depth)):
+                gamma, beta = angles.gammas[layer], angles.betas[layer]
+                slopes[1, layer] = self._mixer.undo(psi, lam, beta, pool)
+                slopes[0, layer] = 2 * pool.over(
+                    self.dim, kernels.phase_back, psi, lam, self.costs, gamma
+                )
+        return value, slopes[0], slopes[1]
+
+    @cached_property
+    def _order(self) -> NDArray[np.intp]:
+        return np.argsort(self.costs, kind="stable")
+
+    def _tail(self, psi: Complexes, alpha: float) -> tuple[float, Floats]:
+        """CVaR and the diagonal observable with its value and slope.
+
+        ``CVaR = max_t t + <min(C - t, 0)> / alpha``, attained at the alpha quantile t (Rockafellar
+        and Uryasev, J. Risk 2, 21, 2000); by the envelope theorem t may be held fixed.
+        """
+        weights = psi.real**2 + psi.imag**2
+        order = self._order
+        at = int(np.searchsorted(np.cumsum(weights[order]), alpha))
+        t = self.costs[order[min(at, self.dim - 1)]]
+        observable = np.minimum(self.costs - t, 0) / alpha
+        return float(t + weights @ observable), observable
+
+
+def checked_alpha(alpha: float) -> float:
+    """`alpha`, if it is a share that outcomes can have.
+
+    Raises:
+        ParameterError: not above 0 and at most 1.
+    """
+    if isinstance(alpha, str | bool) or not 0 < alpha <= 1:
+        raise ParameterError(f"alpha is {alpha!r}, expected 0 < alpha <= 1")
+    return alpha
+
+
+def _check_size(n: int, dim: int, max_bytes: int) -> None:
+    needed = _BYTES_PER_AMPLITUDE * dim
+    if needed > max_bytes or n > basis.MAX_BITS:
+        raise dimod.exceptions.BinaryQuadraticModelSizeError(
+            f"{n} variables need a state vector of {dim} amplitudes and {needed / 2**30:.1f} GiB "
+            f"for a gradient, the limit is {max_bytes / 2**30:.1f} GiB and {basis.MAX_BITS} "
+            "variables; take a smaller block or, where there is memory, a larger max_bytes"
+        )
+
+
+def _evolution(mixer: str, n: int, k: int) -> Mixer:
+    match mixer:
+        case "x":
+            return XMixer(n)
+        case "ring":
+            return ExchangeMixer(n, k, ring_edges(n))
+        case "complete":
+            return CompleteMixer(n, k)
+        case "complete-trotter":
+            return ExchangeMixer(n, k, complete_edges(n))
+        case _:
+            return GroverMixer(comb(n, k))

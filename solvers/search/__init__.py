@@ -1,0 +1,1 @@
+"""Swap search that keeps the number of ones: greedy, descent, annealing, tabu, populations."""

@@ -1,0 +1,131 @@
+"""Population annealing over swaps (Hukushima and Iba 2003; Machta 2010).
+
+A population of states is annealed together with the sweeps and the schedule of
+`solvers.search.annealing`. At each step from inverse temperature ``beta`` to ``beta'`` it is
+resampled: state i is expected ``exp(-(beta' - beta) E_i) / mean`` times in the new population, so
+that bad basins die out and good ones are searched by several walkers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
+from solvers.clock.deadline import Deadline
+from solvers.problem import Bools, CardinalityProblem, Floats
+from solvers.search.annealing import Pace, Walk, cooling, first_optimum, hottest, search_for
+from solvers.search.descent import random_state
+from solvers.search.reads import checked_threads, make_reads
+
+POPULATION = 8
+# Resampling costs n a walker, a sweep of it more.
+SWEEPS_PER_STEP = 5
+
+
+class Tempering(CardinalitySampler):
+    """Population annealing; a read is a population of 8 of which the best state is kept.
+
+    Given an incumbent, one walker of the first read starts there; all others start at random. The
+    first read is at least as good as the descent that sets the temperatures, as in `Annealing`.
+
+    Args:
+        num_threads: reads made at a time; one a usable CPU when None.
+    """
+
+    name = "tempering"
+    compiles = True
+    honours = ("time_limit", "reads", "sweeps")
+    takes_initial = True
+
+    def __init__(self, *, num_threads: int | None = None) -> None:
+        self.num_threads = checked_threads(num_threads)
+
+    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        budget = request.budget
+        reads = budget.reads or (1 if budget.time_limit is None else UNLIMITED)
+        with request.timing.stage("preprocess"):
+            search = search_for(problem, request.deadline)
+        pool = ReadPool(problem, request)
+        with request.timing.stage("execute"):
+            optimum = first_optimum(search, request)
+            pool.improve(optimum)
+            hot = hottest(search, optimum, request.rng)
+            pace = Pace(budget, request.deadline, self.num_threads)
+
+            def read(number: int, rng: np.random.Generator) -> Bools:
+                begun, sweeps = time.perf_counter(), pace.sweeps(number)
+                starts = [
+                    random_state(problem.n, problem.cardinality, rng) for _ in range(POPULATION)
+                ]
+                if number == 0 and request.initial is not None:
+                    starts[0] = request.initial
+                words = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)
+                walks: list[Walk] = []
+                for x, word in zip(starts, words, strict=True):
+                    if walks and request.deadline.over:
+                        break
+                    walks.append(Walk(search, x, word))
+                walks = annealed(walks, hot * cooling(sweeps), rng, request.deadline)
+                state = best_of(problem, [walk.x for walk in walks])
+                state = search.descend(state, request.deadline)
+                pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps
+                return best_of(problem, [state, optimum]) if number == 0 else state
+
+            make_reads(read, pool, request, reads, self.num_threads)
+        return pool.solution(population=POPULATION)
+
+
+def best_of(problem: CardinalityProblem, states: list[Bools]) -> Bools:
+    """The state of least energy, the first of equal ones."""
+    return states[int(np.argmin(problem.energy(np.array(states))))]
+
+
+def annealed(
+    walks: list[Walk], temperatures: Floats, rng: np.random.Generator, deadline: Deadline
+) -> list[Walk]:
+    """The population after all temperatures, or when the time is over."""
+    for first in range(0, len(temperatures), SWEEPS_PER_STEP):
+        step = temperatures[first : first + SWEEPS_PER_STEP]
+        for walk in walks:
+            walk.anneal(step, deadline=deadline)
+        if deadline.over:
+            break
+        following = temperatures[first + SWEEPS_PER_STEP :]
+        if len(following):
+            energies = np.array([walk.energy for walk in walks])
+            chosen = resampled(energies, 1 / following[0] - 1 / step[-1], rng)
+            walks = _copied(walks, chosen, rng)
+    return walks
+
+
+def resampled(energies: Floats, beta_step: float, rng: np.random.Generator) -> Any:
+    """Systematic resampling by the weights ``exp(-beta_step E)``.
+
+    Args:
+        energies: shape (m,).
+        beta_step: rise of the inverse temperature, >= 0.
+        rng: one number is drawn.
+
+    Returns:
+        Chosen places, ascending, shape (m,); place i is taken ``m w_i / sum w`` times, rounded up
+        or down.
+    """
+    m = len(energies)
+    weights = np.cumsum(np.exp(-(energies - energies.min()) * beta_step))
+    points = (np.arange(m) + rng.random()) / m * weights[-1]
+    return np.minimum(np.searchsorted(weights, points, side="right"), m - 1)
+
+
+def _copied(walks: list[Walk], chosen: Any, rng: np.random.Generator) -> list[Walk]:
+    """The chosen walkers; copies get random numbers of their own."""
+    population, taken = [], set()
+    for place in chosen.tolist():
+        walk = walks[place]
+        if place in taken:
+            walk = walk.twin(rng.integers(2**64, size=1, dtype=np.uint64))
+        taken.add(place)
+        population.append(walk)
+    return population

@@ -1,0 +1,206 @@
+"""Figures: every solver looks the same everywhere, every figure states its conditions."""
+
+from dataclasses import replace
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import Store, Study, run
+from experiments.errors import ReportError
+from experiments.figures import blocks as plots_blocks
+from experiments.figures import palette
+from experiments.figures import runs as plots
+from experiments.metrics.ranking import duration, headline, percent, rank_table, solver_order
+from solvers.registry import SOLVERS
+from tests.study_fixtures import Drawn, Raising, Slow, block, spec
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plots") / "s.sqlite"
+    blocks = [block(n, fisher=f, curvature=c) for n in (8, 30)
+              for f, c in (("sequence", 0.1), ("position", 3.0))]  # fmt: skip
+    solvers = ["greedy", "relaxation", "enumerate", "random", spec(Raising)]
+    run(Study("s", blocks, solvers, [0.02, 0.04], seeds=[0, 1]), path, progress=False)
+    with Store(path) as opened:
+        yield opened
+
+
+def text_of(figure):
+    figure.draw_without_rendering()
+    return " ".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_styles_differ_and_cover_the_registry():
+    assert set(SOLVERS) <= set(palette.SOLVERS)
+    known = list(palette.SOLVERS.values())
+    assert len({style.colour for style in known}) == len(known)
+    assert len({style.marker for style in known}) == len(known)
+    assert palette.style("mine") == palette.style("mine")
+    assert palette.ordered({"zz", "neal", "greedy", "aa"}) == ["greedy", "neal", "aa", "zz"]
+
+
+def test_solvers_without_a_chosen_look_get_one_of_their_own():
+    more = [*SOLVERS, *(f"new-{i}" for i in range(30))]
+    looks = palette.looks(more)
+    assert set(more) <= set(looks)
+    assert len({look.colour for look in looks.values()}) == len(looks)
+    assert len({look.marker for look in looks.values()}) == len(looks)
+    # One more solver changes nobody else's, nor does a second call.
+    assert palette.looks([*more, "another"]).items() >= looks.items()
+    assert {name: looks[name] for name in SOLVERS} == {s: palette.SOLVERS[s] for s in SOLVERS}
+
+
+@pytest.mark.parametrize("draw", [plots.gap_against_wall, plots.ranking, plots.time_spent])
+def test_conditions_are_on_the_figure(store, draw):
+    text = " ".join(text_of(draw(store.runs())).split())
+    for words in ("certified", "native", "penalised", "wall time", "warm-up outside",
+                  "Current mask"):  # fmt: skip
+        assert words in text, words
+    assert "given to nobody" in text
+
+
+def test_who_got_the_current_mask_is_named(tmp_path):
+    study = Study("s", [block(10)], [spec(Drawn)], [0.1], seeds=[0], give_initial=True)
+    run(study, tmp_path / "s.sqlite", progress=False)
+    with Store(tmp_path / "s.sqlite") as opened:
+        runs = opened.runs()
+    assert "Current mask given to drawn" in plots.conditions(runs)
+
+
+def test_hardness_and_loss(store):
+    assert "effective rank" in text_of(plots_blocks.hardness(store.instances()))
+    steps = pd.DataFrame(
+        {"step": [0, 1], "fisher": ["sequence", "position"], "predicted": [-1e-3, -0.2],
+         "measured": [2e-3, -0.1]}
+    )  # fmt: skip
+    steps["batch"] = ["calibration", "held-out"]
+    text = text_of(plots_blocks.predicted_against_measured(steps))
+    assert "Loss of whole steps: held-out." in " ".join(text.split())
+    assert "whole steps, token Fisher" in text
+    assert "nats per token" in text
+    text_of(plots_blocks.predicted_against_measured(steps[["predicted", "measured"]]))
+    text_of(plots_blocks.predicted_against_measured(steps.assign(predicted=0.0, measured=np.nan)))
+
+
+def test_figures_without_fisher_or_layer(tmp_path):
+    bare = replace(block(10), meta={}, initial=None)
+    run(Study("s", [bare], ["greedy"], [0.1], seeds=[0]), tmp_path / "s.sqlite", progress=False)
+    with Store(tmp_path / "s.sqlite") as opened:
+        runs, instances = opened.runs(), opened.instances()
+    for figure in (plots.gap_against_wall(runs), plots.ranking(runs), plots.time_spent(runs),
+                   plots_blocks.hardness(instances)):  # fmt: skip
+        text_of(figure)
+
+
+def test_files(store, tmp_path):
+    paths = palette.save(plots.ranking(store.runs()), tmp_path, "ranking")
+    pdf, svg, png = (path.read_bytes() for path in paths)
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert svg.startswith(b"<?xml")
+    assert b"font-family" not in svg
+    assert png.startswith(b"\x89PNG")
+    again = palette.save(plots.ranking(store.runs()), tmp_path, "ranking")
+    assert [path.read_bytes() for path in again] == [pdf, svg, png]
+    with pytest.raises(ReportError, match="cannot be written"):
+        palette.save(plots.ranking(store.runs()), tmp_path / "none", "ranking")
+
+
+def test_look_leaves_matplotlib_alone():
+    before = dict(mpl.rcParams)
+    with palette.look():
+        assert mpl.rcParams["font.size"] == 7
+    assert dict(mpl.rcParams) == before
+
+
+def test_ranks_are_within_a_track(store):
+    table = rank_table(store.runs())
+    assert set(table["solver"]) == {"greedy", "relaxation", "enumerate", "random"}
+    assert (table.loc[table["solver"] == "random", "rank"] == 1).all()
+    best = table[table["solver"] == "enumerate"]
+    assert (best["rank"] == 1).all()
+    assert (best["gap"] == 0).all()
+
+
+def test_late_solvers_do_not_rank(tmp_path):
+    study = Study("s", [block(10)], [spec(Slow), "greedy"], [0.05], seeds=[0])
+    run(study, tmp_path / "s.sqlite", progress=False)
+    with Store(tmp_path / "s.sqlite") as opened:
+        table = rank_table(opened.runs()).set_index("solver")
+    assert table.loc["slow", "late"]
+    assert np.isnan(table.loc["slow", "rank"])
+    assert table.loc["greedy", "rank"] == 1
+
+
+def test_headline_shouts_only_when_greedy_ties(store):
+    runs = store.runs()
+    said = headline(runs[runs["fisher"] == "sequence"])
+    assert said.shout == "A greedy sort wins"
+    assert "ties the best known on 2 of 2 instances" in said.sentences[0]
+    beaten = runs.copy()
+    beaten.loc[beaten["solver"] == "greedy", "hit"] = False
+    said = headline(beaten)
+    assert said.shout == ""
+    assert "0 of 4" in said.sentences[0]
+    assert headline(runs[runs["solver"] != "greedy"]).shout == ""
+
+
+def test_nobody_wins_alone(store):
+    """With one solver a track, nobody has the lowest gap and no control ties anybody."""
+    runs = store.runs()
+    alone = headline(runs[runs["solver_name"].isin(["greedy", "random"])])
+    assert alone.won == [
+        "greedy was alone among the solvers that always choose exactly k (native), so there nobody "
+        "won.",
+        "random was alone among the solvers that get k as a penalty and are repaired (penalised), "
+        "so there nobody won.",
+    ]
+    only = headline(runs[runs["solver_name"] == "greedy"])
+    for said in (alone, only):
+        assert "lowest" not in " ".join([*said.won, *said.sentences])
+        assert " best native solver" not in " ".join(said.sentences)
+    assert only.shout == ""
+    assert "control" not in " ".join(only.sentences)
+    two = headline(runs[runs["solver_name"].isin(["greedy", "enumerate"])])
+    assert "enumerate" in two.won[0]
+    assert "the lowest median gap in" in two.won[0]
+
+
+def test_nobody_wins_without_a_feasible_answer(store):
+    runs = store.runs()
+    runs.loc[runs["lane"] == "native", ["energy", "gap"]] = np.nan
+    said = headline(runs)
+    assert said.won[0] == "None of the 3 native solvers found a feasible answer."
+
+
+def test_tables_have_one_order_of_solvers(store):
+    runs = store.runs()
+    table = rank_table(runs)
+    order = solver_order(table, runs["solver"])
+    # Tracks apart; who only ever failed comes last.
+    assert order[-2:] == ["random", "raising"]
+    means = table.groupby("solver")["rank"].mean()
+    assert list(means[order[:3]]) == sorted(means[order[:3]])
+
+
+def test_quantum_is_compared_with_random_strings(store):
+    runs = store.runs()
+    qaoa = runs[(runs["solver"] == "random") & (runs["n"] == 8)].assign(
+        solver="qaoa-aer", solver_name="qaoa-aer"
+    )
+    said = " ".join(headline(pd.concat([runs, qaoa], ignore_index=True)).sentences)
+    assert "QAOA on simulators of this machine (n up to 8) reaches" in said
+    assert "Uniformly random strings with the same repair" in said
+
+
+def test_people_can_read_numbers():
+    assert [percent(x) for x in (0, 3e-9, 4.2e-4, 0.123, 1.5, float("inf"))] == [
+        "0", "3e-07 %", "0.042 %", "12 %", "150 %", "none",
+    ]  # fmt: skip
+    assert [duration(x) for x in (2.5, 63, 0.0123, 8e-5, 0)] == [
+        "2.5 s", "63 s", "12 ms", "80 µs", "0.0 µs",
+    ]  # fmt: skip
