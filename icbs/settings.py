@@ -13,15 +13,12 @@ from icbs.patterns import Group, checked_density, parse_pattern
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]
 Curvature = Literal["sequence", "position", "exact"]
 Schedule = Literal["uniform", "size", "gain"]
-Allocation = Literal["uniform", "size"]
 
 _CHOICES = {
-    "allocation": Allocation,
     "fisher": Curvature,
     "init": Saliency,
     "group": Group,
     "select": Saliency,
-    "select_group": Group,
     "schedule": Schedule,
 }
 
@@ -31,12 +28,7 @@ class Settings:
     """Settings of `icbs.loop.pruner.Pruner`.
 
     Attributes:
-        density: fraction of weights to keep in every chosen layer, or, by `allocation`, in all of
-            them together, above 0 and below 1.
-        allocation: ``uniform``, the same density in every layer, or ``size``, small layers keep
-            more (see `icbs.blocks.masks.layer_densities`); all layers together keep as many
-            weights.
-        spread: largest deviation of a layer's density; of no effect on ``uniform``.
+        density: fraction of weights to keep in every chosen layer, above 0 and below 1.
         pattern: ``N:M``: of every M consecutive inputs of an output exactly N are kept, after every
             step. The density must be N/M; a block is made of pairs, a kept and a pruned weight of
             one group, that change sides together. None keeps no pattern.
@@ -55,8 +47,6 @@ class Settings:
         group: within what the weights compete for the first mask: layer, output or input.
         select: what ranks the weights for a block; ``gradient`` takes those whose change promises
             most.
-        select_group: a block takes its weights from the whole layer, or evenly from each output or
-            input.
         schedule: which layers get a block when `layers_per_step` is less than all of them:
             ``uniform`` and ``size`` (weights' logarithm) draw at random, ``gain`` takes those whose
             last block promised most.
@@ -75,8 +65,6 @@ class Settings:
     """
 
     density: float = 0.5
-    allocation: Allocation = "uniform"
-    spread: float = 0.1
     pattern: str | None = None
     block_size: float = 0.02
     k: int | None = None
@@ -89,7 +77,6 @@ class Settings:
     init: Saliency = "wanda"
     group: Group = "output"
     select: Saliency = "gradient"
-    select_group: Group = "layer"
     schedule: Schedule = "uniform"
     layers_per_step: int | None = None
     carry: bool = True
@@ -142,13 +129,6 @@ class Settings:
                 "mixed_precision is True and fisher 'exact': a true Hessian has no use for rounded "
                 "gradients; leave one of them out"
             )
-        if not 0 <= self.spread < 1:
-            raise DensityError(f"spread is {self.spread}, expected from 0 to below 1")
-        if self.allocation != "uniform" and self.spread >= min(self.density, 1 - self.density):
-            raise DensityError(
-                f"spread is {self.spread}, expected below {min(self.density, 1 - self.density):g} "
-                f"at density {self.density}, so that no layer is emptied or filled"
-            )
         if self.pattern is not None:
             self._check_pattern(self.pattern)
 
@@ -160,9 +140,7 @@ class Settings:
                 f"density is {self.density}, pattern {pattern} keeps {n / m:.4g}: set that density"
             )
         object.__setattr__(self, "density", n / m)
-        for name, needed in (
-            ("k", None), ("group", "output"), ("select_group", "layer"), ("allocation", "uniform"),
-        ):  # fmt: skip
+        for name, needed in (("k", None), ("group", "output")):
             if getattr(self, name) != needed:
                 raise SettingError(
                     f"{name} is {getattr(self, name)!r}, which pattern {pattern} leaves no choice "

@@ -106,7 +106,7 @@ def check_before_loading(
     known = skeleton(model)
     if known is None:
         return
-    from icbs.blocks.layers import check_pattern, densities_of
+    from icbs.blocks.layers import check_pattern
     from icbs.data.samples import longest_window
     from icbs.models.prunable import prunable_layers
 
@@ -115,7 +115,6 @@ def check_before_loading(
         chosen = prunable_layers(bare, layers)
         for settings in told:
             check_pattern(chosen, settings)
-            densities_of(chosen, settings)
     longest = longest_window(bare)
     if length is not None and longest is not None and length > longest:
         raise DataError(

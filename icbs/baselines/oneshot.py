@@ -19,7 +19,7 @@ from torch import nn
 
 from icbs.baselines.surgeon import prune_by_surgeon
 from icbs.blocks import scores
-from icbs.blocks.layers import check_pattern, densities_of, prune_layers
+from icbs.blocks.layers import check_pattern, prune_layers
 from icbs.blocks.masks import mask_at_density, mask_n_m
 from icbs.blocks.sequential import Grams, visit_in_order
 from icbs.data.samples import Samples
@@ -36,14 +36,13 @@ _BLOCK = 128
 _DAMP = 0.01
 
 # Settings that shape a mask, which a baseline follows as the loop does or refuses.
-SHARED = ("pattern", "group", "allocation", "spread", "seed")
+SHARED = ("pattern", "group", "seed")
 # Those that a baseline cannot follow, and why.
 _REFUSED = {
     "sparsegpt": {"group": "it compares the weights of all outputs and 128 inputs"},
     "cbs": {
         "pattern": "it chooses among all weights of all layers at once",
         "group": "it chooses among all weights of all layers at once",
-        "allocation": "it finds by itself how much each layer keeps",
     },
 }
 
@@ -68,8 +67,7 @@ def prune_once(
         model: the dense model; weights are changed in place.
         layers: chosen layers by name.
         samples: calibration data.
-        density: fraction of the weights to keep in each layer, by `allocation` or by ``cbs`` in all
-            together.
+        density: fraction of the weights to keep in each layer, by ``cbs`` in all together.
         progress: show what goes on.
         **options: fields of `icbs.settings.Settings` named in `SHARED`, where they are not to be
             the baseline's own: ``group`` is the layer, but the output for Wanda.
@@ -138,13 +136,13 @@ def _sparsegpt(
 ) -> Masks:
     masks: Masks = {}
     grams = Grams()
-    wanted = densities_of(layers, settings)
     pattern = None if settings.pattern is None else parse_pattern(settings.pattern)
     with stage(f"Pruning {len(layers)} layers by SparseGPT", len(layers), show=progress) as update:
 
         def visit(name: str, x: torch.Tensor) -> None:
             weight = layer_weight(layers[name])
-            found, masks[name] = sparsegpt(weight.float(), grams.of(name, x), wanted[name], pattern)
+            gram = grams.of(name, x)
+            found, masks[name] = sparsegpt(weight.float(), gram, settings.density, pattern)
             if not torch.isfinite(found).all():
                 raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
             weight.copy_(found)
@@ -157,7 +155,7 @@ def _sparsegpt(
         weight = layer_weight(layers[name])
         saliency = scores.magnitude(weight)
         masks[name] = (
-            mask_at_density(saliency, wanted[name])
+            mask_at_density(saliency, settings.density)
             if pattern is None
             else mask_n_m(saliency, *pattern)
         )

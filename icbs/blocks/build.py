@@ -119,7 +119,6 @@ def select_block(
     n: int,
     k: int,
     *,
-    group: torch.Tensor | None = None,
     layer: str = "",
 ) -> torch.Tensor:
     """The n weights most worth a decision: k pruned ones and n - k kept ones.
@@ -131,8 +130,6 @@ def select_block(
         free: True where a block may go, shape (size,).
         n: block size.
         k: how many of them are pruned now.
-        group: group of each weight, shape (size,): the weights are dealt out evenly over the
-            groups as far as these go round; None takes them where they are best.
         layer: name for the messages.
 
     Returns:
@@ -157,10 +154,7 @@ def select_block(
                 f"layer {layer!r} has {len(members)} free {word} weights, a block of {n} with "
                 f"k={k} needs {wanted}: lower the block size, the fixed fractions or tabu"
             )
-        if group is None:
-            parts.append(members[change[members].topk(wanted, largest=False).indices])
-        else:
-            parts.append(members[_dealt(change[members], group[members])[:wanted]])
+        parts.append(members[change[members].topk(wanted, largest=False).indices])
     return torch.cat(parts)
 
 
@@ -209,18 +203,6 @@ def paired(pruned: torch.Tensor, free: torch.Tensor, m: int) -> torch.Tensor:
     """Groups of m with a free weight on either side, bool, shape (size / m,)."""
     sides = [(side & free).view(-1, m).any(dim=1) for side in (pruned, ~pruned)]
     return sides[0] & sides[1]
-
-
-def _dealt(change: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Order in which each group gives its best, then each its second best, and so on."""
-    order = change.argsort(stable=True)
-    order = order[group[order].argsort(stable=True)]
-    sizes = group.bincount()
-    starts = sizes.cumsum(0) - sizes
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device) - starts[group[order]]
-    order = change.argsort(stable=True)
-    return order[rank[order].argsort(stable=True)]
 
 
 def package_versions() -> dict[str, str]:
@@ -349,8 +331,7 @@ def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> tor
         )
         # A side that ran dry takes back what was tabu longest.
         if enough or n > layer.size or not layer.tabu.release():
-            group = layer.groups(settings.select_group)
-            return select_block(change, layer.pruned, free, n, k, group=group, layer=layer.name)
+            return select_block(change, layer.pruned, free, n, k, layer=layer.name)
 
 
 def _select_pairs(

@@ -5,9 +5,7 @@ A mask is True where a weight is kept; ``density`` is the kept fraction.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Mapping
 from typing import get_args
 
 import torch
@@ -83,71 +81,6 @@ def mask_n_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
     groups = scores.reshape(-1, m)
     ranks = groups.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return (ranks < n).reshape(scores.shape)
-
-
-def layer_densities(
-    sizes: Mapping[str, int],
-    density: float,
-    importance: Mapping[str, float] | None = None,
-    *,
-    spread: float = 0.1,
-) -> dict[str, float]:
-    """Densities by layer: important layers keep more, the mean over all weights is as asked.
-
-    Densities are ``density + spread * s`` with s the importance less its mean over all weights,
-    scaled so that the largest deviation is 1 (the bounded shift of OWL, arXiv 2310.05175).
-
-    Args:
-        sizes: weights of each layer.
-        density: fraction of all weights to keep.
-        importance: any finite number for each layer, e.g. a sensitivity; larger keeps more. None
-            takes ``-log(size)``, so that small layers keep more.
-        spread: largest deviation from `density`.
-
-    Returns:
-        Density by layer. Each is a whole number of weights over the layer's size, and together
-        they keep exactly ``round(density * total)``.
-
-    Raises:
-        DensityError: a density or spread that would empty or fill a layer, an importance that is
-            missing or not finite, or no layer.
-    """
-    checked_density(density)
-    if not sizes or min(sizes.values()) < 1:
-        raise DensityError(f"sizes are {dict(sizes)}, expected at least one layer with weights")
-    if not 0 <= spread < min(density, 1 - density):
-        raise DensityError(
-            f"spread is {spread}, expected from 0 to below {min(density, 1 - density):g} at "
-            f"density {density}, so that no layer is emptied or filled"
-        )
-    if importance is None:
-        importance = {name: -math.log(size) for name, size in sizes.items()}
-    for name in sizes:
-        if not math.isfinite(importance.get(name, math.nan)):
-            raise DensityError(
-                f"importance of layer {name!r} is {importance.get(name)}, expected a finite number"
-            )
-    total = sum(sizes.values())
-    # Differences first: equal importances must give exactly no shift, which their mean would not.
-    origin = importance[next(iter(sizes))]
-    shift = {name: importance[name] - origin for name in sizes}
-    middle = math.fsum(sizes[name] * shift[name] for name in sizes) / total
-    shift = {name: value - middle for name, value in shift.items()}
-    largest = max(map(abs, shift.values())) or 1.0
-    wanted = {n: (density + spread * shift[n] / largest) * size for n, size in sizes.items()}
-    counts = {name: math.floor(count) for name, count in wanted.items()}
-    # Largest remainders take what rounding down has left over, or give what is too much.
-    order = sorted(sizes, key=lambda name: counts[name] - wanted[name])
-    rest = round(density * total) - sum(counts.values())
-    for name in order[:rest] if rest >= 0 else order[rest:]:
-        counts[name] += 1 if rest >= 0 else -1
-    for name, count in counts.items():
-        if not 0 < count < sizes[name]:
-            raise DensityError(
-                f"layer {name!r} would keep {count} of {sizes[name]} weights: lower spread or "
-                "leave the layer out"
-            )
-    return {name: counts[name] / size for name, size in sizes.items()}
 
 
 def fixed_weights(

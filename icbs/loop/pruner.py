@@ -37,7 +37,7 @@ from icbs.loop.tuning import TuningStep, tune_weights
 from icbs.models.coverage import Coverage, check_reachable, coverage
 from icbs.models.loading import LoadedModel
 from icbs.models.prunable import layer_weight
-from icbs.progress import stage
+from icbs.progress import say, stage
 from icbs.settings import Settings
 from solvers import Budget, make
 from solvers.problem import CardinalityProblem
@@ -463,7 +463,8 @@ class Pruner:
             CheckpointError: it cannot be read, or is of another model, run or schema.
         """
         state = Checkpoint.load(path)
-        state.check(self._identity(), path)
+        for note in state.check(self._identity(), path):
+            say(note, show=self.progress)
         self.adopt(state)
 
     def adopt(self, state: Checkpoint) -> None:

@@ -154,18 +154,6 @@ def test_a_pattern_holds_for_experts_that_nothing_reaches():
         assert ((layer_weight(layer) != 0).reshape(-1, 4).sum(1) == 2).all()
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
-def test_an_allocation_holds_for_every_method(method):
-    model = tiny_llama()
-    layers = prunable_layers(model)
-    options = {"allocation": "size", "spread": 0.2}
-    masks = prune_once(method, model, layers, tiny_samples(), 0.5, progress=False, **options)
-    shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
-    assert max(shares.values()) - min(shares.values()) > 0.15
-    total = sum(mask.numel() for mask in masks.values())
-    assert sum(int(mask.sum()) for mask in masks.values()) == round(0.5 * total)
-
-
 def test_a_group_holds_for_the_saliencies():
     assert baseline_settings("magnitude", 0.5, {}).group == "layer"
     assert baseline_settings("wanda", 0.5, {}).group == "output"
@@ -178,7 +166,6 @@ def test_a_group_holds_for_the_saliencies():
         ("sparsegpt", {"group": "input"}),
         ("cbs", {"group": "layer"}),
         ("cbs", {"pattern": "2:4"}),
-        ("cbs", {"allocation": "size"}),
     ],
 )
 def test_what_a_method_cannot_follow_is_refused(method, options):

@@ -154,27 +154,6 @@ def test_selection(seed, n, data):
         assert not len(left) or change[chosen][~pruned[chosen]].max() <= left.min()
 
 
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 20), groups=st.integers(1, 6))
-@settings(max_examples=50)
-def test_selection_deals_the_groups_out_evenly(seed, n, groups):
-    rng = np.random.default_rng(seed)
-    change = torch.from_numpy(rng.normal(size=60))
-    group = torch.from_numpy(rng.integers(0, groups, 60))
-    free = torch.from_numpy(rng.permutation(60) < 50)
-    chosen = select_block(change, torch.zeros(60, dtype=torch.bool), free, n, 0, group=group)
-    assert len(set(chosen.tolist())) == n
-    assert free[chosen].all()
-    for g in range(groups):
-        members = (free & (group == g)).nonzero().reshape(-1)
-        taken = chosen[group[chosen] == g]
-        # nobody has two more than a group that still had something to give
-        for other in range(groups):
-            rest = int((free & (group == other)).sum()) - int((group[chosen] == other).sum())
-            assert not rest or len(taken) <= int((group[chosen] == other).sum()) + 1
-        best = members[change[members].argsort()[: len(taken)]]
-        assert set(taken.tolist()) == set(best.tolist())
-
-
 def test_impossible_blocks():
     change, pruned = torch.arange(10.0), torch.arange(10) < 5
     free = torch.ones(10, dtype=torch.bool)

@@ -113,6 +113,21 @@ def test_a_checkpoint_from_before_the_modules_moved_goes_on(tmp_path):
     assert len(Checkpoint.load(path).steps) == 3
 
 
+def test_settings_that_are_no_more_are_ignored_with_a_note(tmp_path, capsys):
+    state = Checkpoint.load(OLD)
+    settings = {**state.identity["settings"], "select_group": "output"}
+    assert {"allocation", "spread", "select_group"} <= set(settings)
+    path = tmp_path / "old.safetensors"
+    replace(state, identity={**state.identity, "settings": settings}).save(path)
+    run = pruner(layers="*.1.mlp.*", progress=True)
+    capsys.readouterr()
+    run.resume(path)
+    told = capsys.readouterr().err
+    assert "select_group='output', a setting that is no more" in told
+    assert "allocation" not in told
+    assert len(run.steps) == 2
+
+
 def test_time_limit_ends_between_steps(tmp_path):
     path = tmp_path / "run.safetensors"
     run = pruner()

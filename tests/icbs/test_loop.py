@@ -67,39 +67,6 @@ def test_density_never_drifts(density, fisher, init, group):
     assert all(torch.equal(layer.weight, dense[name]) for name, layer in run.modules.items())
 
 
-@pytest.mark.parametrize("group", ["layer", "output"])
-def test_small_layers_keep_more_and_the_mean_is_exact(group):
-    blocks = []
-    run = pruner(
-        density=0.4, allocation="size", spread=0.15, group=group, on_block=blocks.append,
-        layers="*.1.*", fixed_kept=0.0, fixed_pruned=0.0,
-    )  # fmt: skip
-    run.initialise()
-    total = sum(layer.size for layer in run.layers.values())
-    counts = {}
-    for _ in range(2):
-        run.step()
-        now = {name: int((module.weight != 0).sum()) for name, module in run.modules.items()}
-        assert sum(now.values()) == round(0.4 * total)
-        assert counts in ({}, now)
-        counts = now
-    shares = {name: counts[name] / layer.size for name, layer in run.layers.items()}
-    # k_proj and v_proj have half the weights of q_proj, the feed-forward layers the most
-    order = [next(shares[n] for n in shares if part in n) for part in ("k_proj", "q_proj", "up")]
-    assert order == sorted(order, reverse=True)
-    assert order[0] > order[2] + 0.1
-    assert max(abs(share - 0.4) for share in shares.values()) == pytest.approx(0.15, abs=2e-3)
-    for block in blocks:
-        share = shares[block.meta["layer"]]
-        assert block.meta["density"] == pytest.approx(share)
-        assert block.cardinality == round((1 - share) * block.n)
-    settled = pruner(density=0.4, allocation="size", spread=0.0, layers="*.1.*")
-    settled.initialise()
-    assert all(
-        abs(layer.size - layer.count - 0.4 * layer.size) <= 1 for layer in settled.layers.values()
-    )
-
-
 def test_record_of_a_step():
     found = []
     run = pruner(layers="*.1.*", on_block=found.append, heldout=tiny_samples(4, seed=9))
@@ -170,8 +137,8 @@ def test_tabu_and_fixed_weights_stay_out():
 def test_every_curvature_and_selection_steps(fisher):
     for select in ("gradient", "wanda", "magnitude", "random"):
         run = pruner(
-            fisher=fisher, select=select, select_group="output", layers="*.1.mlp.*", block_size=12,
-            fixed_kept=0.0, fixed_pruned=0.0,
+            fisher=fisher, select=select, layers="*.1.mlp.*", block_size=12, fixed_kept=0.0,
+            fixed_pruned=0.0,
         )  # fmt: skip
         record = run.step()
         assert np.isfinite(record.loss_after)
@@ -276,13 +243,6 @@ def test_registered_solver_by_name():
         ({"block_size": 2.5}, LayerError, "block_size is 2.5"),
         ({"mixed_precision": True, "fisher": "exact"}, SettingError, "mixed_precision is True"),
         ({"momentum": 1}, SettingError, "momentum is 1"),
-        ({"allocation": "luck"}, SettingError, "allocation is 'luck'"),
-        (
-            {"allocation": "size", "spread": 0.5},
-            DensityError,
-            r"spread is 0\.5, expected below 0\.5",
-        ),
-        ({"spread": -0.1}, DensityError, r"spread is -0\.1"),
         ({"damping": -1}, SettingError, "damping is -1"),
         ({"select": "luck"}, SettingError, "select is 'luck'"),
         ({"layers_per_step": 0}, SettingError, "layers_per_step is 0"),

@@ -163,8 +163,6 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
         ({"pattern": "half"}, DensityError, "pattern is 'half', expected N:M"),
         ({"density": 0.4}, DensityError, r"density is 0\.4, pattern 2:4 keeps 0\.5"),
         ({"k": 20}, SettingError, "k is 20, which pattern 2:4"),
-        ({"select_group": "input"}, SettingError, "select_group is 'input'"),
-        ({"allocation": "size"}, SettingError, "allocation is 'size'"),
         ({"group": "layer"}, SettingError, "group is 'layer'"),
         ({"block_size": 41}, LayerError, "block_size is 41, expected an even number"),
     ],
