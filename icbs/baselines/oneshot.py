@@ -98,7 +98,7 @@ def baseline_settings(name: str, density: float, options: Mapping[str, Any]) -> 
         raise SettingError(f"baseline is {name!r}, expected one of {', '.join(BASELINES)}")
     given = {key: options[key] for key in SHARED if key in options}
     for key, reason in _REFUSED.get(name, {}).items():
-        if key in given and given[key] != getattr(Settings, key):
+        if key in given and given[key] != getattr(Settings(), key):
             raise SettingError(
                 f"{name} cannot follow {key}={given[key]!r}: {reason}; leave one out"
             )

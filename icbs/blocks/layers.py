@@ -19,7 +19,7 @@ from icbs.blocks.masks import (
 from icbs.data.samples import Samples
 from icbs.errors import DensityError, ModelError
 from icbs.models.prunable import layer_weight
-from icbs.patterns import Group, parse_pattern
+from icbs.patterns import parse_pattern
 from icbs.settings import Saliency, Settings
 
 # Batches that the norms of Wanda's saliency come from: they settle long before gradients do.

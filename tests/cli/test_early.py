@@ -33,7 +33,7 @@ def unread(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("prune", "--density", 50), "density is 50.0, expected the fraction of weights to keep"),
+        (("prune", "--density", 50), "density is 50.0; choose a value between 0 and 1"),
         (("prune", "--solver", "relaxtion"), "solver 'relaxtion' is not registered"),
         (("prune", "--layers", "*.mpl.*"), "layers '*.mpl.*' match none of the 21 prunable layers"),
         (("prune", "--heldout", 0), "--heldout is 0, expected at least one window"),

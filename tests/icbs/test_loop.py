@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +22,7 @@ from icbs.errors import (
 )
 from icbs.evaluation.quality import perplexity
 from icbs.loop.records import STAGES, StepRecord
+from icbs.settings import Settings
 from solvers.errors import UnknownSolverError
 from tests.icbs_fixtures import BestOfSort, tiny_llama, tiny_loaded, tiny_samples, tiny_tokens
 
@@ -247,6 +249,8 @@ def test_registered_solver_by_name():
         ({"select": "luck"}, SettingError, "select is 'luck'"),
         ({"layers_per_step": 0}, SettingError, "layers_per_step is 0"),
         ({"k": 3, "block_size": 0.1}, DensityError, "k is 3"),
+        ({"dampnig": 3}, SettingError, "no setting 'dampnig'; did you mean 'damping'?"),
+        ({"seed": True}, SettingError, "seed is True; choose a whole number from 0"),
     ],
 )
 def test_bad_settings(options, error, message):
@@ -308,3 +312,15 @@ def test_perplexity_never_counts_padding():
         plain, rel=1e-5
     )
     assert np.isfinite(plain)
+
+
+def test_settings_are_values():
+    one, other = (Settings(density=np.float64(0.25), block_size=np.int64(64)) for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert type(one.block_size) is int
+    changed = replace(one, seed=3)
+    assert (changed.seed, changed.density, one.seed) == (3, 0.25, 0)
+    with pytest.raises(AttributeError):
+        one.seed = 3
+    assert replace(one, pattern="1:3", density=0.333).density == 1 / 3
