@@ -132,7 +132,7 @@ def prune(
             judge.measure(f"{len(table)} iCBS steps", sum(seconds.values()))
         if repair:
             start = time.perf_counter()
-            repaired = pruner.repair()
+            repaired = pruner.refit()
             round_weights(loaded, pruner.weights)
             seconds["repair"] = time.perf_counter() - start
             state = "after repair" if repaired else "repair refused by the gate"

@@ -65,7 +65,7 @@ def block_problem(
         J: Fisher factor at the block's weights, shape (r, n); None with `hessian`.
         g: mean gradient, shape (n,).
         w0: trained weights, shape (n,).
-        pruned: the incumbent, True where the weight is 0 now, shape (n,).
+        pruned: the current mask, True where the weight is 0 now, shape (n,).
         hessian: symmetric curvature in place of ``J'J``, shape (n, n).
         gamma: multiplier of the first-order part.
         lam: ridge, one number or one a weight, shape (n,).

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from icbs.checked import one_line
+
+if TYPE_CHECKING:
+    from icbs.loop.moves import Move
 
 Number = Annotated[float, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
@@ -67,6 +70,13 @@ class LayerStep:
     predicted: Number
     swaps: Whole
     offered: Whole
+
+    @classmethod
+    def of(cls, layer: str, move: Move | None, share: float) -> LayerStep:
+        """What a share of a move does; None for a layer that the batch did not reach."""
+        if move is None:
+            return cls(layer, 0, 0, 0.0, 0, 0)
+        return cls(layer, move.n, move.k, move.predicted(share), move.swaps(share), move.swaps(1.0))
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def test_the_loop_repair_and_tuning(family, fisher):
     run.initialise()
     first = evaluate(model, run.heldout, progress=False).loss
     run.step()
-    run.repair()
+    run.refit()
     run.tune(2, rate=1e-3)
     assert evaluate(model, run.heldout, progress=False).loss <= first
     for name, layer in run.layers.items():

@@ -133,10 +133,10 @@ def test_gate_of_the_pruner_never_lets_the_loss_rise(rate):
         block_size=40, batch_size=3, damping=1.0, progress=False,
     )  # fmt: skip
     pruner.run(2)
-    before, masks = pruner._heldout_loss, pruner.masks
+    before, masks = pruner.gate.loss, pruner.masks
     records = pruner.tune(6, rate=rate)
     assert len(records) == 6
-    assert pruner._heldout_loss <= before
+    assert pruner.gate.loss <= before
     for name, layer in pruner.modules.items():
         assert not layer_weight(layer)[~masks[name]].any()
 
@@ -171,12 +171,12 @@ def test_the_heldout_loss_is_measured_no_more_than_needed(monkeypatch, gate):
         block_size=40, batch_size=3, damping=1.0, gate=gate, progress=False,
     )  # fmt: skip
     pruner.run(1)
-    measure, seen = pruner._measure_heldout, []
-    monkeypatch.setattr(pruner, "_measure_heldout", lambda: seen.append(measure()) or seen[-1])
+    measure, seen = pruner.gate.measure, []
+    monkeypatch.setattr(pruner.gate, "measure", lambda: seen.append(measure()) or seen[-1])
     pruner.tune(9)
     # after the eighth and the last step; without a gate once, at the end
     assert len(seen) == (2 if gate else 1)
-    assert pruner._heldout_loss == pytest.approx(measure(), rel=1e-6)
+    assert pruner.gate.loss == pytest.approx(measure(), rel=1e-6)
 
 
 def test_the_tuning_may_have_batches_of_its_own(monkeypatch):
