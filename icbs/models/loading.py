@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -35,26 +35,7 @@ from icbs.models.modelfiles import (
     weight_files,
 )
 from icbs.models.registered import REGISTRY, fetched, local_folder, quiet_transformers
-
-Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
-
-# By the end of the architecture's name; DeiT's variant with a distillation head has one of its own.
-_TASKS: dict[str, Task] = {
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-    "ForMaskedLM": "masked-lm",
-    "ForPreTraining": "masked-lm",
-    "ForSequenceClassification": "text-classification",
-    "ForImageClassification": "image-classification",
-    "ForImageClassificationWithTeacher": "image-classification",
-}
-_AUTO_CLASS: dict[Task, str] = {
-    "causal-lm": "AutoModelForCausalLM",
-    "masked-lm": "AutoModelForMaskedLM",
-    "text-classification": "AutoModelForSequenceClassification",
-    "image-classification": "AutoModelForImageClassification",
-}
-
+from icbs.models.tasks import TASKS, task_of
 
 # What stands beside the weights of a model of the hub.
 _OTHERS = ("*.json", "*.txt", "*.jinja", "*.model", "*.md", "LICENSE*", "NOTICE*")
@@ -70,7 +51,7 @@ class LoadedModel:
         name: the name it was asked for by.
         revision: hash or commit that pins the weights.
         note: what a reader of results must know; may be empty.
-        task: what it predicts.
+        task: what it predicts, a name of `icbs.models.tasks.TASKS`.
         warnings: what is odd about its files, a sentence each.
         folder: where its files are; None for a model that was never saved.
         dtype: type that most of its weights are stored in.
@@ -81,7 +62,7 @@ class LoadedModel:
     name: str
     revision: str
     note: str = ""
-    task: Task = "causal-lm"
+    task: str = "causal-lm"
     warnings: tuple[str, ...] = ()
     folder: Path | None = None
     dtype: torch.dtype | None = None
@@ -96,8 +77,8 @@ def load_model(
 ) -> LoadedModel:
     """Loads a model and, unless it reads images, its tokenizer.
 
-    What it predicts follows from the end of the architecture's name in config.json: ForCausalLM or
-    LMHeadModel, ForMaskedLM or ForPreTraining, ForSequenceClassification, ForImageClassification.
+    What it predicts follows from the end of the architecture's name in config.json (see
+    `icbs.models.tasks.TASKS`).
 
     Args:
         name: a registered name (see `models`), a local folder or that of a pruning run, or a hub
@@ -162,7 +143,7 @@ def find_model(name: str) -> tuple[Path | str, str]:
     return folder, "local folder"
 
 
-def skeleton(name: str) -> tuple[nn.Module, Task] | None:
+def skeleton(name: str) -> tuple[nn.Module, str] | None:
     """The model without its weights, to ask for layers and limits before anything is read.
 
     Args:
@@ -196,7 +177,7 @@ def skeleton(name: str) -> tuple[nn.Module, Task] | None:
         # By name, because an automatic class may not know which of several is meant.
         kind = getattr(transformers, config.architectures[0], None)
         if kind is None or config.architectures[0].endswith("ForPreTraining"):
-            kind = getattr(transformers, _AUTO_CLASS[task])
+            kind = getattr(transformers, TASKS[task].auto_class)
             return kind.from_config(config), task
         return kind(config), task
 
@@ -256,7 +237,7 @@ def _load(
     dtype: torch.dtype,
     device_map: str | Mapping[str, int | str] | None,
     commit: str,
-) -> tuple[Any, Any, Task, list[str]]:
+) -> tuple[Any, Any, str, list[str]]:
     import transformers
 
     import icbs.models.mlp  # noqa: F401  makes transformers know the perceptron
@@ -267,9 +248,9 @@ def _load(
     safely: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
     with quiet_transformers(), _load_errors(source, name), limits:
         task = _task(transformers.AutoConfig.from_pretrained(source, **safely), name)
-        loader = getattr(transformers, _AUTO_CLASS[task])
+        loader = getattr(transformers, TASKS[task].auto_class)
         tokenizer = None
-        if task != "image-classification":
+        if TASKS[task].tokenizer:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **safely)
         model, report = loader.from_pretrained(
             source,
@@ -333,14 +314,15 @@ def _load_errors(source: Path | str, name: str) -> Iterator[None]:
         ) from error
 
 
-def _task(config: Any, name: str) -> Task:
+def _task(config: Any, name: str) -> str:
     architecture = str((getattr(config, "architectures", None) or ["nothing"])[0])
-    for suffix, task in _TASKS.items():
-        if architecture.endswith(suffix):
-            return task
+    task = task_of(architecture)
+    if task is not None:
+        return task
+    endings = ", ".join(ending for task in TASKS.values() for ending in task.endings)
     raise ModelError(
-        f"model {name!r} is a {architecture} by its config.json, expected an architecture that "
-        f"ends in {', '.join(_TASKS)}"
+        f"model {name!r} is a {architecture} by its config.json; choose an architecture that ends "
+        f"in one of {endings}"
     )
 
 
