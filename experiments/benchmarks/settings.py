@@ -22,8 +22,9 @@ from icbs.loop.pruner import Pruner
 from icbs.models.loading import load_model
 
 MODEL = "garment-mlp"
-STEPS = 12
-SEEDS = 3
+STEPS = 8
+SEEDS = 2
+TUNING_STEPS = 20
 COUNT, HELDOUT = 2000, 1000
 BASE: dict[str, Any] = {"density": 0.1, "fisher": "position", "batch_size": 500}
 # One line a setting: the values that it takes instead of the base's.
@@ -51,6 +52,9 @@ VARIED: dict[str, list[dict[str, Any]]] = {
     "fixed_kept": [{"fixed_kept": 0.2}, {"fixed_kept": 0.5}],
     "fixed_pruned": [{"fixed_pruned": 0.2}, {"fixed_pruned": 0.5}],
     "batch_size": [{"batch_size": 250}, {"batch_size": 1000}],
+    "mixed_precision": [{"mixed_precision": True}],
+    # These two tune the kept weights after the steps.
+    "tuning_batch_size": [{"tuning_batch_size": None}, {"tuning_batch_size": 100}],
 }
 
 
@@ -70,6 +74,8 @@ def run(setting: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
     pruner.initialise()
     first = evaluate(loaded.model, tests, batch_size=1000, progress=False)
     pruner.run(STEPS)
+    if setting == "tuning_batch_size":
+        pruner.tune(TUNING_STEPS)
     last = evaluate(loaded.model, tests, batch_size=1000, progress=False)
     offered = sum(record.offered for record in pruner.steps)
     return {
@@ -81,7 +87,7 @@ def run(setting: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
         "first_loss": first.loss,
         "loss": last.loss,
         "accuracy": last.accuracy,
-        "heldout_loss": pruner.steps[-1].heldout_after,
+        "heldout_loss": pruner.gate.loss,
         "touched": pruner.touched,
         "accepted": sum(record.swaps for record in pruner.steps) / max(1, offered),
         "seconds": sum(sum(record.seconds.values()) for record in pruner.steps),
