@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
-from icbs.errors import IcbsError, SettingError
+from icbs.errors import IcbsError, SettingError, nearest
 
 T = TypeVar("T")
 
@@ -41,13 +40,6 @@ def plain_errors(
         return cls
 
     return decorated
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``did you mean ...?``, or all that is known where nothing is near."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
 
 
 def one_line(refused: ValidationError) -> str:

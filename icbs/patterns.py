@@ -25,6 +25,11 @@ def checked_density(density: float) -> float:
     return float(density)
 
 
+def told(density: float) -> str:
+    """A density as a person reads it, with the sparsity beside it."""
+    return f"density {density:.4g} (sparsity {1 - density:.4g})"
+
+
 def parse_pattern(pattern: str) -> tuple[int, int]:
     """N and M of a pattern such as ``2:4``.
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from icbs.checked import nearest, plain_errors
-from icbs.errors import DensityError, LayerError, SettingError
+from icbs.checked import plain_errors
+from icbs.errors import DensityError, LayerError, SettingError, nearest
 from icbs.patterns import Group, parse_pattern
 
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]

@@ -23,11 +23,11 @@ from icbs.blocks.layers import check_pattern, prune_layers
 from icbs.blocks.masks import mask_at_density, mask_n_m
 from icbs.blocks.sequential import Grams, visit_in_order
 from icbs.data.samples import Samples
-from icbs.errors import ModelError, SettingError
+from icbs.errors import ModelError, SettingError, nearest
 from icbs.models.coverage import check_reachable
 from icbs.models.experts import unreached
 from icbs.models.prunable import layer_weight
-from icbs.patterns import parse_pattern
+from icbs.patterns import parse_pattern, told
 from icbs.progress import say, stage
 from icbs.settings import Saliency, Settings
 
@@ -77,7 +77,7 @@ def prune_once(
 
     Raises:
         SettingError: no such baseline, or an option that it cannot follow.
-        DensityError: a density that cannot be, or that the layers have already.
+        DensityError: a density out of range, or that the layers have already.
         LayerError: more weights than ``cbs`` can take.
         ModelError: weights or inputs that are not finite.
     """
@@ -92,10 +92,10 @@ def baseline_settings(name: str, density: float, options: Mapping[str, Any]) -> 
 
     Raises:
         SettingError: no such baseline, or an option that it cannot follow.
-        DensityError: a density or pattern that cannot be.
+        DensityError: a density or pattern out of range.
     """
     if name not in BASELINES:
-        raise SettingError(f"baseline is {name!r}, expected one of {', '.join(BASELINES)}")
+        raise SettingError(f"baseline is {name!r}; {nearest(name, BASELINES)}")
     given = {key: options[key] for key in SHARED if key in options}
     for key, reason in _REFUSED.get(name, {}).items():
         if key in given and given[key] != getattr(Settings(), key):
@@ -116,10 +116,14 @@ def _by_saliency(
     progress: bool,
 ) -> Masks:
     settings = replace(settings, batch_size=len(samples))
-    with stage(f"Pruning {len(layers)} layers by {settings.init}", show=progress):
+    with stage(_title(layers, settings, settings.init), show=progress):
         pruned = prune_layers(model, layers, samples, settings)
     _tell_idle([name for name, layer in pruned.items() if not layer.reached], progress)
     return {name: ~layer.pruned.view(layer.weight.shape) for name, layer in pruned.items()}
+
+
+def _title(layers: Mapping[str, nn.Module], settings: Settings, method: str) -> str:
+    return f"Pruning {len(layers)} layers to {told(settings.density)} by {method}"
 
 
 def _tell_idle(names: Sequence[str], progress: bool) -> None:
@@ -137,7 +141,7 @@ def _sparsegpt(
     masks: Masks = {}
     grams = Grams()
     pattern = None if settings.pattern is None else parse_pattern(settings.pattern)
-    with stage(f"Pruning {len(layers)} layers by SparseGPT", len(layers), show=progress) as update:
+    with stage(_title(layers, settings, "SparseGPT"), len(layers), show=progress) as update:
 
         def visit(name: str, x: torch.Tensor) -> None:
             weight = layer_weight(layers[name])
@@ -170,7 +174,7 @@ def _cbs(
     settings: Settings,
     progress: bool,
 ) -> Masks:
-    with stage(f"Pruning {len(layers)} layers by CBS", 1.0, show=progress) as update:
+    with stage(_title(layers, settings, "CBS"), 1.0, show=progress) as update:
         return prune_by_surgeon(model, layers, samples, settings.density, on_share=update)
 
 

@@ -141,11 +141,11 @@ def select_block(
     """
     if not 1 <= n <= change.numel():
         raise LayerError(
-            f"block size {n} does not fit layer {layer!r} with {change.numel()} weights: choose "
-            f"1..{change.numel()}"
+            f"block_size is {n} and layer {layer!r} has {change.numel()} weights; choose from 1 to "
+            f"{change.numel()}"
         )
     if not 0 <= k <= n:
-        raise DensityError(f"k is {k}, expected the number of pruned weights in a block, 0..{n}")
+        raise DensityError(f"k is {k}, the pruned weights of a block; choose from 0 to {n}")
     parts = []
     for side, wanted, word in ((pruned, k, "pruned"), (~pruned, n - k, "kept")):
         members = (side & free).nonzero().reshape(-1)

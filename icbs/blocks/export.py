@@ -50,14 +50,14 @@ def export_blocks(
 
     Raises:
         LayerError: no layer matches, a size does not fit one, or no sample reaches an expert.
-        DensityError: a density or fraction that cannot be.
+        DensityError: a density or fraction out of range.
         DataError: fewer samples than one batch, or samples the model cannot take.
     """
     variants = [
         Settings(block_size=n, fisher=fisher, **settings) for n in sizes for fisher in fishers
     ]
     if not variants:
-        raise LayerError("no sizes or no fishers are given: name at least one of each")
+        raise LayerError("sizes or fishers is empty; name at least one of each")
     base = variants[0]
     modules = usable_layers(loaded.model, layers, samples).layers
     for name, module in modules.items():
@@ -69,8 +69,8 @@ def export_blocks(
             )
     if len(samples) < base.batch_size:
         raise DataError(
-            f"{len(samples)} samples are fewer than batch_size={base.batch_size}: ask for more "
-            "samples or lower batch_size"
+            f"there are {len(samples)} samples, fewer than batch_size={base.batch_size}; ask for "
+            "more samples or lower batch_size"
         )
     cut: dict[str, list[CardinalityProblem]] = {}
     meta = {

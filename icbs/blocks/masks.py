@@ -10,7 +10,7 @@ from typing import get_args
 
 import torch
 
-from icbs.errors import DensityError
+from icbs.errors import DensityError, nearest
 from icbs.patterns import Group, checked_density
 
 
@@ -32,7 +32,7 @@ def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer"
     """
     checked_density(density)
     if group not in get_args(Group):
-        raise DensityError(f"group is {group!r}, expected one of {', '.join(get_args(Group))}")
+        raise DensityError(f"group is {group!r}; {nearest(str(group), get_args(Group))}")
     if torch.isnan(scores).any():
         raise DensityError("the scores hold NaN: check the weights and the calibration data")
     if group == "input":
@@ -66,11 +66,11 @@ def mask_n_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
         Bool mask, shape (out, in), exactly n True in each group. Ties go to the smaller index.
 
     Raises:
-        DensityError: n and m that cannot be, a width that m does not divide, or scores that are
+        DensityError: not 0 < n < m, a width that m does not divide, or scores that are
             NaN.
     """
     if not 0 < n < m:
-        raise DensityError(f"pattern {n}:{m}, expected 0 < n < m such as 2:4")
+        raise DensityError(f"pattern is {n}:{m}; choose N:M with 0 < N < M, such as 2:4")
     if scores.shape[1] % m:
         raise DensityError(
             f"pattern {n}:{m} does not fit a layer of {scores.shape[1]} inputs: leave the layer "
@@ -106,7 +106,7 @@ def fixed_weights(
         ("least", least, ~kept.reshape(-1), False),
     ):
         if not 0 <= fraction <= 1:
-            raise DensityError(f"fixed fraction {name} is {fraction}, expected 0 to 1")
+            raise DensityError(f"{name} is {fraction}; choose a fraction from 0 to 1")
         members = side.nonzero().reshape(-1)
         order = scores.reshape(-1)[members].argsort(descending=descending, stable=True)
         fixed[members[order[: round(fraction * len(members))]]] = True

@@ -81,7 +81,7 @@ def load_samples(
     Raises:
         DataError: data that cannot be read, is too short or does not fit the model, or none that
             suits it.
-        DownloadError: data that has to be fetched and cannot be.
+        DownloadError: data that has to be fetched, and the fetch fails.
     """
     samples = TASKS[loaded.task].samples(
         loaded, source, part=part, count=count, length=length, start=start
@@ -172,7 +172,9 @@ def fashion_samples(
     """
     checked_part(part)
     if start < 0 or (count is not None and count < 1):
-        raise DataError(f"count={count}, start={start}: expected at least one image from 0 on")
+        raise DataError(
+            f"count={count} and start={start}; choose a count from 1, or None, and a start from 0"
+        )
     images, labels = fashion_mnist("train" if part == "calibration" else "test", data)
     source = origin(data)
     end = len(images) if count is None else start + count
@@ -214,8 +216,8 @@ def token_windows(
     """
     if length < 2 or start < 0 or (count is not None and count < 1):
         raise DataError(
-            f"count={count}, length={length}, start={start}: at least one window of at least two "
-            "tokens is needed, and start must not be negative"
+            f"count={count}, length={length} and start={start}; choose a count from 1, or None, a "
+            "length from 2 and a start from 0"
         )
     needed = math.inf if count is None else (start + count) * length
     tokens: list[int] = []
@@ -255,7 +257,7 @@ def checked_part(part: Part) -> None:
         DataError: as said.
     """
     if part not in get_args(Part):
-        raise DataError(f"part is {part!r}, expected 'calibration' or 'evaluation'")
+        raise DataError(f"part is {part!r}; choose 'calibration' or 'evaluation'")
 
 
 def _wikipedia(part: Part) -> list[str]:

@@ -60,7 +60,7 @@ def evaluate(
         MemoryLimitError: a batch does not fit.
     """
     if batch_size < 1:
-        raise SettingError(f"batch_size is {batch_size}, expected at least 1")
+        raise SettingError(f"batch_size is {batch_size}; choose a whole number from 1")
     samples.check(model)
     if not (samples.targets != IGNORED).any():
         raise DataError("the samples have no target to predict: give longer texts or more samples")

@@ -127,7 +127,9 @@ class Checkpoint:
             with opened(path) as file:
                 metadata = file.metadata() or {}
                 if metadata.get("kind") != _KIND:
-                    raise CheckpointError(f"{path} is no checkpoint of a pruning run")
+                    raise CheckpointError(
+                        f"{path} is no checkpoint of a pruning run; choose another file"
+                    )
                 header = json_object(metadata["state"])
                 if header.get("schema") != SCHEMA:
                     raise CheckpointError(

@@ -26,6 +26,7 @@ from icbs.loop.records import LayerStep, StepRecord
 from icbs.loop.schedule import choose_layers
 from icbs.models.loading import LoadedModel
 from icbs.models.prunable import layer_weight
+from icbs.patterns import told
 from icbs.progress import say, stage
 from icbs.settings import Settings
 from solvers import Budget, make
@@ -109,7 +110,10 @@ class Pruner(PrunedModel):
         """Prunes every chosen layer to the density by the first mask's saliency."""
         # Masks and blocks are about trained weights, and a run before may have pruned them.
         self.restore()
-        title = f"Pruning {len(self.modules)} layers by {self.settings.init}"
+        title = (
+            f"Pruning {len(self.modules)} layers to {told(self.settings.density)} by "
+            f"{self.settings.init}"
+        )
         with stage(title, show=self.progress):
             self.layers = prune_layers(
                 self.loaded.model, self.modules, self.calibration, self.settings

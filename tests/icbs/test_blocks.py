@@ -157,7 +157,7 @@ def test_selection(seed, n, data):
 def test_impossible_blocks():
     change, pruned = torch.arange(10.0), torch.arange(10) < 5
     free = torch.ones(10, dtype=torch.bool)
-    with pytest.raises(LayerError, match=r"block size 11 does not fit layer 'q' with 10 weights"):
+    with pytest.raises(LayerError, match=r"block_size is 11 and layer 'q' has 10 weights"):
         select_block(change, pruned, free, 11, 2, layer="q")
     with pytest.raises(DensityError, match="k is 5"):
         select_block(change, pruned, free, 4, 5)

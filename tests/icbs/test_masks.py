@@ -58,7 +58,7 @@ def test_fixed_weights_are_the_extremes():
     kept = values >= 4
     fixed = fixed_weights(values, kept, most=0.5, least=0.25)
     assert values[fixed].tolist() == [0, 7, 8, 9]
-    with pytest.raises(DensityError, match=r"fixed fraction most is 1\.5"):
+    with pytest.raises(DensityError, match=r"most is 1\.5"):
         fixed_weights(values, kept, most=1.5)
 
 

@@ -104,7 +104,7 @@ def test_text_classifiers_bring_their_own_data():
 
 
 def test_calibration_shorter_than_a_batch():
-    with pytest.raises(DataError, match="has 2 samples, expected at least batch_size=3"):
+    with pytest.raises(DataError, match="has 2 samples, fewer than batch_size=3"):
         Pruner(tiny_loaded(), tiny_samples(2), batch_size=3)
 
 

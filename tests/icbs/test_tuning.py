@@ -112,13 +112,14 @@ def test_a_dense_model_stays_as_it_is():
     assert record.divergence == pytest.approx(0, abs=1e-5)
 
 
-def test_the_best_measured_state_stays():
+def test_the_best_measured_state_stays(monkeypatch):
+    monkeypatch.setattr("icbs.loop.tuning._EVERY", 1)
     model, layers, dense, kept = pruned(tiny_llama())
     start = {name: layer_weight(layer).clone() for name, layer in layers.items()}
     # every state after the first is worse
     losses = iter([1.0, 2.0, 3.0, float("nan")])
     records = tune_weights(
-        model, layers, dense, kept, [tiny_samples()], steps=3, every=1, progress=False,
+        model, layers, dense, kept, [tiny_samples()], steps=3, progress=False,
         measure=lambda: next(losses),
     )  # fmt: skip
     assert [record.heldout for record in records[:2]] == [2.0, 3.0]
@@ -211,11 +212,11 @@ def test_bad_input():
     model, layers, dense, kept = pruned(tiny_llama())
     for wrong, message in (
         ({}, "both None: give one"),
-        ({"steps": -1}, "steps=-1, time_limit=None: expected a whole number"),
+        ({"steps": -1}, "steps=-1 and time_limit=None; choose a whole number"),
         ({"time_limit": 0.0}, "seconds above 0"),
         ({"time_limit": float("nan")}, "seconds above 0"),
-        ({"steps": 1, "rate": 0.0}, "expected a finite rate"),
-        ({"steps": 1, "rate": float("inf")}, "expected a finite rate"),
+        ({"steps": 1, "rate": 0.0}, "choose a finite rate"),
+        ({"steps": 1, "rate": float("inf")}, "choose a finite rate"),
         ({"steps": 1, "labels": 1.5}, "labels=1.5"),
     ):
         with pytest.raises(SettingError, match=message):
