@@ -85,5 +85,5 @@ def _class(word: str, config: Any, source: str) -> int:
         return int(word)
     raise DataError(
         f"{source!r} has the class {word!r}; choose one of the model's {config.num_labels}: "
-        f"{', '.join(list(known)[:10])}, or a number from 0"
+        f"{', '.join(sorted(known, key=known.get)[:10])}, or a number from 0"
     )
