@@ -36,7 +36,7 @@ def plain_errors(
             except ValidationError as refused:
                 raise _in_words(cls, refused, errors or {}) from None
 
-        cls.__init__ = init  # type: ignore[misc, method-assign]
+        cls.__init__ = init  # type: ignore[method-assign]
         return cls
 
     return decorated

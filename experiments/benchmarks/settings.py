@@ -1,4 +1,4 @@
-"""Every setting of the loop varied alone, on the perceptron for Fashion-MNIST.
+"""Every setting of the loop, and every option of `Pruner`, varied alone on the perceptron.
 
 `STEPS` steps from the first mask, `SEEDS` runs a value, everything but the named setting as in
 `BASE`; steps are counted, not seconds, so that the table does not depend on the machine's load.
@@ -53,15 +53,24 @@ VARIED: dict[str, list[dict[str, Any]]] = {
     "fixed_pruned": [{"fixed_pruned": 0.2}, {"fixed_pruned": 0.5}],
     "batch_size": [{"batch_size": 250}, {"batch_size": 1000}],
     "mixed_precision": [{"mixed_precision": True}],
-    # These two tune the kept weights after the steps.
     "tuning_batch_size": [{"tuning_batch_size": None}, {"tuning_batch_size": 100}],
+}
+# The same of what is no setting: of the gate, of the tuning and of the refit after the steps.
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "gate": [{"gate": False}],
+    "tune": [{"rate": 2e-4}, {"rate": 6e-4}, {"rate": 2e-3}, {"labels": 0.5}],
+    "refit": [{"ridge": 0.01}, {"ridge": 0.1}, {"ridge": 1.0}],
 }
 
 
 def run(setting: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
     """One run and what it came to on the test images."""
+    values = json.dumps(changed)
     loaded = load_model(MODEL)
     samples = load_samples(loaded, count=COUNT + HELDOUT)
+    changed = dict(changed)
+    tuned = {name: changed.pop(name) for name in ("rate", "labels") if name in changed}
+    refitted = {name: changed.pop(name) for name in ("ridge",) if name in changed}
     tests = load_samples(loaded, part="evaluation", count=None)
     pruner = Pruner(
         loaded,
@@ -74,13 +83,15 @@ def run(setting: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
     pruner.initialise()
     first = evaluate(loaded.model, tests, batch_size=1000, progress=False)
     pruner.run(STEPS)
-    if setting == "tuning_batch_size":
-        pruner.tune(TUNING_STEPS)
+    if tuned or "tuning_batch_size" in changed:
+        pruner.tune(TUNING_STEPS, **tuned)
+    if refitted:
+        pruner.refit(**refitted)
     last = evaluate(loaded.model, tests, batch_size=1000, progress=False)
     offered = sum(record.offered for record in pruner.steps)
     return {
         "setting": setting,
-        "values": json.dumps(changed),
+        "values": values,
         "seed": seed,
         "data": samples.source,
         "density": pruner.density,
@@ -90,7 +101,6 @@ def run(setting: str, changed: dict[str, Any], seed: int) -> dict[str, Any]:
         "heldout_loss": pruner.gate.loss,
         "touched": pruner.touched,
         "accepted": sum(record.swaps for record in pruner.steps) / max(1, offered),
-        "seconds": sum(sum(record.seconds.values()) for record in pruner.steps),
     }
 
 
@@ -98,19 +108,18 @@ def main() -> None:
     """Every value and seed, the base first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/pruning/settings.csv"))
-    parser.add_argument("--only", nargs="*", default=["base", *VARIED], help="settings to vary")
-    arguments = parser.parse_args()
-    cases = [("base", {}), *((name, values) for name, all_ in VARIED.items() for values in all_)]
+    out = parser.parse_args().out
+    varied = {"base": [{}], **VARIED, **OPTIONS}
+    cases = [(name, values) for name, all_ in varied.items() for values in all_]
     rows = []
     for seed in range(SEEDS):
         for setting, changed in cases:
-            if setting in arguments.only:
-                rows.append(run(setting, changed, seed))
-                print({key: rows[-1][key] for key in ("values", "seed", "loss", "accuracy")})
+            rows.append(run(setting, changed, seed))
+            print({key: rows[-1][key] for key in ("values", "seed", "loss", "accuracy")})
         # What is there is worth having if the rest is stopped.
-        pd.DataFrame(rows).to_csv(arguments.out, index=False, float_format="%.5g")
+        pd.DataFrame(rows).to_csv(out, index=False, float_format="%.5g")
     table = pd.DataFrame(rows)
-    columns = ["first_loss", "loss", "accuracy", "accepted", "seconds"]
+    columns = ["first_loss", "loss", "accuracy", "accepted"]
     print(table.groupby(["setting", "values"], sort=False)[columns].median().round(4).to_string())
 
 
