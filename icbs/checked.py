@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, get_args
 
-import numpy as np
 from pydantic import ValidationError
 
 from icbs.errors import IcbsError, SettingError, nearest
@@ -30,7 +29,7 @@ def plain_errors(
 
         @wraps(validate)
         def init(self: Any, **values: Any) -> None:
-            plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in values.items()}
+            plain = {n: v.item() if hasattr(v, "item") else v for n, v in values.items()}
             try:
                 validate(self, **plain)
             except ValidationError as refused:
