@@ -78,12 +78,12 @@ def _rows(path: Path, part: Part) -> list[tuple[str, str]]:
 
 
 def _class(word: str, config: Any, source: str) -> int:
-    known = getattr(config, "label2id", None) or {}
+    known: dict[str, int] = getattr(config, "label2id", None) or {}
     if word in known:
         return int(known[word])
     if word.isdecimal() and int(word) < config.num_labels:
         return int(word)
     raise DataError(
         f"{source!r} has the class {word!r}; choose one of the model's {config.num_labels}: "
-        f"{', '.join(sorted(known, key=known.get)[:10])}, or a number from 0"
+        f"{', '.join(sorted(known, key=known.__getitem__)[:10])}, or a number from 0"
     )

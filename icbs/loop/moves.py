@@ -98,8 +98,8 @@ def keep_pattern(
     """The states with every pair put back of which only one weight changed sides.
 
     Args:
-        problem: of a block that `icbs.blocks.build.select_pairs` chose: two variables a group, one
-            pruned and one kept.
+        problem: of a block that `icbs.blocks.selection.select_pairs` chose: two variables a group,
+            one pruned and one kept.
         states: any, shape (s, n).
         m: weights in a group.
     """

@@ -168,51 +168,23 @@ class Pruner(PrunedModel):
         """
         if not self.layers:
             self.initialise()
-        number = len(self.steps) + 1
         clock = Clock()
         chosen = choose_layers(self.layers, self.settings, self.steps)
-        batch = self._batches[(number - 1) % len(self._batches)]
-        modules = {name: self.modules[name] for name in chosen}
-        forward = Forward(
-            self.loaded.model,
-            modules,
-            batch,
-            mixed_precision=self.settings.mixed_precision,
-        )
-        title = f"Step {number}: {len(chosen)} blocks"
-        with stage(title, len(chosen), show=self.progress) as update:
-            losses, moves = BlockPass(
-                number=number,
-                forward=forward,
-                modules=modules,
-                layers=self.layers,
-                settings=self.settings,
-                solver=self.solver,
-                budget=self.budget,
-                means=self._means,
-                ridge=self.gate.ridge,
-                meta={
-                    "model": self.loaded.name,
-                    "revision": self.loaded.revision,
-                    "note": self.loaded.note,
-                    "data": self.calibration.source,
-                },
-                clock=clock,
-                executor=self.executor,
-                on_block=self.on_block,
-                on_solved=update,
-            ).run()
+        blocks = self._pass(chosen, clock)
+        title = f"Step {blocks.number}: {len(chosen)} blocks"
+        with stage(title, len(chosen), show=self.progress) as blocks.on_solved:
+            losses, moves = blocks.run()
             for move in moves:
                 move.retire()
             predicted = sum(move.predicted(1.0) for move in moves)
             share, heldout_after = self.gate.admit(moves, clock.lap)
             loss_after = None
             if heldout_after is None:
-                loss_after = float(forward.losses().mean())
+                loss_after = float(blocks.forward.losses().mean())
                 clock.lap("measure")
         done = {move.layer.name: move for move in moves}
         record = StepRecord(
-            step=number,
+            step=blocks.number,
             # No block in an expert that the batch did not reach.
             layers=tuple(LayerStep.of(name, done.get(name), share) for name in chosen),
             seconds=clock.seconds,
@@ -231,6 +203,37 @@ class Pruner(PrunedModel):
         if self.on_step is not None:
             self.on_step(record)
         return record
+
+    def _pass(self, chosen: Sequence[str], clock: Clock) -> BlockPass:
+        """The next step's blocks, not yet built."""
+        number = len(self.steps) + 1
+        modules = {name: self.modules[name] for name in chosen}
+        batch = self._batches[(number - 1) % len(self._batches)]
+        return BlockPass(
+            number=number,
+            forward=Forward(
+                self.loaded.model,
+                modules,
+                batch,
+                mixed_precision=self.settings.mixed_precision,
+            ),
+            modules=modules,
+            layers=self.layers,
+            settings=self.settings,
+            solver=self.solver,
+            budget=self.budget,
+            means=self._means,
+            ridge=self.gate.ridge,
+            meta={
+                "model": self.loaded.name,
+                "revision": self.loaded.revision,
+                "note": self.loaded.note,
+                "data": self.calibration.source,
+            },
+            clock=clock,
+            executor=self.executor,
+            on_block=self.on_block,
+        )
 
     def checkpoint(self) -> Checkpoint:
         """All that a run needs to go on."""

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icbs import export_blocks
-from icbs.blocks.build import block_problem, select_block
+from icbs.blocks.build import block_problem
 from icbs.blocks.capture import Forward, LayerCapture, capture
 from icbs.blocks.gradients import LayerGradients
+from icbs.blocks.selection import select_block
 from icbs.errors import DataError, DensityError, LayerError, ModelError
 from icbs.models.prunable import prunable_layers
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from icbs import Pruner
-from icbs.blocks.build import select_pairs
+from icbs.blocks.selection import select_pairs
 from icbs.errors import DensityError, LayerError, SettingError
 from icbs.loop.moves import keep_pattern
 from icbs.models.loading import LoadedModel
