@@ -192,7 +192,7 @@ def test_exports_that_cannot_be():
     options = {"layers": "*.q_proj", "batch_size": 4, "progress": False}
     with pytest.raises(LayerError, match="block size 577 does not fit"):
         export_blocks(loaded, samples, sizes=[577], **options)
-    with pytest.raises(DataError, match="4 samples are fewer"):
+    with pytest.raises(DataError, match="there are 4 samples, fewer than batch_size=5"):
         export_blocks(loaded, samples, sizes=[8], **{**options, "batch_size": 5})
     with pytest.raises(DensityError, match=r"density is 1\.5"):
         export_blocks(loaded, samples, sizes=[8], density=1.5, **options)

@@ -169,7 +169,7 @@ def test_density_counts_prunable_weights_only():
         (("--data", ","), 2, "--data is ','"),
         (("--batch-size", "0"), 2, "batch_size is 0"),
         (("--data", "nowhere.txt"), 1, "'nowhere.txt' cannot be read"),
-        (("--data", "pydoc", "--count", "0"), 1, "choose a count from 1"),
+        (("--data", "pydoc", "--count", "0"), 1, "at least one window"),
         (("--data", "pydoc", "--length", "99"), 1, "has 64 positions: cut shorter windows"),
         (("--data", "pydoc", "--count", "999999"), 1, "ask for fewer or shorter windows"),
     ],

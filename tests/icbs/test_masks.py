@@ -104,7 +104,7 @@ def test_n_m_group_by_group(rows, groups, pattern, seed):
 
 @pytest.mark.parametrize(("n", "m"), [(0, 4), (4, 4), (5, 4), (-1, 2)])
 def test_impossible_pattern(n, m):
-    with pytest.raises(DensityError, match=f"pattern {n}:{m}"):
+    with pytest.raises(DensityError, match=f"pattern is {n}:{m}"):
         mask_n_m(torch.ones(2, 8), n, m)
 
 

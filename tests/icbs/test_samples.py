@@ -99,7 +99,7 @@ def test_tokenizer_of_another_model(tmp_path):
 
 def test_text_classifiers_bring_their_own_data():
     loaded = LoadedModel(tiny_llama(), None, "tiny", "random", task="text-classification")
-    with pytest.raises(DataError, match="build icbs"):
+    with pytest.raises(DataError, match="no data comes with this package; give a UTF-8 file"):
         load_samples(loaded, count=1)
 
 

@@ -195,7 +195,7 @@ def test_the_tuning_may_have_batches_of_its_own(monkeypatch):
     monkeypatch.setattr("icbs.loop.tuning._gradients", noting)
     pruner.tune(3)
     assert sizes == [3, 3, 3]
-    with pytest.raises(DataError, match=r"at least tuning_batch_size=99: .* lower tuning_batch_si"):
+    with pytest.raises(DataError, match=r"fewer than tuning_batch_size=99; .* lower tuning_batch_si"):
         Pruner(tiny_loaded(), tiny_samples(), tuning_batch_size=99, progress=False, **common)
 
 
@@ -211,7 +211,7 @@ def test_same_twice():
 def test_bad_input():
     model, layers, dense, kept = pruned(tiny_llama())
     for wrong, message in (
-        ({}, "both None: give one"),
+        ({}, "both None; give one"),
         ({"steps": -1}, "steps=-1 and time_limit=None; choose a whole number"),
         ({"time_limit": 0.0}, "seconds above 0"),
         ({"time_limit": float("nan")}, "seconds above 0"),
