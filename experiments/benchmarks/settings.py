@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/pruning/settings.csv"))
     out = parser.parse_args().out
-    varied = {"base": [{}], **VARIED, **OPTIONS}
+    varied: dict[str, list[dict[str, Any]]] = {"base": [{}], **VARIED, **OPTIONS}
     cases = [(name, values) for name, all_ in varied.items() for values in all_]
     rows = []
     for seed in range(SEEDS):
