@@ -195,7 +195,7 @@ def test_the_tuning_may_have_batches_of_its_own(monkeypatch):
     monkeypatch.setattr("icbs.loop.tuning._gradients", noting)
     pruner.tune(3)
     assert sizes == [3, 3, 3]
-    with pytest.raises(DataError, match=r"fewer than tuning_batch_size=99; .* lower tuning_batch_si"):
+    with pytest.raises(DataError, match=r"fewer than tuning_batch_size=99; .* lower tuning"):
         Pruner(tiny_loaded(), tiny_samples(), tuning_batch_size=99, progress=False, **common)
 
 
