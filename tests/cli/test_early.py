@@ -53,7 +53,7 @@ def unread(monkeypatch):
         (("baselines", "--densities", "50"), "density is 50.0"),
         (("baselines", "--methods", "wonda"), "method is 'wonda', expected some of magnitude"),
         (("baselines", "--layers", "*.mpl.*"), "match none of the 21 prunable layers"),
-        (("baselines", "--set", "pattern=2:4"), "density is 0.7, pattern 2:4 keeps 0.5"),
+        (("baselines", "--set", "pattern=2:4"), "density is 0.7, and pattern 2:4 keeps 0.5"),
         (("evaluate", "--batch-size", 0), "batch_size is 0"),
         (("evaluate", "--count", 0), "--count is 0"),
         (("evaluate", "--length", 65), "--length is 65 and the model has 64 positions"),
@@ -120,7 +120,7 @@ def test_evaluate_takes_a_run_and_the_models_own_window(icbs, model_folder, tmp_
         "--batch-size", 3, "--density", 0.5, "--evaluation", 1,
     )  # fmt: skip
     assert status == 2, err
-    assert "density is 0.5 and only 0.5 of the chosen layers' weights are not 0" in err
+    assert "density is 0.5 (sparsity 0.5) and only 0.5 of the chosen layers' weights are not 0" in err
 
 
 def test_worse_than_guessing():
