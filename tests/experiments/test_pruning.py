@@ -171,7 +171,7 @@ def test_images_that_come_along_are_enough_and_are_named(icbs, tmp_path, monkeyp
         ("damping", "damping has no value; write damping=VALUE"),
         ("damping=high", "damping is 'high'; choose a number from 0"),
         ("rank=0.5", "rank is 0.5; choose a whole number from 1, or None"),
-        ("batch_size=null", "batch_size is None; choose a whole number from 1"),
+        ("batch_size=null", "size is None; choose a whole number from 1"),
         ("carry=1", "carry is 1; choose true or false"),
         ("select=3", "select is 3; choose one of wanda"),
         ("select=wonda", "select is 'wonda'; did you mean 'wanda'?"),
