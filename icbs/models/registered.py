@@ -149,7 +149,7 @@ def local_folder(name: str) -> Path | None:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         return None
     raise ModelError(
-        f"model is {name!r}, which is no folder, no hub id owner/name and no registered name; "
+        f"model {name!r} is no folder, no hub id owner/name and no registered name; "
         f"{nearest(name, sorted(REGISTRY))}"
     )
 
