@@ -1,6 +1,6 @@
 """Every setting of the loop, and every option of `Pruner`, varied alone on the perceptron.
 
-`STEPS` steps from the first mask, `SEEDS` runs a value, everything but the named setting as in
+`STEPS` steps from the first mask, `SEEDS` run a value, everything but the named setting as in
 `BASE`; steps are counted, not seconds, so that the table does not depend on the machine's load.
 Values that only make sense together with another (`layers_per_step` with a schedule, a density with
 a pattern) name both. Runs are interleaved by seed. Run:
@@ -23,7 +23,7 @@ from icbs.models.loading import load_model
 
 MODEL = "garment-mlp"
 STEPS = 8
-SEEDS = 2
+SEEDS = 1
 TUNING_STEPS = 20
 COUNT, HELDOUT = 2000, 1000
 BASE: dict[str, Any] = {"density": 0.1, "fisher": "position", "batch_size": 500}
