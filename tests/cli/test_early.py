@@ -120,7 +120,7 @@ def test_evaluate_takes_a_run_and_the_models_own_window(icbs, model_folder, tmp_
         "--batch-size", 3, "--density", 0.5, "--evaluation", 1,
     )  # fmt: skip
     assert status == 2, err
-    assert "density is 0.5 (sparsity 0.5) and only 0.5 of the chosen layers' weights are not 0" in err
+    assert "density is 0.5 (sparsity 0.5) and only 0.5 of the chosen layers' weights" in err
 
 
 def test_worse_than_guessing():
