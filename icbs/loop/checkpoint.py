@@ -148,7 +148,7 @@ class Checkpoint:
             loss = header["heldout_loss"]
             identity = header["identity"]
             return cls(
-                identity={**identity, "settings": dict(identity["settings"])},
+                identity={**identity, "settings": dict(identity.get("settings", {}))},
                 steps=tuple(StepRecord.from_json(step) for step in header["steps"]),
                 ridge=number("ridge", header["ridge"]),
                 heldout_loss=None if loss is None else number("heldout_loss", loss),
