@@ -7,7 +7,7 @@
     ├── DataError         text or images that cannot be found, read or fed to the model
     ├── DownloadError     offline, hash mismatch, disk full
     ├── LayerError        a layer glob that matches nothing, a block larger than its layer
-    ├── DensityError      a density or mask that cannot be
+    ├── DensityError      a density or mask out of range
     ├── SettingError      (ValueError) any other setting that is unknown or out of range
     ├── MemoryLimitError  (MemoryError) a batch that does not fit into memory
     ├── CheckpointError   a checkpoint that is damaged or of another run
@@ -18,7 +18,8 @@ Each message names the argument, its value and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 # How torch's CPU and CUDA allocators begin their complaints; the CPU's has no type of its own.
@@ -46,7 +47,7 @@ class LayerError(IcbsError):
 
 
 class DensityError(IcbsError):
-    """A density or a mask that cannot be."""
+    """A density, a pattern or a mask that is out of range or does not fit."""
 
 
 class SettingError(IcbsError, ValueError):
@@ -63,6 +64,13 @@ class CheckpointError(IcbsError):
 
 class OutputError(IcbsError):
     """A folder or a file that cannot be written."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean ...?``, or all that is known where nothing is near."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
 
 
 @contextmanager

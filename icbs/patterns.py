@@ -20,9 +20,14 @@ def checked_density(density: float) -> float:
     """
     if not 0 < density < 1:
         raise DensityError(
-            f"density is {density}, expected the fraction of weights to keep, above 0 and below 1"
+            f"density is {density}, the fraction of weights to keep; choose a value between 0 and 1"
         )
     return float(density)
+
+
+def told(density: float) -> str:
+    """A density as a person reads it, with the sparsity beside it."""
+    return f"density {density:.4g} (sparsity {1 - density:.4g})"
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:
@@ -33,7 +38,7 @@ def parse_pattern(pattern: str) -> tuple[int, int]:
     """
     n, colon, m = pattern.partition(":")
     if not (colon and n.isdecimal() and m.isdecimal() and 0 < int(n) < int(m)):
-        raise DensityError(f"pattern is {pattern!r}, expected N:M with 0 < N < M, such as 2:4")
+        raise DensityError(f"pattern is {pattern!r}; choose N:M with 0 < N < M, such as 2:4")
     return int(n), int(m)
 
 

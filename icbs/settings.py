@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
-from icbs.errors import DensityError, LayerError, SettingError
-from icbs.patterns import Group, checked_density, parse_pattern
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from icbs.checked import plain_errors
+from icbs.errors import DensityError, LayerError, SettingError, nearest
+from icbs.patterns import Group, parse_pattern
 
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]
 Curvature = Literal["sequence", "position", "exact"]
 Schedule = Literal["uniform", "size", "gain"]
-Allocation = Literal["uniform", "size"]
 
-_CHOICES = {
-    "allocation": Allocation,
-    "fisher": Curvature,
-    "init": Saliency,
-    "group": Group,
-    "select": Saliency,
-    "select_group": Group,
-    "schedule": Schedule,
+Share = Annotated[float, Field(ge=0, le=1, title="a number from 0 to 1")]
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False, title="a number from 0")]
+Count = Annotated[int, Field(ge=1, title="a whole number from 1")]
+MaybeCount = Annotated[int | None, Field(ge=1, title="a whole number from 1, or None")]
+
+_ERRORS = {
+    "block_size": LayerError,
+    **dict.fromkeys(("density", "k", "pattern"), DensityError),
+    **dict.fromkeys(("tabu", "fixed_kept", "fixed_pruned"), DensityError),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@plain_errors(_ERRORS)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
 class Settings:
     """Settings of `icbs.loop.pruner.Pruner`.
 
     Attributes:
-        density: fraction of weights to keep in every chosen layer, or, by `allocation`, in all of
-            them together, above 0 and below 1.
-        allocation: ``uniform``, the same density in every layer, or ``size``, small layers keep
-            more (see `icbs.blocks.masks.layer_densities`); all layers together keep as many
-            weights.
-        spread: largest deviation of a layer's density; of no effect on ``uniform``.
+        density: fraction of weights to keep in every chosen layer, above 0 and below 1.
         pattern: ``N:M``: of every M consecutive inputs of an output exactly N are kept, after every
             step. The density must be N/M; a block is made of pairs, a kept and a pruned weight of
             one group, that change sides together. None keeps no pattern.
@@ -55,8 +55,6 @@ class Settings:
         group: within what the weights compete for the first mask: layer, output or input.
         select: what ranks the weights for a block; ``gradient`` takes those whose change promises
             most.
-        select_group: a block takes its weights from the whole layer, or evenly from each output or
-            input.
         schedule: which layers get a block when `layers_per_step` is less than all of them:
             ``uniform`` and ``size`` (weights' logarithm) draw at random, ``gain`` takes those whose
             last block promised most.
@@ -74,80 +72,48 @@ class Settings:
         seed: of everything random.
     """
 
-    density: float = 0.5
-    allocation: Allocation = "uniform"
-    spread: float = 0.1
-    pattern: str | None = None
-    block_size: float = 0.02
-    k: int | None = None
+    density: Annotated[float, Field(gt=0, lt=1, title="a value between 0 and 1")] = 0.5
+    pattern: Annotated[str | None, Field(title="N:M such as 2:4, or None")] = None
+    block_size: Annotated[
+        int | float,
+        Field(gt=0, allow_inf_nan=False, title="a whole number from 1, or a share below 1"),
+    ] = 0.02
+    k: Annotated[int | None, Field(ge=0, title="a whole number from 0, or None")] = None
     fisher: Curvature = "sequence"
-    rank: int | None = 256
-    gamma: float = 1.0
-    damping: float = 1000.0
-    lam: float = 0.0
-    momentum: float = 0.7
+    rank: MaybeCount = 256
+    gamma: Factor = 1.0
+    damping: Factor = 1000.0
+    lam: Factor = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1, title="a number from 0 to below 1")] = 0.7
     init: Saliency = "wanda"
     group: Group = "output"
     select: Saliency = "gradient"
-    select_group: Group = "layer"
     schedule: Schedule = "uniform"
-    layers_per_step: int | None = None
-    carry: bool = True
-    tabu: float = 0.0
-    fixed_kept: float = 0.0
-    fixed_pruned: float = 0.0
-    batch_size: int = 16
-    tuning_batch_size: int | None = None
-    mixed_precision: bool = False
-    seed: int = 0
+    layers_per_step: MaybeCount = None
+    carry: Annotated[bool, Field(title="true or false")] = True
+    tabu: Share = 0.0
+    fixed_kept: Share = 0.0
+    fixed_pruned: Share = 0.0
+    batch_size: Count = 16
+    tuning_batch_size: MaybeCount = None
+    mixed_precision: Annotated[bool, Field(title="true or false")] = False
+    seed: Annotated[int, Field(ge=0, title="a whole number from 0")] = 0
 
     def __post_init__(self) -> None:
-        checked_density(self.density)
-        for name, kinds in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in get_args(kinds):
-                options = ", ".join(get_args(kinds))
-                raise SettingError(f"{name} is {value!r}, expected one of {options}")
-        for name in ("tabu", "fixed_kept", "fixed_pruned"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise DensityError(f"{name} is {value}, expected a fraction from 0 to 1")
-        for name in ("gamma", "lam", "damping"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise SettingError(f"{name} is {value}, expected a number from 0")
-        if not 0 <= self.momentum < 1:
-            raise SettingError(f"momentum is {self.momentum}, expected a number from 0 to below 1")
         size = self.block_size
-        if not (0 < size < 1 or (size >= 1 and size == int(size))):
+        if size > 1 and size % 1:
             raise LayerError(
-                f"block_size is {size}, expected a whole number from 1 or a share of the layer "
-                "above 0 and below 1"
+                f"block_size is {size}; choose a whole number from 1, or a share below 1"
             )
-        for name in ("batch_size", "tuning_batch_size", "rank", "layers_per_step"):
-            value = getattr(self, name)
-            if value is None and name != "batch_size":
-                continue
-            if value < 1:
-                raise SettingError(f"{name} is {value}, expected a whole number from 1")
-        if self.seed < 0:
-            raise SettingError(f"seed is {self.seed}, expected a whole number from 0")
-        if self.k is not None and (size < 1 or not 0 <= self.k <= size):
+        if self.k is not None and not (size >= 1 and self.k <= size):
             raise DensityError(
-                f"k is {self.k}, expected the number of pruned weights in a block of a fixed size, "
-                f"0..{size if size >= 1 else 'block_size'}"
+                f"k is {self.k}, the pruned weights of a block, and block_size is {size}; choose a "
+                "block_size from 1 and a k that is not above it"
             )
         if self.mixed_precision and self.fisher == "exact":
             raise SettingError(
-                "mixed_precision is True and fisher 'exact': a true Hessian has no use for rounded "
-                "gradients; leave one of them out"
-            )
-        if not 0 <= self.spread < 1:
-            raise DensityError(f"spread is {self.spread}, expected from 0 to below 1")
-        if self.allocation != "uniform" and self.spread >= min(self.density, 1 - self.density):
-            raise DensityError(
-                f"spread is {self.spread}, expected below {min(self.density, 1 - self.density):g} "
-                f"at density {self.density}, so that no layer is emptied or filled"
+                "mixed_precision is True and fisher is 'exact', which takes no rounded gradients; "
+                "leave one of them out"
             )
         if self.pattern is not None:
             self._check_pattern(self.pattern)
@@ -157,22 +123,20 @@ class Settings:
         # Densities are written with a few digits, and a third has no exact one.
         if abs(self.density - n / m) > 1e-3:
             raise DensityError(
-                f"density is {self.density}, pattern {pattern} keeps {n / m:.4g}: set that density"
+                f"density is {self.density}, and pattern {pattern} keeps {n / m:.4g}; "
+                "choose that density"
             )
         object.__setattr__(self, "density", n / m)
-        for name, needed in (
-            ("k", None), ("group", "output"), ("select_group", "layer"), ("allocation", "uniform"),
-        ):  # fmt: skip
+        for name, needed in (("k", None), ("group", "output")):
             if getattr(self, name) != needed:
                 raise SettingError(
-                    f"{name} is {getattr(self, name)!r}, which pattern {pattern} leaves no choice "
-                    "of: every group keeps as many, and a block takes one kept and one pruned "
-                    "weight of a group; leave it out"
+                    f"{name} is {getattr(self, name)!r}, which pattern {pattern} decides by itself "
+                    "(every group keeps as many, and a block is made of pairs); leave it out"
                 )
         if self.block_size >= 1 and self.block_size % 2:
             raise LayerError(
-                f"block_size is {self.block_size}, expected an even number with pattern {pattern}: "
-                "a block is made of pairs"
+                f"block_size is {self.block_size} and a block of pattern {pattern} is made of "
+                "pairs; choose an even number"
             )
 
     def block_variables(self, weights: int) -> int:
@@ -193,36 +157,25 @@ class Settings:
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     """Settings given as ``name=value``; values are words, or JSON: 0.5, 3, true, null.
 
+    Values are checked by `Settings`.
+
     Raises:
-        SettingError: no such setting, no ``=``, a value of another type, or a name given twice.
+        SettingError: no such setting, no ``=``, or a name given twice.
     """
-    kinds = {field.name: str(field.type) for field in fields(Settings)}
+    known = [field.name for field in fields(Settings)]
     found: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
-        if not equals or name not in kinds:
+        if name not in known:
             raise SettingError(
-                f"setting {word!r}, expected NAME=VALUE with one of {', '.join(kinds)}"
+                f"--set {word}: there is no setting {name!r}; {nearest(name, known)}"
             )
+        if not equals:
+            raise SettingError(f"--set {word}: {name} has no value; write {name}=VALUE")
         if name in found:
-            raise SettingError(f"setting {name} is given twice, as {word!r} at last: give it once")
+            raise SettingError(f"--set {word}: {name} is given twice; give it once")
         try:
-            value = json.loads(text)
+            found[name] = json.loads(text)
         except json.JSONDecodeError:
-            value = text
-        if not _fits(value, kinds[name]):
-            raise SettingError(f"setting {name} is {text!r}, expected {kinds[name]}")
-        found[name] = value
+            found[name] = text
     return found
-
-
-def _fits(value: Any, kind: str) -> bool:
-    if value is None:
-        return kind.endswith("None")
-    if isinstance(value, bool) or kind == "bool":
-        return isinstance(value, bool) and kind == "bool"
-    if isinstance(value, int):
-        return kind.startswith(("int", "float"))
-    if isinstance(value, float):
-        return kind.startswith("float")
-    return isinstance(value, str) and not kind.startswith(("int", "float"))

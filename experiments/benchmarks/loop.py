@@ -30,6 +30,7 @@ from icbs.data.loading import load_samples
 from icbs.loop.pruner import Pruner
 from icbs.models.loading import LoadedModel, load_model
 from icbs.models.prunable import layer_weight, prunable_layers
+from icbs.models.tasks import TASKS
 
 STAGES = {
     "forward and backward": ("capture",),
@@ -69,8 +70,7 @@ def product_seconds(shapes: Counter[tuple[int, int]], tokens: int) -> float:
 
 def measured(loaded: LoadedModel, steps: int, **options: Any) -> pd.DataFrame:
     """One row a stage: seconds a step, and of the passes what they reach."""
-    images = loaded.task == "image-classification"
-    size, held = options["batch_size"], 2048 if images else 16
+    size, held = options["batch_size"], TASKS[loaded.task].usual(None)[1]
     samples = load_samples(loaded, count=steps * size + held)
     data = {"heldout": samples[:held], "progress": False, **options}
     last = list(prunable_layers(loaded.model))[-1]

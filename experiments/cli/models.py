@@ -106,7 +106,7 @@ def check_before_loading(
     known = skeleton(model)
     if known is None:
         return
-    from icbs.blocks.layers import check_pattern, densities_of
+    from icbs.blocks.layers import check_pattern
     from icbs.data.samples import longest_window
     from icbs.models.prunable import prunable_layers
 
@@ -115,7 +115,6 @@ def check_before_loading(
         chosen = prunable_layers(bare, layers)
         for settings in told:
             check_pattern(chosen, settings)
-            densities_of(chosen, settings)
     longest = longest_window(bare)
     if length is not None and longest is not None and length > longest:
         raise DataError(
@@ -302,21 +301,19 @@ def evaluate(
     # Not before mistakes are told: these take seconds.
     from icbs.evaluation.quality import worse_than_guessing
     from icbs.models.coverage import already_sparse, densities
+    from icbs.models.tasks import TASKS
     from icbs.progress import say
 
     loaded = load_on(model, device, dtype)
     if tasks:
         _print_tasks(loaded, tasks, batch_size or 4, as_json)
         return
-    if loaded.task == "image-classification":
-        sources: list[str | None] = [data]
-        batch_size = 500 if batch_size is None else batch_size
-    else:
-        sources = list(words("wikipedia,pydoc" if data is None else data))
-        if not sources:
-            raise typer.BadParameter(f"--data is {data!r}, expected wikipedia, pydoc or a file")
-        count = 64 if count is None else count
-        batch_size = 4 if batch_size is None else batch_size
+    task = TASKS[loaded.task]
+    sources = list(task.data) if data is None else list(words(data))
+    if not sources:
+        raise typer.BadParameter(f"--data is {data!r}; choose a source of data or leave it out")
+    count = task.evaluation if count is None else count
+    batch_size = task.evaluation_batch if batch_size is None else batch_size
     warnings = [*loaded.warnings, *filter(None, (already_sparse(loaded.model),))]
     results = [_measured(loaded, source, count, length, batch_size) for source in sources]
     for result in results:
@@ -376,6 +373,7 @@ def _measured(
     from icbs.data.loading import load_samples
     from icbs.data.samples import usual_length
     from icbs.evaluation.quality import evaluate as measure
+    from icbs.models.tasks import TASKS
 
     length = usual_length(loaded.model, length, 256)
     samples = load_samples(loaded, source, part="evaluation", count=count, length=length)
@@ -383,7 +381,7 @@ def _measured(
     title = f"Evaluating on {samples.source}"
     quality = measure(loaded.model, samples, batch_size=batch_size, title=title)
     # Classes have no perplexity, and JSON no infinity.
-    shown = loaded.task.endswith("-lm") and math.isfinite(quality.perplexity)
+    shown = TASKS[loaded.task].perplexity and math.isfinite(quality.perplexity)
     return {
         "data": samples.source,
         "split": "evaluation",

@@ -236,11 +236,11 @@ def _resumable(out: Path) -> Iterator[None]:
 
 
 def _usual(loaded: LoadedModel, source: str | None) -> dict[str, Any]:
-    """Settings that suit what the model predicts, where they are not the usual ones."""
-    if loaded.task != "image-classification":
-        return {}
-    # One position an image: the two Fishers are one, and position is the one with a sketch.
-    return {"batch_size": _usual_counts(loaded, source)[2], "fisher": "position"}
+    """Settings that suit what the model predicts and its data."""
+    from icbs.models.tasks import TASKS
+
+    task = TASKS[loaded.task]
+    return {"batch_size": task.usual(source)[2], **task.settings}
 
 
 def _pruning_data(
@@ -255,14 +255,15 @@ def _pruning_data(
     from experiments.pruning.running import Data
     from icbs.data.loading import load_samples
     from icbs.data.samples import usual_length
+    from icbs.models.tasks import TASKS
 
     length = usual_length(loaded.model, length, 128)
-    images = loaded.task == "image-classification"
-    usual = _usual_counts(loaded, source)
+    task = TASKS[loaded.task]
+    usual = task.usual(source)
     count = usual[0] if count is None else count
     heldout = usual[1] if heldout is None else heldout
     samples = load_samples(loaded, source, count=count + heldout, length=length)
-    sources: list[str | None] = [None] if images else ["wikipedia", "pydoc"]
+    sources = list(task.data)
     if source is not None and source not in sources:
         sources = [source]
     tests = [
@@ -270,21 +271,12 @@ def _pruning_data(
             loaded,
             name,
             part="evaluation",
-            count=(None if images else 16) if evaluation is None else evaluation,
+            count=task.test if evaluation is None else evaluation,
             length=usual_length(loaded.model, None, 256),
         )
         for name in sources
     ]
     return Data(samples[:count], samples[count:], {test.source: test for test in tests})
-
-
-def _usual_counts(loaded: LoadedModel, source: str | None) -> tuple[int, int, int]:
-    """Calibration samples, those held out, and those of a batch, where nothing else is said."""
-    from icbs.data.fashion_mnist import EMBEDDED, origin
-
-    if loaded.task != "image-classification":
-        return 320, 16, 16
-    return (3200, 800, 800) if origin(source) == EMBEDDED else (8192, 2048, 2048)
 
 
 @command("icbs baselines garment-mlp --densities 0.2,0.1 --time-limit 30 --out compared")

@@ -291,7 +291,7 @@ def _loop(loaded: LoadedModel, data: Data, density: float, judge: Judge, plan: P
         seconds += time.perf_counter() - start
         judge.measure(LOOP, seconds, _said(pruner))
         start = time.perf_counter()
-    repaired = pruner.repair()
+    repaired = pruner.refit()
     seconds += time.perf_counter() - start
     judge.measure(REPAIRED, seconds, {**_said(pruner), "repair_kept": repaired})
 

@@ -38,6 +38,7 @@ from icbs.models.coverage import already_sparse, densities
 from icbs.models.experts import unreached
 from icbs.models.loading import LoadedModel
 from icbs.models.saving import round_weights, save_model
+from icbs.models.tasks import TASKS
 from icbs.progress import say, stage
 
 
@@ -132,7 +133,7 @@ def prune(
             judge.measure(f"{len(table)} iCBS steps", sum(seconds.values()))
         if repair:
             start = time.perf_counter()
-            repaired = pruner.repair()
+            repaired = pruner.refit()
             round_weights(loaded, pruner.weights)
             seconds["repair"] = time.perf_counter() - start
             state = "after repair" if repaired else "repair refused by the gate"
@@ -216,14 +217,18 @@ class Judge:
             seconds: of pruning.
             more: columns of every row.
         """
-        batch = 500 if self.loaded.task == "image-classification" else 4
+        task = TASKS[self.loaded.task]
         found_density = densities(self.loaded.model, self.layers) if self.evaluation else None
         for name, samples in self.evaluation.items():
             title = f"Evaluating on {name}: {state}"
             found = evaluate(
-                self.loaded.model, samples, batch_size=batch, progress=self.progress, title=title
+                self.loaded.model,
+                samples,
+                batch_size=task.evaluation_batch,
+                progress=self.progress,
+                title=title,
             )
-            text = self.loaded.task.endswith("-lm") and math.isfinite(found.perplexity)
+            text = task.perplexity and math.isfinite(found.perplexity)
             self.rows.append(
                 {
                     "state": state,

@@ -30,6 +30,7 @@ from icbs.evaluation.quality import evaluate
 from icbs.loop.checkpoint import Checkpoint
 from icbs.loop.pruner import Pruner
 from icbs.models.loading import load_model
+from icbs.models.tasks import TASKS
 from icbs.progress import stage
 from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.io.formats import CONTAINER, file_name
@@ -37,8 +38,6 @@ from solvers.problem import CardinalityProblem
 from solvers.registry import make
 
 TABLE = "trajectories"
-_DENSE_BATCH = 500
-_TEXT_BATCH = 4
 
 
 class Leaving(CardinalitySampler):
@@ -165,7 +164,7 @@ class _Fork:
     def __init__(self, study: Study, source: LoopSource, seed: int, progress: bool) -> None:
         self._study, self._source, self._seed = study, source, seed
         loaded = load_model(source.model)
-        self._text = loaded.task != "image-classification"
+        self._evaluation_batch = TASKS[loaded.task].evaluation_batch
         count = source.count + source.heldout
         samples = load_samples(loaded, count=count, length=source.length, start=seed * count)
         self._test: Samples = load_samples(
@@ -232,7 +231,7 @@ class _Fork:
         return rows
 
     def _row(self, label: str, gap: float | None, step: int, seconds: float) -> dict[str, Any]:
-        batch = _TEXT_BATCH if self._text else _DENSE_BATCH
+        batch = self._evaluation_batch
         found = evaluate(self._pruner.loaded.model, self._test, batch_size=batch, progress=False)
         return {
             "model": self._source.model,

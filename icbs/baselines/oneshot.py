@@ -19,15 +19,15 @@ from torch import nn
 
 from icbs.baselines.surgeon import prune_by_surgeon
 from icbs.blocks import scores
-from icbs.blocks.layers import check_pattern, densities_of, prune_layers
+from icbs.blocks.layers import check_pattern, prune_layers
 from icbs.blocks.masks import mask_at_density, mask_n_m
 from icbs.blocks.sequential import Grams, visit_in_order
 from icbs.data.samples import Samples
-from icbs.errors import ModelError, SettingError
+from icbs.errors import ModelError, SettingError, nearest
 from icbs.models.coverage import check_reachable
 from icbs.models.experts import unreached
 from icbs.models.prunable import layer_weight
-from icbs.patterns import parse_pattern
+from icbs.patterns import parse_pattern, told
 from icbs.progress import say, stage
 from icbs.settings import Saliency, Settings
 
@@ -36,14 +36,13 @@ _BLOCK = 128
 _DAMP = 0.01
 
 # Settings that shape a mask, which a baseline follows as the loop does or refuses.
-SHARED = ("pattern", "group", "allocation", "spread", "seed")
+SHARED = ("pattern", "group", "seed")
 # Those that a baseline cannot follow, and why.
 _REFUSED = {
     "sparsegpt": {"group": "it compares the weights of all outputs and 128 inputs"},
     "cbs": {
         "pattern": "it chooses among all weights of all layers at once",
         "group": "it chooses among all weights of all layers at once",
-        "allocation": "it finds by itself how much each layer keeps",
     },
 }
 
@@ -68,8 +67,7 @@ def prune_once(
         model: the dense model; weights are changed in place.
         layers: chosen layers by name.
         samples: calibration data.
-        density: fraction of the weights to keep in each layer, by `allocation` or by ``cbs`` in all
-            together.
+        density: fraction of the weights to keep in each layer, by ``cbs`` in all together.
         progress: show what goes on.
         **options: fields of `icbs.settings.Settings` named in `SHARED`, where they are not to be
             the baseline's own: ``group`` is the layer, but the output for Wanda.
@@ -79,7 +77,7 @@ def prune_once(
 
     Raises:
         SettingError: no such baseline, or an option that it cannot follow.
-        DensityError: a density that cannot be, or that the layers have already.
+        DensityError: a density out of range, or that the layers have already.
         LayerError: more weights than ``cbs`` can take.
         ModelError: weights or inputs that are not finite.
     """
@@ -94,13 +92,13 @@ def baseline_settings(name: str, density: float, options: Mapping[str, Any]) -> 
 
     Raises:
         SettingError: no such baseline, or an option that it cannot follow.
-        DensityError: a density or pattern that cannot be.
+        DensityError: a density or pattern out of range.
     """
     if name not in BASELINES:
-        raise SettingError(f"baseline is {name!r}, expected one of {', '.join(BASELINES)}")
+        raise SettingError(f"baseline is {name!r}; {nearest(name, BASELINES)}")
     given = {key: options[key] for key in SHARED if key in options}
     for key, reason in _REFUSED.get(name, {}).items():
-        if key in given and given[key] != getattr(Settings, key):
+        if key in given and given[key] != getattr(Settings(), key):
             raise SettingError(
                 f"{name} cannot follow {key}={given[key]!r}: {reason}; leave one out"
             )
@@ -118,10 +116,14 @@ def _by_saliency(
     progress: bool,
 ) -> Masks:
     settings = replace(settings, batch_size=len(samples))
-    with stage(f"Pruning {len(layers)} layers by {settings.init}", show=progress):
+    with stage(_title(layers, settings, settings.init), show=progress):
         pruned = prune_layers(model, layers, samples, settings)
     _tell_idle([name for name, layer in pruned.items() if not layer.reached], progress)
     return {name: ~layer.pruned.view(layer.weight.shape) for name, layer in pruned.items()}
+
+
+def _title(layers: Mapping[str, nn.Module], settings: Settings, method: str) -> str:
+    return f"Pruning {len(layers)} layers to {told(settings.density)} by {method}"
 
 
 def _tell_idle(names: Sequence[str], progress: bool) -> None:
@@ -138,13 +140,13 @@ def _sparsegpt(
 ) -> Masks:
     masks: Masks = {}
     grams = Grams()
-    wanted = densities_of(layers, settings)
     pattern = None if settings.pattern is None else parse_pattern(settings.pattern)
-    with stage(f"Pruning {len(layers)} layers by SparseGPT", len(layers), show=progress) as update:
+    with stage(_title(layers, settings, "SparseGPT"), len(layers), show=progress) as update:
 
         def visit(name: str, x: torch.Tensor) -> None:
             weight = layer_weight(layers[name])
-            found, masks[name] = sparsegpt(weight.float(), grams.of(name, x), wanted[name], pattern)
+            gram = grams.of(name, x)
+            found, masks[name] = sparsegpt(weight.float(), gram, settings.density, pattern)
             if not torch.isfinite(found).all():
                 raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
             weight.copy_(found)
@@ -157,7 +159,7 @@ def _sparsegpt(
         weight = layer_weight(layers[name])
         saliency = scores.magnitude(weight)
         masks[name] = (
-            mask_at_density(saliency, wanted[name])
+            mask_at_density(saliency, settings.density)
             if pattern is None
             else mask_n_m(saliency, *pattern)
         )
@@ -172,7 +174,7 @@ def _cbs(
     settings: Settings,
     progress: bool,
 ) -> Masks:
-    with stage(f"Pruning {len(layers)} layers by CBS", 1.0, show=progress) as update:
+    with stage(_title(layers, settings, "CBS"), 1.0, show=progress) as update:
         return prune_by_surgeon(model, layers, samples, settings.density, on_share=update)
 
 

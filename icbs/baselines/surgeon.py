@@ -76,13 +76,13 @@ def prune_by_surgeon(
         True where a weight is kept, shape (out, in), by layer; ``round(density * n)`` in all.
 
     Raises:
-        SettingError: a ridge that cannot be, or none.
+        SettingError: a ridge that is not above 0, or none.
         DataError: a single sample for several ridges.
         LayerError: more weights than the factor can be held for.
         ModelError: weights or a loss that are not finite.
     """
     if not ridges or not all(0 < ridge < float("inf") for ridge in ridges):
-        raise SettingError(f"ridges are {list(ridges)}, expected numbers above 0, one or more")
+        raise SettingError(f"ridges are {list(ridges)}; choose one or more numbers above 0")
     weights = {name: layer_weight(layer) for name, layer in layers.items()}
     w = torch.cat([weight.reshape(-1).float() for weight in weights.values()])
     if not torch.isfinite(w).all():

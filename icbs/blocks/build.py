@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from icbs.blocks.gradients import LayerGradients
 from icbs.blocks.layers import PrunedLayer
-from icbs.blocks.scores import gradient
-from icbs.errors import DensityError, LayerError, ModelError
+from icbs.blocks.selection import select
+from icbs.errors import ModelError
 from icbs.settings import Settings
 from solvers.problem import CardinalityProblem, frozen
 
@@ -65,7 +65,7 @@ def block_problem(
         J: Fisher factor at the block's weights, shape (r, n); None with `hessian`.
         g: mean gradient, shape (n,).
         w0: trained weights, shape (n,).
-        pruned: the incumbent, True where the weight is 0 now, shape (n,).
+        pruned: the current mask, True where the weight is 0 now, shape (n,).
         hessian: symmetric curvature in place of ``J'J``, shape (n, n).
         gamma: multiplier of the first-order part.
         lam: ridge, one number or one a weight, shape (n,).
@@ -110,117 +110,6 @@ def block_problem(
     assert problem.initial is not None
     energy = float(problem.energy(problem.initial))
     return replace(problem, offset=-energy)
-
-
-def select_block(
-    change: torch.Tensor,
-    pruned: torch.Tensor,
-    free: torch.Tensor,
-    n: int,
-    k: int,
-    *,
-    group: torch.Tensor | None = None,
-    layer: str = "",
-) -> torch.Tensor:
-    """The n weights most worth a decision: k pruned ones and n - k kept ones.
-
-    Args:
-        change: predicted change of the loss if a weight alone changed sides, or any other rank of
-            how good it would be, smallest first, shape (size,).
-        pruned: True where the weight is 0 now, shape (size,).
-        free: True where a block may go, shape (size,).
-        n: block size.
-        k: how many of them are pruned now.
-        group: group of each weight, shape (size,): the weights are dealt out evenly over the
-            groups as far as these go round; None takes them where they are best.
-        layer: name for the messages.
-
-    Returns:
-        Flat positions, shape (n,): k pruned weights, then n - k kept ones.
-
-    Raises:
-        LayerError: n larger than the layer, or too few free weights on a side.
-        DensityError: k outside 0..n.
-    """
-    if not 1 <= n <= change.numel():
-        raise LayerError(
-            f"block size {n} does not fit layer {layer!r} with {change.numel()} weights: choose "
-            f"1..{change.numel()}"
-        )
-    if not 0 <= k <= n:
-        raise DensityError(f"k is {k}, expected the number of pruned weights in a block, 0..{n}")
-    parts = []
-    for side, wanted, word in ((pruned, k, "pruned"), (~pruned, n - k, "kept")):
-        members = (side & free).nonzero().reshape(-1)
-        if len(members) < wanted:
-            raise LayerError(
-                f"layer {layer!r} has {len(members)} free {word} weights, a block of {n} with "
-                f"k={k} needs {wanted}: lower the block size, the fixed fractions or tabu"
-            )
-        if group is None:
-            parts.append(members[change[members].topk(wanted, largest=False).indices])
-        else:
-            parts.append(members[_dealt(change[members], group[members])[:wanted]])
-    return torch.cat(parts)
-
-
-def select_pairs(
-    change: torch.Tensor,
-    pruned: torch.Tensor,
-    free: torch.Tensor,
-    pairs: int,
-    m: int,
-    *,
-    layer: str = "",
-) -> torch.Tensor:
-    """A pruned and a kept weight, its best of each, from each of the most promising groups of m.
-
-    Args:
-        change: predicted change of the loss if a weight alone changed sides, smallest first, shape
-            (size,).
-        pruned: True where the weight is 0 now, shape (size,).
-        free: True where a block may go, shape (size,).
-        pairs: how many groups.
-        m: consecutive positions that are a group; divides the size.
-        layer: name for the messages.
-
-    Returns:
-        Flat positions, shape (2 * pairs,): the pruned weights, then the kept ones, group by group.
-
-    Raises:
-        LayerError: too few groups with a free weight on either side.
-    """
-    usable = int(paired(pruned, free, m).sum())
-    if not 1 <= pairs <= usable:
-        raise LayerError(
-            f"layer {layer!r} has {usable} groups of {m} with a free weight on either side, a "
-            f"block needs {max(1, pairs)}: lower the block size, the fixed fractions or tabu"
-        )
-    best, promise = [], torch.zeros(len(change) // m, device=change.device)
-    for side in (pruned, ~pruned):
-        least = change.masked_fill(~(side & free), torch.inf).view(-1, m).min(dim=1)
-        promise = promise + least.values
-        best.append(least.indices)
-    groups = promise.topk(pairs, largest=False).indices
-    return torch.cat([groups * m + at[groups] for at in best])
-
-
-def paired(pruned: torch.Tensor, free: torch.Tensor, m: int) -> torch.Tensor:
-    """Groups of m with a free weight on either side, bool, shape (size / m,)."""
-    sides = [(side & free).view(-1, m).any(dim=1) for side in (pruned, ~pruned)]
-    return sides[0] & sides[1]
-
-
-def _dealt(change: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Order in which each group gives its best, then each its second best, and so on."""
-    order = change.argsort(stable=True)
-    order = order[group[order].argsort(stable=True)]
-    sizes = group.bincount()
-    starts = sizes.cumsum(0) - sizes
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device) - starts[group[order]]
-    order = change.argsort(stable=True)
-    return order[rank[order].argsort(stable=True)]
 
 
 def package_versions() -> dict[str, str]:
@@ -272,16 +161,9 @@ def cut_block(
     lam = torch.full_like(dense, ridge * settings.lam)
     if settings.damping:
         lam += 0.5 * ridge * settings.damping * gradients.curvature
-    chosen = _select(layer, _change(layer, dense, mean, lam, settings, rng), settings)
+    chosen = select(layer, dense, mean, lam, settings, rng)
     on_stage("select")
-    J = H = None
-    if settings.fisher == "exact":
-        if hessian is None:
-            raise ValueError("fisher='exact' needs hessian, which gives it at flat positions")
-        H = hessian(chosen).double().cpu().numpy()
-    else:
-        rows = gradients.rows(chosen, settings.fisher, rank=settings.rank, rng=sketch or rng)
-        J = rows.double().cpu().numpy()
+    J, H = _curvature(chosen, gradients, settings, sketch or rng, hessian)
     rank = len(chosen) if J is None else len(J)
     problem = block_problem(
         J,
@@ -315,50 +197,17 @@ def cut_block(
     return replace(problem, meta={**problem.meta, "build_seconds": seconds})
 
 
-def _change(
-    layer: PrunedLayer,
-    dense: torch.Tensor,
-    mean: torch.Tensor,
-    lam: torch.Tensor,
+def _curvature(
+    chosen: torch.Tensor,
+    gradients: LayerGradients,
     settings: Settings,
     rng: np.random.Generator,
-) -> torch.Tensor:
-    """How good it would be for each weight to change sides, smallest first."""
-    if settings.select == "random":
-        return torch.from_numpy(rng.random(layer.size, dtype=np.float32)).to(dense.device)
-    if settings.select == "gradient":
-        saliency = settings.gamma * gradient(dense, mean)
-        return torch.where(layer.pruned, -saliency, saliency) + lam * dense.square()
-    saliency = layer.saliency(settings.select)
-    return torch.where(layer.pruned, -saliency, saliency)
-
-
-def _select(layer: PrunedLayer, change: torch.Tensor, settings: Settings) -> torch.Tensor:
-    movable = ~layer.fixed
-    pruned, kept = int((movable & layer.pruned).sum()), int((movable & ~layer.pruned).sum())
-    n = settings.block_variables(layer.size)
-    if layer.m is not None:
-        return _select_pairs(layer, change, movable, n // 2, layer.m)
-    k = settings.pruned_in(n, layer.density)
-    if settings.k is None and n <= layer.size:
-        k, n = min(k, pruned), min(k, pruned) + min(n - k, kept)
-    while True:
-        free = movable & ~layer.tabu.active
-        enough = (
-            int((free & layer.pruned).sum()) >= k and int((free & ~layer.pruned).sum()) >= n - k
-        )
-        # A side that ran dry takes back what was tabu longest.
-        if enough or n > layer.size or not layer.tabu.release():
-            group = layer.groups(settings.select_group)
-            return select_block(change, layer.pruned, free, n, k, group=group, layer=layer.name)
-
-
-def _select_pairs(
-    layer: PrunedLayer, change: torch.Tensor, movable: torch.Tensor, pairs: int, m: int
-) -> torch.Tensor:
-    pairs = min(max(1, pairs), int(paired(layer.pruned, movable, m).sum()))
-    while True:
-        free = movable & ~layer.tabu.active
-        enough = int(paired(layer.pruned, free, m).sum()) >= pairs
-        if enough or not layer.tabu.release():
-            return select_pairs(change, layer.pruned, free, pairs, m, layer=layer.name)
+    hessian: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> tuple[Floats | None, Floats | None]:
+    """Factor or true Hessian at the chosen weights, the other is None."""
+    if settings.fisher != "exact":
+        rows = gradients.rows(chosen, settings.fisher, rank=settings.rank, rng=rng)
+        return rows.double().cpu().numpy(), None
+    if hessian is None:
+        raise ValueError("fisher is 'exact' and hessian is None; give a function of positions")
+    return None, hessian(chosen).double().cpu().numpy()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from icbs.blocks.build import cut_block
 from icbs.blocks.capture import Forward, LayerCapture, capture
@@ -50,27 +51,21 @@ def export_blocks(
 
     Raises:
         LayerError: no layer matches, a size does not fit one, or no sample reaches an expert.
-        DensityError: a density or fraction that cannot be.
+        DensityError: a density or fraction out of range.
         DataError: fewer samples than one batch, or samples the model cannot take.
     """
     variants = [
         Settings(block_size=n, fisher=fisher, **settings) for n in sizes for fisher in fishers
     ]
     if not variants:
-        raise LayerError("no sizes or no fishers are given: name at least one of each")
+        raise LayerError("sizes or fishers is empty; name at least one of each")
     base = variants[0]
     modules = usable_layers(loaded.model, layers, samples).layers
-    for name, module in modules.items():
-        weights = layer_weight(module).numel()
-        if max(sizes) > weights:
-            raise LayerError(
-                f"block size {max(sizes)} does not fit layer {name!r} with {weights} weights: "
-                "leave one of them out"
-            )
+    _check_sizes(modules, sizes)
     if len(samples) < base.batch_size:
         raise DataError(
-            f"{len(samples)} samples are fewer than batch_size={base.batch_size}: ask for more "
-            "samples or lower batch_size"
+            f"there are {len(samples)} samples, fewer than batch_size={base.batch_size}; ask for "
+            "more samples or lower batch_size"
         )
     cut: dict[str, list[CardinalityProblem]] = {}
     meta = {
@@ -110,3 +105,14 @@ def export_blocks(
             "more samples or choose other layers"
         )
     return [problem for name in modules for problem in cut[name]]
+
+
+def _check_sizes(modules: Mapping[str, nn.Module], sizes: Sequence[int]) -> None:
+    """Refuses a block that is larger than its layer."""
+    for name, module in modules.items():
+        weights = layer_weight(module).numel()
+        if max(sizes) > weights:
+            raise LayerError(
+                f"block size {max(sizes)} does not fit layer {name!r} with {weights} weights; "
+                "leave one of them out"
+            )

@@ -121,9 +121,9 @@ class LayerGradients:
         if fisher == "sequence":
             return self.at(indices) / math.sqrt(len(self._a))
         if fisher != "position":
-            raise ValueError(f"fisher is {fisher!r}, expected one of {', '.join(get_args(Fisher))}")
+            raise ValueError(f"fisher is {fisher!r}; choose one of {', '.join(get_args(Fisher))}")
         if rank is not None and rank < 1:
-            raise ValueError(f"rank is {rank}, expected a whole number from 1 or None")
+            raise ValueError(f"rank is {rank}; choose a whole number from 1, or None")
         samples, length = self._d.shape[:2]
         weights = (self._lengths.to(self._d) / samples).sqrt().repeat_interleave(length)
         a, d = self._a.flatten(0, 1), self._d.flatten(0, 1) * weights[:, None]

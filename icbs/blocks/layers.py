@@ -13,14 +13,13 @@ from icbs.blocks.gradients import LayerGradients
 from icbs.blocks.masks import (
     Tabu,
     fixed_weights,
-    layer_densities,
     mask_at_density,
     mask_n_m,
 )
 from icbs.data.samples import Samples
 from icbs.errors import DensityError, ModelError
 from icbs.models.prunable import layer_weight
-from icbs.patterns import Group, parse_pattern
+from icbs.patterns import parse_pattern
 from icbs.settings import Saliency, Settings
 
 # Batches that the norms of Wanda's saliency come from: they settle long before gradients do.
@@ -55,7 +54,6 @@ class PrunedLayer:
         layer: nn.Module,
         saliency: torch.Tensor,
         settings: Settings,
-        density: float,
         norms: torch.Tensor | None = None,
         *,
         reached: bool = True,
@@ -68,10 +66,10 @@ class PrunedLayer:
         self.dense = dense
         self.norms = norms
         self.reached = reached
-        self.density = density
+        self.density = settings.density
         self.m: int | None = None
         if settings.pattern is None:
-            kept = mask_at_density(saliency, density, settings.group)
+            kept = mask_at_density(saliency, self.density, settings.group)
         else:
             n, self.m = parse_pattern(settings.pattern)
             kept = mask_n_m(saliency, n, self.m)
@@ -99,16 +97,6 @@ class PrunedLayer:
             # An expert that nothing is known of.
             return scores.magnitude(weight).reshape(-1)
         return scores.wanda(weight, self.norms).reshape(-1)
-
-    def groups(self, group: Group) -> torch.Tensor | None:
-        """Output or input of each weight, shape (out * in,); None for the whole layer."""
-        if group == "layer":
-            return None
-        positions = torch.arange(self.size, device=self.dense.device)
-        width = self.weight.shape[1]
-        if group == "input":
-            return positions % width
-        return torch.div(positions, width, rounding_mode="floor")
 
     def write(self) -> None:
         """Puts the masked weights into the model."""
@@ -152,22 +140,20 @@ def prune_layers(
 
     Raises:
         ModelError: weights or a loss that are not finite.
-        DensityError: the pattern does not fit a layer, or a layer would be emptied or filled.
+        DensityError: the pattern does not fit a layer.
     """
     # Before anything is pruned.
     check_pattern(layers, settings)
-    densities = densities_of(layers, settings)
     norms: dict[str, torch.Tensor] = {}
     if "wanda" in (settings.init, settings.select):
         norms = _norms(model, layers, samples, _BATCHES * settings.batch_size)
     saliency, reached = _saliency(model, layers, samples, settings, norms)
     return {
         name: PrunedLayer(
-            name, layer, saliency(name), settings, densities[name], norms.get(name),
-            reached=name in reached,
+            name, layer, saliency(name), settings, norms.get(name), reached=name in reached
         )
         for name, layer in layers.items()
-    }  # fmt: skip
+    }
 
 
 def check_pattern(layers: Mapping[str, nn.Module], settings: Settings) -> None:
@@ -186,18 +172,6 @@ def check_pattern(layers: Mapping[str, nn.Module], settings: Settings) -> None:
                 f"pattern {settings.pattern} does not fit layer {name!r} of {width} inputs: "
                 "leave the layer out or choose an M that divides its inputs"
             )
-
-
-def densities_of(layers: Mapping[str, nn.Module], settings: Settings) -> dict[str, float]:
-    """Density of each layer by the settings' allocation.
-
-    Raises:
-        DensityError: a layer would be emptied or filled.
-    """
-    if settings.allocation == "uniform":
-        return dict.fromkeys(layers, settings.density)
-    sizes = {name: layer_weight(layer).numel() for name, layer in layers.items()}
-    return layer_densities(sizes, settings.density, spread=settings.spread)
 
 
 def _norms(

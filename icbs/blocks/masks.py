@@ -5,14 +5,12 @@ A mask is True where a weight is kept; ``density`` is the kept fraction.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Mapping
 from typing import get_args
 
 import torch
 
-from icbs.errors import DensityError
+from icbs.errors import DensityError, nearest
 from icbs.patterns import Group, checked_density
 
 
@@ -34,7 +32,7 @@ def mask_at_density(scores: torch.Tensor, density: float, group: Group = "layer"
     """
     checked_density(density)
     if group not in get_args(Group):
-        raise DensityError(f"group is {group!r}, expected one of {', '.join(get_args(Group))}")
+        raise DensityError(f"group is {group!r}; {nearest(str(group), get_args(Group))}")
     if torch.isnan(scores).any():
         raise DensityError("the scores hold NaN: check the weights and the calibration data")
     if group == "input":
@@ -68,11 +66,11 @@ def mask_n_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
         Bool mask, shape (out, in), exactly n True in each group. Ties go to the smaller index.
 
     Raises:
-        DensityError: n and m that cannot be, a width that m does not divide, or scores that are
+        DensityError: not 0 < n < m, a width that m does not divide, or scores that are
             NaN.
     """
     if not 0 < n < m:
-        raise DensityError(f"pattern {n}:{m}, expected 0 < n < m such as 2:4")
+        raise DensityError(f"pattern is {n}:{m}; choose N:M with 0 < N < M, such as 2:4")
     if scores.shape[1] % m:
         raise DensityError(
             f"pattern {n}:{m} does not fit a layer of {scores.shape[1]} inputs: leave the layer "
@@ -83,71 +81,6 @@ def mask_n_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
     groups = scores.reshape(-1, m)
     ranks = groups.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return (ranks < n).reshape(scores.shape)
-
-
-def layer_densities(
-    sizes: Mapping[str, int],
-    density: float,
-    importance: Mapping[str, float] | None = None,
-    *,
-    spread: float = 0.1,
-) -> dict[str, float]:
-    """Densities by layer: important layers keep more, the mean over all weights is as asked.
-
-    Densities are ``density + spread * s`` with s the importance less its mean over all weights,
-    scaled so that the largest deviation is 1 (the bounded shift of OWL, arXiv 2310.05175).
-
-    Args:
-        sizes: weights of each layer.
-        density: fraction of all weights to keep.
-        importance: any finite number for each layer, e.g. a sensitivity; larger keeps more. None
-            takes ``-log(size)``, so that small layers keep more.
-        spread: largest deviation from `density`.
-
-    Returns:
-        Density by layer. Each is a whole number of weights over the layer's size, and together
-        they keep exactly ``round(density * total)``.
-
-    Raises:
-        DensityError: a density or spread that would empty or fill a layer, an importance that is
-            missing or not finite, or no layer.
-    """
-    checked_density(density)
-    if not sizes or min(sizes.values()) < 1:
-        raise DensityError(f"sizes are {dict(sizes)}, expected at least one layer with weights")
-    if not 0 <= spread < min(density, 1 - density):
-        raise DensityError(
-            f"spread is {spread}, expected from 0 to below {min(density, 1 - density):g} at "
-            f"density {density}, so that no layer is emptied or filled"
-        )
-    if importance is None:
-        importance = {name: -math.log(size) for name, size in sizes.items()}
-    for name in sizes:
-        if not math.isfinite(importance.get(name, math.nan)):
-            raise DensityError(
-                f"importance of layer {name!r} is {importance.get(name)}, expected a finite number"
-            )
-    total = sum(sizes.values())
-    # Differences first: equal importances must give exactly no shift, which their mean would not.
-    origin = importance[next(iter(sizes))]
-    shift = {name: importance[name] - origin for name in sizes}
-    middle = math.fsum(sizes[name] * shift[name] for name in sizes) / total
-    shift = {name: value - middle for name, value in shift.items()}
-    largest = max(map(abs, shift.values())) or 1.0
-    wanted = {n: (density + spread * shift[n] / largest) * size for n, size in sizes.items()}
-    counts = {name: math.floor(count) for name, count in wanted.items()}
-    # Largest remainders take what rounding down has left over, or give what is too much.
-    order = sorted(sizes, key=lambda name: counts[name] - wanted[name])
-    rest = round(density * total) - sum(counts.values())
-    for name in order[:rest] if rest >= 0 else order[rest:]:
-        counts[name] += 1 if rest >= 0 else -1
-    for name, count in counts.items():
-        if not 0 < count < sizes[name]:
-            raise DensityError(
-                f"layer {name!r} would keep {count} of {sizes[name]} weights: lower spread or "
-                "leave the layer out"
-            )
-    return {name: counts[name] / size for name, size in sizes.items()}
 
 
 def fixed_weights(
@@ -173,7 +106,7 @@ def fixed_weights(
         ("least", least, ~kept.reshape(-1), False),
     ):
         if not 0 <= fraction <= 1:
-            raise DensityError(f"fixed fraction {name} is {fraction}, expected 0 to 1")
+            raise DensityError(f"{name} is {fraction}; choose a fraction from 0 to 1")
         members = side.nonzero().reshape(-1)
         order = scores.reshape(-1)[members].argsort(descending=descending, stable=True)
         fixed[members[order[: round(fraction * len(members))]]] = True

@@ -74,7 +74,7 @@ def fashion_mnist(split: Split, data: Path | str | None = None) -> tuple[Bytes, 
         DownloadError: the hub cannot be reached.
     """
     if split not in STEM:
-        raise DataError(f"split is {split!r}, expected 'train' or 'test'")
+        raise DataError(f"split is {split!r}; choose 'train' or 'test'")
     if str(data) == HUB:
         images, labels = _from_hub(split)
     elif folder := _system_folder() if data is None else Path(data).expanduser():

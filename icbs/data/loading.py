@@ -38,6 +38,7 @@ from icbs.data.fashion_mnist import DEVIATION, EMBEDDED, MEAN, REMEDY, fashion_m
 from icbs.data.samples import Samples, masked_token, next_token
 from icbs.errors import DataError
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
+from icbs.models.tasks import TASKS
 
 if TYPE_CHECKING:
     from icbs.models.loading import LoadedModel
@@ -78,40 +79,80 @@ def load_samples(
         start: samples to skip, so that batches of one part do not overlap.
 
     Raises:
-        DataError: data that cannot be read, is too short or does not fit the model; a model that
-            classifies text, whose samples only its user can bring.
-        DownloadError: data that has to be fetched and cannot be.
+        DataError: data that cannot be read, is too short or does not fit the model, or none that
+            suits it.
+        DownloadError: data that has to be fetched, and the fetch fails.
     """
-    if loaded.task == "image-classification":
-        samples = fashion_samples(source, part=part, count=count, start=start)
-    elif loaded.task == "text-classification":
-        raise DataError(
-            f"model {loaded.name!r} classifies text and there is no data set for it here: build "
-            "icbs.data.samples.Samples from your own texts and classes"
-        )
-    else:
-        source = source or "wikipedia"
-        tokens = token_windows(
-            loaded.tokenizer,
-            source,
-            part=part,
-            count=count,
-            length=length,
-            start=start,
-        )
-        if loaded.task == "masked-lm":
-            mask_id = loaded.tokenizer.mask_token_id
-            if mask_id is None:
-                raise DataError(
-                    f"model {loaded.name!r} predicts masked tokens and its tokenizer has no mask "
-                    "token: the tokenizer belongs to another model"
-                )
-            samples = masked_token(tokens, mask_id, seed=start)
-        else:
-            samples = next_token(tokens)
-        samples = replace(samples, source=source)
+    samples = TASKS[loaded.task].samples(
+        loaded, source, part=part, count=count, length=length, start=start
+    )
     samples.check(loaded.model)
     return samples
+
+
+def next_token_samples(
+    loaded: LoadedModel,
+    source: str | None,
+    *,
+    part: Part,
+    count: int | None,
+    length: int,
+    start: int,
+) -> Samples:
+    """Samples for a causal language model; arguments and errors as of `load_samples`."""
+    source = source or "wikipedia"
+    tokens = token_windows(
+        loaded.tokenizer, source, part=part, count=count, length=length, start=start
+    )
+    return replace(next_token(tokens), source=source)
+
+
+def masked_token_samples(
+    loaded: LoadedModel,
+    source: str | None,
+    *,
+    part: Part,
+    count: int | None,
+    length: int,
+    start: int,
+) -> Samples:
+    """Samples for a masked language model; arguments and errors as of `load_samples`."""
+    source = source or "wikipedia"
+    tokens = token_windows(
+        loaded.tokenizer, source, part=part, count=count, length=length, start=start
+    )
+    mask_id = loaded.tokenizer.mask_token_id
+    if mask_id is None:
+        raise DataError(
+            f"model {loaded.name!r} predicts masked tokens and its tokenizer has no mask "
+            "token: the tokenizer belongs to another model"
+        )
+    return replace(masked_token(tokens, mask_id, seed=start), source=source)
+
+
+def image_samples(
+    loaded: LoadedModel,
+    source: str | None,
+    *,
+    part: Part,
+    count: int | None,
+    length: int,
+    start: int,
+) -> Samples:
+    """Samples for an image classifier; arguments and errors as of `load_samples`."""
+    del loaded, length
+    return fashion_samples(source, part=part, count=count, start=start)
+
+
+def usual_amounts(source: str | None) -> tuple[int, int, int]:
+    """Calibration samples, those held out, and those of a batch, of texts."""
+    del source
+    return 320, 16, 16
+
+
+def image_amounts(source: str | None) -> tuple[int, int, int]:
+    """The same of images; fewer where there are few."""
+    return (3200, 800, 800) if origin(source) == EMBEDDED else (8192, 2048, 2048)
 
 
 def fashion_samples(
@@ -129,9 +170,11 @@ def fashion_samples(
         DataError: data that cannot be read, or fewer images than were asked for.
         DownloadError: the hub cannot be reached.
     """
-    _checked_part(part)
+    checked_part(part)
     if start < 0 or (count is not None and count < 1):
-        raise DataError(f"count={count}, start={start}: expected at least one image from 0 on")
+        raise DataError(
+            f"count={count} and start={start}; choose a count from 1, or None, and a start from 0"
+        )
     images, labels = fashion_mnist("train" if part == "calibration" else "test", data)
     source = origin(data)
     end = len(images) if count is None else start + count
@@ -173,8 +216,8 @@ def token_windows(
     """
     if length < 2 or start < 0 or (count is not None and count < 1):
         raise DataError(
-            f"count={count}, length={length}, start={start}: at least one window of at least two "
-            "tokens is needed, and start must not be negative"
+            f"count={count}, length={length} and start={start}; choose a count from 1, or None, a "
+            "length from 2 and a start from 0"
         )
     needed = math.inf if count is None else (start + count) * length
     tokens: list[int] = []
@@ -199,7 +242,7 @@ def documents(source: str, part: Part) -> list[str]:
     Raises:
         DataError: a part other than calibration and evaluation; a file that cannot be read.
     """
-    _checked_part(part)
+    checked_part(part)
     if source == "wikipedia":
         return _wikipedia(part)
     if source == "pydoc":
@@ -207,9 +250,14 @@ def documents(source: str, part: Part) -> list[str]:
     return _file_documents(Path(source), part)
 
 
-def _checked_part(part: Part) -> None:
+def checked_part(part: Part) -> None:
+    """Refuses any other part.
+
+    Raises:
+        DataError: as said.
+    """
     if part not in get_args(Part):
-        raise DataError(f"part is {part!r}, expected 'calibration' or 'evaluation'")
+        raise DataError(f"part is {part!r}; choose 'calibration' or 'evaluation'")
 
 
 def _wikipedia(part: Part) -> list[str]:
@@ -236,9 +284,14 @@ def _keep(into: Path) -> None:
     fetch_member(WIKIPEDIA, into)
 
 
-def _file_documents(path: Path, part: Part) -> list[str]:
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        DataError: it is missing or not UTF-8.
+    """
     try:
-        text = path.expanduser().read_bytes().decode("utf-8")
+        return path.expanduser().read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{str(path)!r} is not UTF-8 at byte {error.start} ({error.reason}): convert it first, "
@@ -249,6 +302,10 @@ def _file_documents(path: Path, part: Part) -> list[str]:
             f"text {str(path)!r} cannot be read ({error.strerror}): give 'wikipedia', 'pydoc' or "
             "the path of a UTF-8 text file"
         ) from error
+
+
+def _file_documents(path: Path, part: Part) -> list[str]:
+    text = read_text(path)
     pieces = _pieces(text, r"\n\s*\n")
     if len(pieces) < _MIN_PARAGRAPHS:
         pieces = _pieces(text, r"\n")

@@ -14,6 +14,7 @@ from typing import Any
 
 from icbs.errors import DataError, SettingError
 from icbs.models.loading import LoadedModel
+from icbs.models.tasks import TASKS
 
 
 def evaluate_tasks(
@@ -33,7 +34,7 @@ def evaluate_tasks(
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise SettingError("--tasks needs lm-eval: pip install 'icbs-bench[lm-eval]'")
-    if loaded.task != "causal-lm":
+    if not TASKS[loaded.task].harness:
         raise SettingError(
             f"--tasks needs a causal language model, {loaded.name!r} is for {loaded.task}: leave "
             "--tasks out"

@@ -12,6 +12,7 @@ from icbs.blocks.capture import frozen
 from icbs.data.samples import IGNORED, Samples
 from icbs.errors import DataError, ModelError, SettingError, memory_remedy
 from icbs.evaluation.losses import sample_losses
+from icbs.models.tasks import TASKS, task_of
 from icbs.progress import stage
 
 
@@ -59,7 +60,7 @@ def evaluate(
         MemoryLimitError: a batch does not fit.
     """
     if batch_size < 1:
-        raise SettingError(f"batch_size is {batch_size}, expected at least 1")
+        raise SettingError(f"batch_size is {batch_size}; choose a whole number from 1")
     samples.check(model)
     if not (samples.targets != IGNORED).any():
         raise DataError("the samples have no target to predict: give longer texts or more samples")
@@ -93,12 +94,12 @@ def worse_than_guessing(model: nn.Module, loss: float) -> str | None:
     """A warning if a loss is above that of equal odds for every token or class; None if not.
 
     Args:
-        model: a transformers model, whose configuration says how many there are.
+        model: a transformers model, whose name and configuration say how many there are.
         loss: mean cross entropy, nats per target.
     """
+    task = task_of(type(model).__name__)
     config = getattr(model, "config", None)
-    vocabulary = getattr(config, "vocab_size", None)
-    choices = getattr(config, "num_labels", None) if vocabulary is None else vocabulary
+    choices = getattr(config, TASKS[task].choices, None) if task is not None else None
     if not choices or loss <= math.log(choices):
         return None
     return (

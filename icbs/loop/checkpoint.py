@@ -4,7 +4,7 @@ A safetensors file: masks as bits, tabu blocks, mean gradients; the rest is JSON
 pickle anywhere.
 
 Schema history: 1, first; 2, a layer's step says how many swaps its solver offered; 3, settings
-have a pattern and an allocation; 4, they have mixed_precision; 5, they have tuning_batch_size.
+have a pattern; 4, they have mixed_precision; 5, they have tuning_batch_size.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from icbs.errors import CheckpointError, OutputError
 from icbs.loop.records import StepRecord, number, whole
 
 SCHEMA = 5
+# Settings that checkpoints of earlier versions hold, and what holds in their place now.
+REMOVED = {"allocation": "uniform", "select_group": "layer", "spread": 0.1}
 _KIND = "icbs-pruning-run"
 # What reading a damaged file ends in.
 UNREADABLE = (
@@ -125,7 +127,9 @@ class Checkpoint:
             with opened(path) as file:
                 metadata = file.metadata() or {}
                 if metadata.get("kind") != _KIND:
-                    raise CheckpointError(f"{path} is no checkpoint of a pruning run")
+                    raise CheckpointError(
+                        f"{path} is no checkpoint of a pruning run; choose another file"
+                    )
                 header = json_object(metadata["state"])
                 if header.get("schema") != SCHEMA:
                     raise CheckpointError(
@@ -142,8 +146,9 @@ class Checkpoint:
                     for name, count in header["batches"].items()
                 }
             loss = header["heldout_loss"]
+            identity = header["identity"]
             return cls(
-                identity=header["identity"],
+                identity={**identity, "settings": dict(identity.get("settings", {}))},
                 steps=tuple(StepRecord.from_json(step) for step in header["steps"]),
                 ridge=number("ridge", header["ridge"]),
                 heldout_loss=None if loss is None else number("heldout_loss", loss),
@@ -156,22 +161,33 @@ class Checkpoint:
                 "written by this program; remove it to start anew"
             ) from error
 
-    def check(self, identity: Mapping[str, Any], path: Path) -> None:
+    def check(self, identity: Mapping[str, Any], path: Path) -> tuple[str, ...]:
         """Refuses a run that this is not the checkpoint of.
+
+        Returns:
+            A sentence for each setting of an earlier version that is ignored and made a difference.
 
         Raises:
             CheckpointError: saying everything that differs.
         """
         here = json.loads(json.dumps(identity))
+        settings = {**self.identity["settings"]}
+        removed = {name: settings.pop(name) for name in REMOVED if name in settings}
         differing = [
             f"{name} was {old!r}, is {new!r}"
-            for name, old, new in differences(dict(self.identity), here)
+            for name, old, new in differences({**self.identity, "settings": settings}, here)
         ]
         if differing:
             raise CheckpointError(
                 f"{path} is of another run: {'; '.join(differing)}. Go on with the same, or start "
                 "anew in another folder"
             )
+        return tuple(
+            f"{path} was written with {name}={value!r}, a setting that is no more: it is ignored, "
+            f"and the run goes on as with {REMOVED[name]!r}"
+            for name, value in removed.items()
+            if value != REMOVED[name]
+        )
 
 
 @contextmanager

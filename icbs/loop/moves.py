@@ -12,11 +12,11 @@ from solvers.problem import CardinalityProblem
 
 
 class Move:
-    """The swaps that lead from a block's incumbent to a better state.
+    """The swaps that lead from the current mask of a block to a better one.
 
-    Swaps are ordered by what the incumbent's gradient promises, so that a share of them is the
-    better part. In a layer with an N:M pattern the two weights of a swap are of the same group, so
-    that any share of a move keeps the pattern.
+    Swaps are ordered by what the gradient at the current mask promises, so that a share of them is
+    the better part. In a layer with an N:M pattern the two weights of a swap are of the same group,
+    so that any share of a move keeps the pattern.
 
     Attributes:
         layer: where it applies.
@@ -98,8 +98,8 @@ def keep_pattern(
     """The states with every pair put back of which only one weight changed sides.
 
     Args:
-        problem: of a block that `icbs.blocks.build.select_pairs` chose: two variables a group, one
-            pruned and one kept.
+        problem: of a block that `icbs.blocks.selection.select_pairs` chose: two variables a group,
+            one pruned and one kept.
         states: any, shape (s, n).
         m: weights in a group.
     """
@@ -124,7 +124,7 @@ def best_state(
 ) -> NDArray[np.bool_]:
     """Solves a block; the same wherever it runs.
 
-    Every sample is scored anew; the incumbent stands unless a feasible one is better.
+    Every sample is scored anew; the current mask stands unless a feasible one is better.
 
     Args:
         problem: of the block.

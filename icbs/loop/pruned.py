@@ -51,7 +51,7 @@ def load_masks(path: Path) -> dict[str, torch.Tensor]:
         with opened(path) as file:
             metadata = file.metadata() or {}
             if metadata.get("kind") != _KIND:
-                raise CheckpointError(f"{path} holds no masks")
+                raise CheckpointError(f"{path} holds no masks; give the masks.safetensors of a run")
             masks = {}
             for name, declared in json_object(metadata["shapes"]).items():
                 out, into = weight_shape(name, declared)

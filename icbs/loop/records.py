@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from icbs.checked import one_line
+
+if TYPE_CHECKING:
+    from icbs.loop.moves import Move
+
+Number = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
+# A file is of this version of the record or of none.
+_NO_MORE = ConfigDict(extra="forbid")
 
 # Stages of a step, in order; their seconds add up to the step's wall time.
 STAGES = ("capture", "select", "build", "solve", "apply", "measure")
@@ -49,28 +62,21 @@ class LayerStep:
         offered: swaps of the solver's answer, of which the gate may take a part.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _NO_MORE
+
     layer: str
-    n: int
-    k: int
-    predicted: float
-    swaps: int
-    offered: int
+    n: Whole
+    k: Whole
+    predicted: Number
+    swaps: Whole
+    offered: Whole
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> LayerStep:
-        """The record that JSON values hold.
-
-        Raises:
-            TypeError: a value of another kind, or keys of another record.
-            ValueError: a count below 0.
-        """
-        record = cls(**values)
-        for name in ("n", "k", "swaps", "offered"):
-            whole(name, getattr(record, name))
-        number("predicted", record.predicted)
-        if not isinstance(record.layer, str):
-            raise TypeError(f"layer is {record.layer!r}, expected a name")
-        return record
+    def of(cls, layer: str, move: Move | None, share: float) -> LayerStep:
+        """What a share of a move does; None for a layer that the batch did not reach."""
+        if move is None:
+            return cls(layer, 0, 0, 0.0, 0, 0)
+        return cls(layer, move.n, move.k, move.predicted(share), move.swaps(share), move.swaps(1.0))
 
 
 @dataclass(frozen=True)
@@ -91,17 +97,19 @@ class StepRecord:
         touched: share of the weights that were ever in a block.
     """
 
-    step: int
+    __pydantic_config__: ClassVar[ConfigDict] = _NO_MORE
+
+    step: Whole
     layers: tuple[LayerStep, ...]
-    seconds: Mapping[str, float]
-    loss_before: float
-    loss_after: float | None
-    heldout_before: float | None
-    heldout_after: float | None
-    share: float
-    ridge: float
-    density: float
-    touched: float
+    seconds: Mapping[str, Number]
+    loss_before: Number
+    loss_after: Number | None
+    heldout_before: Number | None
+    heldout_after: Number | None
+    share: Number
+    ridge: Number
+    density: Number
+    touched: Number
 
     @property
     def predicted(self) -> float:
@@ -139,19 +147,12 @@ class StepRecord:
         """The record that `to_json` was called on.
 
         Raises:
-            TypeError: a value of another kind, or keys of another record.
-            ValueError: a count below 0.
+            ValueError: a value of another kind or a count below 0, or keys of another record.
         """
-        layers = tuple(LayerStep.from_json(layer) for layer in values["layers"])
-        seconds = {str(name): number(name, value) for name, value in values["seconds"].items()}
-        record = cls(**{**values, "layers": layers, "seconds": seconds})
-        whole("step", record.step)
-        for name in ("loss_after", "heldout_before", "heldout_after"):
-            if (value := getattr(record, name)) is not None:
-                number(name, value)
-        for name in ("loss_before", "share", "ridge", "density", "touched"):
-            number(name, getattr(record, name))
-        return record
+        try:
+            return _records().validate_python(values)
+        except ValidationError as refused:
+            raise ValueError(one_line(refused)) from None
 
     def __str__(self) -> str:
         loss = self.loss_before if self.heldout_after is None else self.heldout_after
@@ -162,3 +163,8 @@ class StepRecord:
             f"step {self.step}: {word} {loss:.4f}{change}, {self.swaps:,} swaps{undone}, "
             f"ridge x {self.ridge:.3g}, {sum(self.seconds.values()):.1f} s"
         )
+
+
+@cache
+def _records() -> TypeAdapter[StepRecord]:
+    return TypeAdapter(StepRecord)

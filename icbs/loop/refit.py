@@ -1,7 +1,7 @@
-"""Repair of the weights that a mask keeps: per-row least squares on calibration activations.
+"""Refit of the weights that a mask keeps: per-row least squares on calibration activations.
 
 For a layer with dense weight W, mask S_o of row o and inputs X (in x N positions) of the model as
-it is pruned and repaired so far,
+it is pruned and refitted so far,
 
     w_o = argmin ||(w - W_o) X||^2 / N + lam ||w - W_o||^2   over w that is 0 outside S_o.
 
@@ -32,14 +32,14 @@ from icbs.progress import stage
 
 
 @dataclass(frozen=True)
-class LayerRepair:
-    """What the repair did to one layer.
+class LayerRefit:
+    """What the refit did to one layer.
 
     Attributes:
         layer: its name.
         before: squared error of its outputs against those of the dense weights, relative to the
             square of those.
-        after: the same with the repaired weights; never larger.
+        after: the same with the refitted weights; never larger.
     """
 
     layer: str
@@ -98,7 +98,7 @@ def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(b > 0, a / b, 0)
 
 
-def repair_weights(
+def refit_weights(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
     dense: Mapping[str, torch.Tensor],
@@ -108,10 +108,10 @@ def repair_weights(
     ridge: float = 0.1,
     iterations: int = 8,
     progress: bool = True,
-) -> tuple[LayerRepair, ...]:
+) -> tuple[LayerRefit, ...]:
     """Fits the kept weights of every layer to the dense weights' outputs; masks stay as they are.
 
-    Layers are repaired in the order they run, each on the inputs that the already repaired layers
+    Layers are refitted in the order they run, each on the inputs that the already refitted layers
     before it produce.
 
     Args:
@@ -128,20 +128,20 @@ def repair_weights(
         One record a layer, in the order they ran.
 
     Raises:
-        SettingError: a ridge or number of iterations that cannot be.
+        SettingError: a ridge or number of iterations below 0.
         DataError: samples that the model cannot take.
         ModelError: a layer did not run, or its inputs are not finite.
     """
     if not 0 <= ridge < float("inf") or iterations < 0:
         raise SettingError(
-            f"ridge={ridge}, iterations={iterations}: expected a finite ridge and a whole number, "
-            "both from 0"
+            f"ridge={ridge} and iterations={iterations}; choose a finite number and a whole "
+            "number, both from 0"
         )
-    records: list[LayerRepair] = []
+    records: list[LayerRefit] = []
     grams = Grams()
-    with stage("Repairing the kept weights", len(layers), show=progress) as update:
+    with stage("Refitting the kept weights", len(layers), show=progress) as update:
 
-        def repair(name: str, x: torch.Tensor) -> None:
+        def refit(name: str, x: torch.Tensor) -> None:
             weight = layer_weight(layers[name])
             W, support = dense[name].view_as(weight).float(), kept[name].view_as(weight)
             H, start = grams.of(name, x), W * support
@@ -151,10 +151,10 @@ def repair_weights(
             weight.copy_(found)
             power = _power(W, H)
             before, after = (_power(w - W, H) / power if power else 0.0 for w in (start, found))
-            records.append(LayerRepair(name, before, after))
+            records.append(LayerRefit(name, before, after))
             update(len(records))
 
-        visit_in_order(model, layers, samples, repair)
+        visit_in_order(model, layers, samples, refit)
     return tuple(records)
 
 

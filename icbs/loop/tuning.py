@@ -35,6 +35,8 @@ from icbs.progress import stage
 # A short memory of squares: a run has some hundred steps, not thousands.
 _BETAS = (0.9, 0.99)
 _WARM_UP = 3
+# Steps between two measurements of the held-out loss; the last step is always measured.
+_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ def tune_weights(
     mixed_precision: bool = False,
     measure: Callable[[], float | None] = lambda: None,
     before: float | None = None,
-    every: int = 8,
     progress: bool = True,
 ) -> tuple[TuningStep, ...]:
     """Moves the kept weights towards the dense model's predictions, or the labels.
@@ -89,19 +90,18 @@ def tune_weights(
         mixed_precision: both models multiply in bfloat16; weights and Adam keep their type.
         measure: loss on held-out samples, or None: then the last state stays.
         before: that loss at the start, where it is known.
-        every: steps between two measurements; the last step is always measured.
         progress: show how far it is.
 
     Returns:
         One record a step.
 
     Raises:
-        SettingError: a number of steps, a time or a rate that cannot be.
+        SettingError: a number of steps, a time or a rate out of range.
         DataError: samples that the model cannot take.
         ModelError: a divergence that is not finite.
         MemoryLimitError: a batch does not fit.
     """
-    _check(steps, time_limit, rate, labels, every)
+    _check(steps, time_limit, rate, labels)
     weights = [layer.get_parameter("weight") for layer in layers.values()]
     stored = [dense[name].view_as(layer_weight(layer)) for name, layer in layers.items()]
     masks = [kept[name].to(stored[0].device) for name in layers]
@@ -125,7 +125,7 @@ def tune_weights(
             spent = time.perf_counter() - start
             longest = max(longest, time.perf_counter() - begun)
             used = _used(number, steps, spent, longest, time_limit)
-            heldout = measure() if number % every == 0 or used >= 1 else None
+            heldout = measure() if number % _EVERY == 0 or used >= 1 else None
             if heldout is not None and (best is None or heldout <= best):
                 best = heldout
                 torch._foreach_copy_(state, [weight.detach() for weight in weights])
@@ -140,20 +140,17 @@ def tune_weights(
     return tuple(records)
 
 
-def _check(
-    steps: int | None, time_limit: float | None, rate: float, labels: float, every: int
-) -> None:
+def _check(steps: int | None, time_limit: float | None, rate: float, labels: float) -> None:
     if steps is None and time_limit is None:
-        raise SettingError("steps and time_limit are both None: give one of them")
+        raise SettingError("steps and time_limit are both None; give one of them")
     if (steps is not None and steps < 0) or (time_limit is not None and not time_limit > 0):
         raise SettingError(
-            f"steps={steps}, time_limit={time_limit}: expected a whole number from 0 and seconds "
+            f"steps={steps} and time_limit={time_limit}; choose a whole number from 0 and seconds "
             "above 0"
         )
-    if not 0 < rate < math.inf or not 0 <= labels <= 1 or every < 1:
+    if not 0 < rate < math.inf or not 0 <= labels <= 1:
         raise SettingError(
-            f"rate={rate}, labels={labels}, every={every}: expected a finite rate above 0, a share "
-            "from 0 to 1 and a whole number from 1"
+            f"rate={rate} and labels={labels}; choose a finite rate above 0 and a share from 0 to 1"
         )
 
 

@@ -93,7 +93,7 @@ def coverage(
     Args:
         model: the model.
         layers: those under pruning, by name.
-        refused: why other layers cannot be, by name.
+        refused: why other layers are left dense, by name.
     """
     chosen: Counter[str] = Counter()
     for name, layer in layers.items():
@@ -240,6 +240,6 @@ def check_reachable(layers: Mapping[str, nn.Module], density: float) -> None:
     found = _density([layer_weight(layer) for layer in layers.values()])
     if density >= found:
         raise DensityError(
-            f"density is {density:g} and only {found:.4g} of the chosen layers' weights are not 0 "
-            "before pruning: choose a lower density"
+            f"density is {density:g} (sparsity {1 - density:g}) and only {found:.4g} of the chosen "
+            "layers' weights are not 0 before pruning; choose a lower density"
         )

@@ -9,55 +9,29 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
 
 from icbs.errors import (
-    DownloadError,
-    IcbsError,
     ModelError,
     SettingError,
     memory_remedy,
 )
+from icbs.models.finding import fetch_others, find_model, hub_folder, load_errors
 from icbs.models.modelfiles import (
     bounded,
-    check_config,
-    check_folder,
     check_types,
     stored_tensors,
     weight_files,
 )
-from icbs.models.registered import REGISTRY, fetched, local_folder, quiet_transformers
-
-Task = Literal["causal-lm", "masked-lm", "text-classification", "image-classification"]
-
-# By the end of the architecture's name; DeiT's variant with a distillation head has one of its own.
-_TASKS: dict[str, Task] = {
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-    "ForMaskedLM": "masked-lm",
-    "ForPreTraining": "masked-lm",
-    "ForSequenceClassification": "text-classification",
-    "ForImageClassification": "image-classification",
-    "ForImageClassificationWithTeacher": "image-classification",
-}
-_AUTO_CLASS: dict[Task, str] = {
-    "causal-lm": "AutoModelForCausalLM",
-    "masked-lm": "AutoModelForMaskedLM",
-    "text-classification": "AutoModelForSequenceClassification",
-    "image-classification": "AutoModelForImageClassification",
-}
-
-
-# What stands beside the weights of a model of the hub.
-_OTHERS = ("*.json", "*.txt", "*.jinja", "*.model", "*.md", "LICENSE*", "NOTICE*")
+from icbs.models.registered import REGISTRY, quiet_transformers
+from icbs.models.tasks import TASKS, task_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +44,7 @@ class LoadedModel:
         name: the name it was asked for by.
         revision: hash or commit that pins the weights.
         note: what a reader of results must know; may be empty.
-        task: what it predicts.
+        task: what it predicts, a name of `icbs.models.tasks.TASKS`.
         warnings: what is odd about its files, a sentence each.
         folder: where its files are; None for a model that was never saved.
         dtype: type that most of its weights are stored in.
@@ -81,7 +55,7 @@ class LoadedModel:
     name: str
     revision: str
     note: str = ""
-    task: Task = "causal-lm"
+    task: str = "causal-lm"
     warnings: tuple[str, ...] = ()
     folder: Path | None = None
     dtype: torch.dtype | None = None
@@ -96,8 +70,8 @@ def load_model(
 ) -> LoadedModel:
     """Loads a model and, unless it reads images, its tokenizer.
 
-    What it predicts follows from the end of the architecture's name in config.json: ForCausalLM or
-    LMHeadModel, ForMaskedLM or ForPreTraining, ForSequenceClassification, ForImageClassification.
+    What it predicts follows from the end of the architecture's name in config.json (see
+    `icbs.models.tasks.TASKS`).
 
     Args:
         name: a registered name (see `models`), a local folder or that of a pruning run, or a hub
@@ -120,7 +94,7 @@ def load_model(
     check_device(device)
     source, note = find_model(name)
     hub = isinstance(source, str)
-    folder = _hub_folder(name) if hub else source
+    folder = hub_folder(name) if hub else source
     assert isinstance(folder, Path)
     if not hub:
         _check_files(folder, name)
@@ -139,30 +113,13 @@ def load_model(
         revision=_revision(source, name, commit),
         note=note,
         task=task,
-        warnings=(*_unexpected(lost, model), *(_fetch_others(name, commit) if hub else ())),
+        warnings=(*_unexpected(lost, model), *(fetch_others(name, commit) if hub else ())),
         folder=folder,
         dtype=stored_dtype(folder),
     )
 
 
-def find_model(name: str) -> tuple[Path | str, str]:
-    """Where a model's files are, a folder or a hub id, and what is to be noted about them.
-
-    Raises:
-        ModelError: no such model, or a folder that holds none.
-        DownloadError: a registered model that has to be fetched and cannot be.
-    """
-    if name in REGISTRY:
-        entry = REGISTRY[name]
-        return fetched(entry), entry.note
-    folder = local_folder(name)
-    if folder is None:
-        return name, "hub"
-    check_folder(folder, name)
-    return folder, "local folder"
-
-
-def skeleton(name: str) -> tuple[nn.Module, Task] | None:
+def skeleton(name: str) -> tuple[nn.Module, str] | None:
     """The model without its weights, to ask for layers and limits before anything is read.
 
     Args:
@@ -179,7 +136,7 @@ def skeleton(name: str) -> tuple[nn.Module, Task] | None:
     if name in REGISTRY and not REGISTRY[name].folder.is_dir():
         return None
     source, _ = find_model(name)
-    folder = _hub_folder(name) if isinstance(source, str) else source
+    folder = hub_folder(name) if isinstance(source, str) else source
     if isinstance(source, Path):
         _check_files(folder, name)
     # Not before a wrong name is told: these take seconds.
@@ -190,13 +147,13 @@ def skeleton(name: str) -> tuple[nn.Module, Task] | None:
     limits: AbstractContextManager[None] = nullcontext()
     if isinstance(source, Path):
         limits = bounded(sorted(folder.glob("*.safetensors")), name)
-    with quiet_transformers(), _load_errors(source, name), limits, torch.device("meta"):
+    with quiet_transformers(), load_errors(source, name), limits, torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         task = _task(config, name)
         # By name, because an automatic class may not know which of several is meant.
         kind = getattr(transformers, config.architectures[0], None)
         if kind is None or config.architectures[0].endswith("ForPreTraining"):
-            kind = getattr(transformers, _AUTO_CLASS[task])
+            kind = getattr(transformers, TASKS[task].auto_class)
             return kind.from_config(config), task
         return kind(config), task
 
@@ -212,7 +169,7 @@ def stored_dtype(folder: Path) -> torch.dtype | None:
 
 
 def _check_files(folder: Path, name: str) -> None:
-    with _load_errors(folder, name):
+    with load_errors(folder, name):
         check_types(weight_files(folder), name)
 
 
@@ -256,7 +213,7 @@ def _load(
     dtype: torch.dtype,
     device_map: str | Mapping[str, int | str] | None,
     commit: str,
-) -> tuple[Any, Any, Task, list[str]]:
+) -> tuple[Any, Any, str, list[str]]:
     import transformers
 
     import icbs.models.mlp  # noqa: F401  makes transformers know the perceptron
@@ -265,11 +222,11 @@ def _load(
     if isinstance(source, Path):
         limits = bounded(sorted(source.glob("*.safetensors")), name)
     safely: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
-    with quiet_transformers(), _load_errors(source, name), limits:
+    with quiet_transformers(), load_errors(source, name), limits:
         task = _task(transformers.AutoConfig.from_pretrained(source, **safely), name)
-        loader = getattr(transformers, _AUTO_CLASS[task])
+        loader = getattr(transformers, TASKS[task].auto_class)
         tokenizer = None
-        if task != "image-classification":
+        if TASKS[task].tokenizer:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **safely)
         model, report = loader.from_pretrained(
             source,
@@ -289,58 +246,15 @@ def _load(
     return model, tokenizer, task, sorted(report["unexpected_keys"])
 
 
-def _hub_folder(name: str) -> Path:
-    """The folder of the hub's cache; its name is the commit that the hub serves now."""
-    with _load_errors(name, name):
-        config = Path(hf_hub_download(name, "config.json"))
-        check_config(config, name)
-        return config.parent
-
-
-def _fetch_others(name: str, commit: str) -> tuple[str, ...]:
-    """Fetches image processor, templates and licence, which a saved model takes along."""
-    try:
-        with quiet_transformers():
-            snapshot_download(name, revision=commit, allow_patterns=list(_OTHERS))
-    # The hub's client raises many kinds; the model itself is here.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [repr(error)])[0]
-        return (
-            f"files beside the weights of {name!r} could not be fetched ({reason}), so that what "
-            "is saved may lack some of them",
-        )
-    return ()
-
-
-@contextmanager
-def _load_errors(source: Path | str, name: str) -> Iterator[None]:
-    try:
-        with memory_remedy(f"the model {name!r}", "choose a smaller model or load it in bfloat16"):
-            yield
-    except IcbsError:
-        raise
-    # transformers raises whatever its reading of a damaged configuration runs into.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        if isinstance(source, str) and _is_offline(error):
-            raise DownloadError(
-                f"model {name!r} is not in the hub's cache and the hub cannot be reached "
-                f"({reason}): check the network or give a local folder"
-            ) from error
-        raise ModelError(
-            f"model {name!r} cannot be loaded ({reason}): it must be a language model or a "
-            "classifier with config.json, safetensors weights and, for text, a tokenizer"
-        ) from error
-
-
-def _task(config: Any, name: str) -> Task:
+def _task(config: Any, name: str) -> str:
     architecture = str((getattr(config, "architectures", None) or ["nothing"])[0])
-    for suffix, task in _TASKS.items():
-        if architecture.endswith(suffix):
-            return task
+    task = task_of(architecture)
+    if task is not None:
+        return task
+    endings = ", ".join(ending for task in TASKS.values() for ending in task.endings)
     raise ModelError(
-        f"model {name!r} is a {architecture} by its config.json, expected an architecture that "
-        f"ends in {', '.join(_TASKS)}"
+        f"model {name!r} is a {architecture} by its config.json; choose an architecture that ends "
+        f"in one of {endings}"
     )
 
 
@@ -357,15 +271,6 @@ def _check_weights(model: nn.Module, name: str) -> None:
                 f"model {name!r} has weights that are NaN or infinite, in {key}: fetch or train it "
                 "again"
             )
-
-
-def _is_offline(error: BaseException | None) -> bool:
-    words = ("couldn't connect", "offline", "connection", "resolve")
-    while error is not None:
-        if any(word in str(error).lower() for word in words):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _fingerprint(folder: Path) -> str:

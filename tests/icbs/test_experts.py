@@ -21,7 +21,7 @@ from icbs.models.coverage import IDLE, coverage
 from icbs.models.experts import ExpertLinear, parameter_of
 from icbs.models.loading import LoadedModel
 from icbs.models.prunable import as_stored, layer_weight, prunable_layers
-from tests.icbs_fixtures import BestOfSort
+from tests.icbs_fixtures import BestOfSort, tiny_loaded, tiny_samples
 
 COMMON = {
     "vocab_size": 41, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -248,7 +248,7 @@ def test_the_loop_repair_and_tuning(family, fisher):
     run.initialise()
     first = evaluate(model, run.heldout, progress=False).loss
     run.step()
-    run.repair()
+    run.refit()
     run.tune(2, rate=1e-3)
     assert evaluate(model, run.heldout, progress=False).loss <= first
     for name, layer in run.layers.items():
@@ -396,3 +396,13 @@ def test_an_interrupted_pass_leaves_nothing_behind():
     assert not torch.overrides._get_current_function_mode_stack()
     # each layer is run once, as ever
     capture(Forward(model, layers, samples), layers)
+
+
+def test_the_old_name_of_the_refit_warns():
+    run = Pruner(
+        tiny_loaded(), tiny_samples(), solver=BestOfSort(), batch_size=3, layers="*.1.mlp.*",
+        progress=False,
+    )  # fmt: skip
+    run.initialise()
+    with pytest.warns(DeprecationWarning, match="repair is now refit"):
+        assert run.repair()

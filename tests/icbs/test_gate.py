@@ -28,6 +28,6 @@ def test_heldout_loss_never_rises_over_a_full_run(name):
     assert all(after <= before for before, after in pairwise(losses))
     assert losses[-1] < 0.95 * losses[0]
     # and what the records say is what the model is now
-    assert run._measure_heldout() == losses[-1]
+    assert run.gate.measure() == losses[-1]
     undone = [record for record in records if not record.accepted]
     assert all(record.heldout_after == record.heldout_before for record in undone)

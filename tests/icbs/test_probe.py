@@ -192,7 +192,9 @@ def test_a_density_that_the_model_has_already():
         weight = layer_weight(layer)
         weight[:, : weight.shape[1] // 2] = 0
     options = {"solver": "greedy", "batch_size": 3, "block_size": 8, "progress": False}
-    with pytest.raises(DensityError, match=r"density is 0\.5 and only 0\.5 of the chosen layers"):
+    with pytest.raises(
+        DensityError, match=r"density is 0\.5 .* and only 0\.5 of the chosen layers"
+    ):
         Pruner(loaded, tiny_samples(), density=0.5, **options)
     Pruner(loaded, tiny_samples(), density=0.4, **options)
 

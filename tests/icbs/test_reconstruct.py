@@ -9,7 +9,7 @@ from icbs.blocks.masks import mask_at_density
 from icbs.blocks.sequential import visit_in_order
 from icbs.data.samples import next_token
 from icbs.errors import ModelError, SettingError
-from icbs.loop.refit import masked_least_squares, repair_weights
+from icbs.loop.refit import masked_least_squares, refit_weights
 from icbs.models.prunable import layer_weight, prunable_layers
 from tests.icbs_fixtures import tiny_llama, tiny_samples, tiny_tokens
 
@@ -78,7 +78,7 @@ def test_mask_stays_and_the_model_comes_closer_to_the_dense_one():
     tokens = tiny_tokens(40)
     wanted = tiny_llama()(tokens).logits
     before = (model(tokens).logits - wanted).square().mean()
-    records = repair_weights(
+    records = refit_weights(
         model, layers, dense, kept, next_token(tokens), iterations=30, progress=False
     )
     after = (model(tokens).logits - wanted).square().mean()
@@ -96,7 +96,7 @@ def test_nothing_changes_at_full_density():
     layers = prunable_layers(model)
     dense = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     kept = {name: torch.ones_like(w, dtype=torch.bool) for name, w in dense.items()}
-    repair_weights(model, layers, dense, kept, tiny_samples(), progress=False)
+    refit_weights(model, layers, dense, kept, tiny_samples(), progress=False)
     for name, layer in layers.items():
         assert torch.equal(layer.weight, dense[name])
 
@@ -108,7 +108,7 @@ def test_layers_stored_as_in_by_out():
     layers = prunable_layers(model)
     dense = {name: layer_weight(layer).clone() for name, layer in layers.items()}
     kept = {name: mask_at_density(w.abs(), 0.5, "output") for name, w in dense.items()}
-    records = repair_weights(model, layers, dense, kept, tiny_samples(), progress=False)
+    records = refit_weights(model, layers, dense, kept, tiny_samples(), progress=False)
     assert len(records) == len(layers) == 4
     assert all(record.after < record.before for record in records)
     for name, layer in layers.items():
@@ -123,7 +123,7 @@ def test_padding_never_counts():
     for fill in (1, 2):
         model, layers, dense, kept = pruned_llama()
         padded = next_token(tokens.masked_fill(~real, fill), real)
-        repair_weights(model, layers, dense, kept, padded, progress=False)
+        refit_weights(model, layers, dense, kept, padded, progress=False)
         found.append([layer.weight.detach() for layer in layers.values()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -165,9 +165,9 @@ def test_bad_input():
     model, layers, dense, kept = pruned_llama()
     samples = tiny_samples()
     with pytest.raises(SettingError, match="ridge=-1"):
-        repair_weights(model, layers, dense, kept, samples, ridge=-1, progress=False)
+        refit_weights(model, layers, dense, kept, samples, ridge=-1, progress=False)
     with pytest.raises(ModelError, match="'stray' did not run"):
         visit_in_order(model, {"stray": torch.nn.Linear(2, 2)}, samples, lambda *_: None)
     dense["model.layers.0.mlp.up_proj"][0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"inputs of layer 'model\.layers\.0\.mlp\.down_proj'"):
-        repair_weights(model, layers, dense, kept, samples, progress=False)
+        refit_weights(model, layers, dense, kept, samples, progress=False)

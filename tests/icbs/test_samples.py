@@ -99,12 +99,12 @@ def test_tokenizer_of_another_model(tmp_path):
 
 def test_text_classifiers_bring_their_own_data():
     loaded = LoadedModel(tiny_llama(), None, "tiny", "random", task="text-classification")
-    with pytest.raises(DataError, match="build icbs"):
+    with pytest.raises(DataError, match="no data comes with this package; give a UTF-8 file"):
         load_samples(loaded, count=1)
 
 
 def test_calibration_shorter_than_a_batch():
-    with pytest.raises(DataError, match="has 2 samples, expected at least batch_size=3"):
+    with pytest.raises(DataError, match="has 2 samples, fewer than batch_size=3"):
         Pruner(tiny_loaded(), tiny_samples(2), batch_size=3)
 
 

@@ -112,13 +112,14 @@ def test_a_dense_model_stays_as_it_is():
     assert record.divergence == pytest.approx(0, abs=1e-5)
 
 
-def test_the_best_measured_state_stays():
+def test_the_best_measured_state_stays(monkeypatch):
+    monkeypatch.setattr("icbs.loop.tuning._EVERY", 1)
     model, layers, dense, kept = pruned(tiny_llama())
     start = {name: layer_weight(layer).clone() for name, layer in layers.items()}
     # every state after the first is worse
     losses = iter([1.0, 2.0, 3.0, float("nan")])
     records = tune_weights(
-        model, layers, dense, kept, [tiny_samples()], steps=3, every=1, progress=False,
+        model, layers, dense, kept, [tiny_samples()], steps=3, progress=False,
         measure=lambda: next(losses),
     )  # fmt: skip
     assert [record.heldout for record in records[:2]] == [2.0, 3.0]
@@ -133,10 +134,10 @@ def test_gate_of_the_pruner_never_lets_the_loss_rise(rate):
         block_size=40, batch_size=3, damping=1.0, progress=False,
     )  # fmt: skip
     pruner.run(2)
-    before, masks = pruner._heldout_loss, pruner.masks
+    before, masks = pruner.gate.loss, pruner.masks
     records = pruner.tune(6, rate=rate)
     assert len(records) == 6
-    assert pruner._heldout_loss <= before
+    assert pruner.gate.loss <= before
     for name, layer in pruner.modules.items():
         assert not layer_weight(layer)[~masks[name]].any()
 
@@ -171,12 +172,12 @@ def test_the_heldout_loss_is_measured_no_more_than_needed(monkeypatch, gate):
         block_size=40, batch_size=3, damping=1.0, gate=gate, progress=False,
     )  # fmt: skip
     pruner.run(1)
-    measure, seen = pruner._measure_heldout, []
-    monkeypatch.setattr(pruner, "_measure_heldout", lambda: seen.append(measure()) or seen[-1])
+    measure, seen = pruner.gate.measure, []
+    monkeypatch.setattr(pruner.gate, "measure", lambda: seen.append(measure()) or seen[-1])
     pruner.tune(9)
     # after the eighth and the last step; without a gate once, at the end
     assert len(seen) == (2 if gate else 1)
-    assert pruner._heldout_loss == pytest.approx(measure(), rel=1e-6)
+    assert pruner.gate.loss == pytest.approx(measure(), rel=1e-6)
 
 
 def test_the_tuning_may_have_batches_of_its_own(monkeypatch):
@@ -194,7 +195,7 @@ def test_the_tuning_may_have_batches_of_its_own(monkeypatch):
     monkeypatch.setattr("icbs.loop.tuning._gradients", noting)
     pruner.tune(3)
     assert sizes == [3, 3, 3]
-    with pytest.raises(DataError, match=r"at least tuning_batch_size=99: .* lower tuning_batch_si"):
+    with pytest.raises(DataError, match=r"fewer than tuning_batch_size=99; .* lower tuning"):
         Pruner(tiny_loaded(), tiny_samples(), tuning_batch_size=99, progress=False, **common)
 
 
@@ -210,12 +211,12 @@ def test_same_twice():
 def test_bad_input():
     model, layers, dense, kept = pruned(tiny_llama())
     for wrong, message in (
-        ({}, "both None: give one"),
-        ({"steps": -1}, "steps=-1, time_limit=None: expected a whole number"),
+        ({}, "both None; give one"),
+        ({"steps": -1}, "steps=-1 and time_limit=None; choose a whole number"),
         ({"time_limit": 0.0}, "seconds above 0"),
         ({"time_limit": float("nan")}, "seconds above 0"),
-        ({"steps": 1, "rate": 0.0}, "expected a finite rate"),
-        ({"steps": 1, "rate": float("inf")}, "expected a finite rate"),
+        ({"steps": 1, "rate": 0.0}, "choose a finite rate"),
+        ({"steps": 1, "rate": float("inf")}, "choose a finite rate"),
         ({"steps": 1, "labels": 1.5}, "labels=1.5"),
     ):
         with pytest.raises(SettingError, match=message):

@@ -4,6 +4,7 @@ import json
 import struct
 from base64 import b64decode
 from dataclasses import replace
+from pathlib import Path
 
 import dimod
 import numpy as np
@@ -186,6 +187,16 @@ def test_a_container_of_an_earlier_release_is_the_same_problem(tmp_path):
     assert back.content_hash == problem.content_hash
     assert back.content_hash.startswith("3066a3d0604f537d")
     assert (back.labels, back.meta) == (None, {"layer": "a"})
+
+
+def test_a_container_cut_before_the_modules_moved_is_the_same_problem():
+    """Cut by the loop of 0.1, whose modules had other names."""
+    path = Path(__file__).parents[1] / "data" / "before-0.2" / "block.block.safetensors"
+    problem = load(path)
+    assert problem.content_hash.startswith("279b5c3502bacc90")
+    assert (problem.n, problem.cardinality) == (40, 20)
+    assert problem.meta["layer"] == "model.layers.1.mlp.down_proj"
+    assert problem.energy(problem.initial) == 0.0
 
 
 @pytest.mark.parametrize(
