@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
 from experiments.metrics import formulas as metrics
+from experiments.metrics.intervals import bootstrap
 from experiments.metrics.references import SCORED, TAGS
 from experiments.report import glossary, paidruns
 
@@ -115,7 +116,7 @@ def _by_depth(axis: Axes, part: pd.DataFrame, column: str) -> None:
         blocks = one.pivot_table(index="depth", columns="instance", values=column)
         middle = blocks.mean(axis=1)
         ends = np.array([
-            metrics.bootstrap(values.dropna(), _mean, rng=np.random.default_rng(0))
+            bootstrap(values.dropna(), _mean, rng=np.random.default_rng(0))
             for _, values in blocks.iterrows()
         ])  # fmt: skip
         if column == "success":

@@ -25,7 +25,7 @@ from experiments.figures import studies as plots_studies
 from experiments.figures.catalogue import Planned
 from experiments.metrics import anytime, targets
 from experiments.metrics.ranking import Headline, duration, headline
-from experiments.metrics.references import SCORED
+from experiments.metrics.references import SCORED, annotate
 from experiments.record.ledger import STAGES
 from experiments.report import completeness, glossary, opening
 from experiments.report import tables as report_tables
@@ -58,7 +58,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     """
     out = Path(out_dir)
     with Store(store_path) as store:
-        runs, instances = store.runs(), store.instances()
+        runs, instances = annotate(store.runs()), store.instances()
         steps, quality = store.table("steps"), store.table("perplexity")
         models = map(store.table, ("trajectories", figures.METHODS))
         data = _data(instances, quality, *models)
