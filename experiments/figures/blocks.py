@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
-from experiments.report import glossary
+from experiments.metrics import glossary
 
 # Sizes beyond this many would touch one another.
 MOST_UPRIGHT = 7

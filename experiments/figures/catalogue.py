@@ -11,10 +11,9 @@ from experiments.figures import pruning as plots_pruning
 from experiments.figures import quantum as plots_quantum
 from experiments.figures import studies as plots_studies
 from experiments.figures import targets as plots_targets
-from experiments.metrics import targets
+from experiments.metrics import glossary, targets
 from experiments.metrics.ranking import duration, percent
 from experiments.metrics.references import SCORED
-from experiments.report import glossary
 from experiments.store.database import Store
 
 # Name, title, text for those who cannot see it, and how to draw it.

@@ -14,9 +14,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
 from experiments.metrics import formulas as metrics
+from experiments.metrics import glossary, paidruns
 from experiments.metrics.intervals import bootstrap
 from experiments.metrics.references import SCORED, TAGS
-from experiments.report import glossary, paidruns
 
 LABELS = {"complete": "complete XY", "ring": "ring XY", "grover": "Grover", "x": "X + penalty"}
 _WIDTHS: dict[str, Any] = {"trained": "-", "transferred": "--"}

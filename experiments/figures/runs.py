@@ -19,9 +19,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
+from experiments.metrics import glossary
 from experiments.metrics.ranking import duration, group_order, percent, rank_table
 from experiments.metrics.references import SCORED, TAGS
-from experiments.report import glossary
 
 # A logarithmic axis ends here; below lies a band labelled 0, where each solver has its own height
 # so that those at the reference do not hide each other.

@@ -15,9 +15,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
 from experiments.figures.runs import LETTERS, TAG_LETTERS, conditions
-from experiments.metrics import anytime
+from experiments.metrics import anytime, glossary
 from experiments.metrics.references import SCORED
-from experiments.report import glossary
 
 _LEAST = 1e-6
 

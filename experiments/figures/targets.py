@@ -15,10 +15,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from experiments.figures import palette
 from experiments.figures.runs import conditions
 from experiments.metrics import formulas as metrics
-from experiments.metrics import targets
+from experiments.metrics import glossary, targets
 from experiments.metrics.ranking import percent
 from experiments.metrics.references import SCORED
-from experiments.report import glossary
 
 PROFILED = (0.01, 0.0)
 """Targets of the performance profile."""

@@ -23,11 +23,11 @@ from experiments.figures import palette
 from experiments.figures import runs as plots
 from experiments.figures import studies as plots_studies
 from experiments.figures.catalogue import Planned
-from experiments.metrics import anytime, targets
+from experiments.metrics import anytime, glossary, targets
 from experiments.metrics.ranking import Headline, duration, headline
 from experiments.metrics.references import SCORED, annotate
 from experiments.record.ledger import STAGES
-from experiments.report import completeness, glossary, opening
+from experiments.report import completeness, opening
 from experiments.report import tables as report_tables
 from experiments.store.database import Store
 from experiments.store.driverlock import driver_at_work

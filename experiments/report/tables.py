@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from experiments.figures import palette
+from experiments.metrics import paidruns
+from experiments.metrics.glossary import curvature, tag
 from experiments.metrics.ranking import duration, percent, solver_order
 from experiments.metrics.references import EQUAL, SCORED
 from experiments.record.ledger import STAGES
-from experiments.report import paidruns
 from experiments.report.completeness import Plan
-from experiments.report.glossary import curvature, tag
 
 # What is shown, and what it is sorted by.
 Cell = str | tuple[str, float]
