@@ -31,13 +31,13 @@ from experiments.metrics.references import annotate
 from experiments.report.page import write
 from experiments.running.runner import run
 from experiments.scripts.results_check import Finding, compare
-from experiments.store.database import Store
+from experiments.store.database import METHODS, TRAJECTORIES, Store
 from experiments.study.paths import STUDIES, study_path
 from experiments.study.study import Study
 from icbs.errors import IcbsError
 
 RUNS = "runs"
-TABLES = ("trajectories", "methods")
+TABLES = (TRAJECTORIES, METHODS)
 """Tables of a store that studies fill besides the runs."""
 _SECONDS = "seconds"
 _OWN = ["invocation", "seed"]

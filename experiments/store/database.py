@@ -33,6 +33,14 @@ from solvers.errors import SolverError
 from solvers.io import formats
 from solvers.problem import CardinalityProblem
 
+APPLIED = "steps"
+"""Table of applied masks: predicted and measured change of the loss, one row a step."""
+TRAJECTORIES = "trajectories"
+"""Table of the closed loop, see `experiments.running.closedloop`."""
+METHODS = "methods"
+"""Table of whole models, see `experiments.pruning.comparing.measure`."""
+PERPLEXITY = "perplexity"
+"""Table of a model's quality by state of pruning."""
 _TABLE = "application/json; table"
 # Columns of text keep their type where every value is missing.
 _FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
