@@ -11,9 +11,9 @@ from solvers.lazy import exports
 
 if TYPE_CHECKING:
     from experiments.errors import ExperimentError
+    from experiments.metrics.references import load as load_runs
     from experiments.running.runner import run
     from experiments.store.database import Store
-    from experiments.store.database import load as load_runs
     from experiments.study.study import SolverSpec, Study
 
 __all__ = ["ExperimentError", "SolverSpec", "Store", "Study", "load_runs", "run"]
@@ -25,7 +25,7 @@ __getattr__, __dir__ = exports(
         "SolverSpec": "experiments.study.study:SolverSpec",
         "Store": "experiments.store.database:Store",
         "Study": "experiments.study.study:Study",
-        "load_runs": "experiments.store.database:load",
+        "load_runs": "experiments.metrics.references:load",
         "run": "experiments.running.runner:run",
     },
 )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.report.page import write
 from experiments.running.runner import run
-from experiments.store.database import Store
+from experiments.store.database import APPLIED, PERPLEXITY, Store
 from experiments.study.study import Study
 from icbs.blocks.capture import Forward
 from icbs.blocks.export import export_blocks
@@ -111,8 +111,8 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
                 "anew, and downloads nothing twice"
             )
     with Store(store_path, create=True) as store:
-        store.put_table("steps", pd.concat([moves, steps], ignore_index=True))
-        store.put_table("perplexity", quality)
+        store.put_table(APPLIED, pd.concat([moves, steps], ignore_index=True))
+        store.put_table(PERPLEXITY, quality)
     return write(store_path, out)
 
 

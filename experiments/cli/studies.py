@@ -246,7 +246,7 @@ def store_export(
     from experiments.study.paths import store_path
 
     store_path(store)
-    from experiments.store.export import export as export_runs
+    from experiments.metrics.export import export as export_runs
 
     print(export_runs(store, out))
 

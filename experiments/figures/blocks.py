@@ -11,12 +11,40 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
-from experiments.report import glossary
+from experiments.figures.figure import figure
+from experiments.metrics import glossary
+from experiments.metrics.ranking import percent
+from experiments.metrics.references import EQUAL
 
 # Sizes beyond this many would touch one another.
 MOST_UPRIGHT = 7
 
 
+def how_hard(instances: pd.DataFrame) -> str:
+    """How hard the instances are, in words."""
+    certified = int((instances["bound_gap"] <= EQUAL).sum())
+    share = instances["curvature_share"].dropna()
+    text = f"The relaxation alone certifies the optimum of {certified} of {len(instances)}"
+    open_gap = instances["bound_gap"].max()
+    if certified < len(instances) and pd.notna(open_gap):
+        text += f", and leaves at most {percent(float(open_gap))} of the gain open on the rest"
+    if len(share):
+        text += (
+            f". Curvature is {percent(float(share.median()))} of the gain in the median "
+            f"({percent(float(share.min()))} to {percent(float(share.max()))})"
+        )
+    return f"{text}."
+
+
+@figure(
+    "hardness",
+    "Instance hardness",
+    lambda instances: (
+        "Curvature share of the gain, effective rank of the curvature and bound gap against the "
+        f"number of variables. {how_hard(instances)} Numbers: the hardness table on this page."
+    ),
+    always=4,
+)
 def hardness(instances: pd.DataFrame) -> Figure:
     """Curvature share, effective rank and bound gap of every instance, by n and Fisher."""
     panels = (
@@ -73,6 +101,14 @@ def hardness(instances: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure(
+    "predicted-against-measured",
+    "Predicted against measured loss change",
+    "Scatter of the loss change the quadratic model predicts for an applied mask against the "
+    "measured one; the same numbers are in the table of applied masks on this page.",
+    always=5,
+    when=lambda steps: steps is not None and {"predicted", "measured"} <= set(steps),
+)
 def predicted_against_measured(steps: pd.DataFrame) -> Figure:
     """Loss change the quadratic model predicts against the one measured, a dot an applied mask.
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from experiments.figures import palette
+from experiments.figures.figure import figure
 from experiments.figures.methods import LOOP
 
 
@@ -46,18 +47,38 @@ def _title(part: pd.DataFrame) -> str:
     return f"{part['model'].iloc[0]}, {int(part['layers'].iloc[0])} layers"
 
 
-def density(table: pd.DataFrame) -> Figure:
+def _in_words(models: pd.DataFrame) -> str:
+    said = []
+    for model, part in models.groupby("model", sort=False):
+        column = quality(part)
+        for kept, here in part.groupby("density"):
+            values = ", ".join(
+                f"{row.method} {getattr(row, column):.3g}"
+                for row in here.drop_duplicates("method", keep="last").itertuples()
+            )
+            said.append(f"{model}, density {kept:g}, {column}: {values}")
+    return "; ".join(said)
+
+
+@figure(
+    "density",
+    "Quality against density",
+    lambda models: (
+        f"Accuracy or perplexity against the density, a line a method. {_in_words(models)}."
+    ),
+)
+def density(models: pd.DataFrame) -> Figure:
     """Accuracy or perplexity against density, a panel a model, a line a method.
 
     Args:
-        table: of `experiments.pruning.comparing.measure`; of the loop its largest number of steps.
+        models: of `experiments.pruning.comparing.measure`; of the loop its largest number of steps.
     """
-    models = _models(table)
-    last = table[~((table["method"] == LOOP) & (table["steps"] < _most(table)))]
+    names = _models(models)
+    last = models[~((models["method"] == LOOP) & (models["steps"] < _most(models)))]
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 2.7)
-        axes = figure.subplots(1, len(models), squeeze=False)[0]
-        for axis, model in zip(axes, models, strict=True):
+        axes = figure.subplots(1, len(names), squeeze=False)[0]
+        for axis, model in zip(axes, names, strict=True):
             part = last[last["model"] == model]
             column = quality(part)
             for method in _methods(part):
@@ -70,26 +91,34 @@ def density(table: pd.DataFrame) -> Figure:
             axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             axis.set_xlabel("density (share of weights kept)")
             axis.set_title(_title(part), loc="left")
-        _legend(figure, table)
-        palette.caption(figure, f"{_conditions(table)} icbs: {_steps(table)}.")
+        _legend(figure, models)
+        palette.caption(figure, f"{_conditions(models)} icbs: {_steps(models)}.")
     return figure
 
 
-def tradeoff(table: pd.DataFrame) -> Figure:
+@figure(
+    "tradeoff",
+    "Quality against seconds of pruning",
+    lambda models: (
+        "Accuracy or perplexity against the seconds of pruning; methods that choose a mask once "
+        f"are points, the loop is a line through its steps. {_in_words(models)}."
+    ),
+)
+def tradeoff(models: pd.DataFrame) -> Figure:
     """Accuracy or perplexity against the seconds of pruning, a row a model, a column a density.
 
     Args:
-        table: as for `density`; the loop is a line through its numbers of steps.
+        models: as for `density`; the loop is a line through its numbers of steps.
     """
-    models = _models(table)
-    columns = max(len(_densities(table, model)) for model in models)
+    names = _models(models)
+    columns = max(len(_densities(models, model)) for model in names)
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 1.0 + 1.75 * len(models))
-        axes = figure.subplots(len(models), columns, squeeze=False)
-        for row, model in zip(axes, models, strict=True):
-            part = table[table["model"] == model]
+        figure = palette.new_figure(palette.PAGE, 1.0 + 1.75 * len(names))
+        axes = figure.subplots(len(names), columns, squeeze=False)
+        for row, model in zip(axes, names, strict=True):
+            part = models[models["model"] == model]
             column = quality(part)
-            found = _densities(table, model)
+            found = _densities(models, model)
             for axis in row[len(found) :]:
                 axis.set_visible(False)
             for axis, at in zip(row, found, strict=False):
@@ -107,10 +136,10 @@ def tradeoff(table: pd.DataFrame) -> Figure:
                 axis.set_ylabel("")
         for axis in axes[-1]:
             axis.set_xlabel("seconds of pruning")
-        _legend(figure, table)
+        _legend(figure, models)
         palette.caption(
             figure,
-            f"{_conditions(table)} icbs, a marker each after {_every(table)} steps; "
+            f"{_conditions(models)} icbs, a marker each after {_every(models)} steps; "
             "evaluation off the clock, calibration data in memory.",
         )
     return figure

@@ -13,9 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
+from experiments.figures.figure import figure
 from experiments.metrics import formulas as metrics
+from experiments.metrics import glossary, paidruns
+from experiments.metrics.intervals import bootstrap
 from experiments.metrics.references import SCORED, TAGS
-from experiments.report import glossary, paidruns
 
 LABELS = {"complete": "complete XY", "ring": "ring XY", "grover": "Grover", "x": "X + penalty"}
 _WIDTHS: dict[str, Any] = {"trained": "-", "transferred": "--"}
@@ -44,6 +46,43 @@ def circuits(runs: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def _answered(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["solver_name"].str.startswith("qaoa") & runs["status"].isin(SCORED)]
+
+
+def _priced(runs: pd.DataFrame) -> pd.DataFrame:
+    quantum = _answered(runs)
+    return quantum[quantum["quote"].notna()]
+
+
+def _mean_ratios(runs: pd.DataFrame) -> str:
+    keys = ["n", "mixer", "depth"]
+    found = circuits(runs).groupby(keys)["shot_ratio"].mean().reset_index()
+    said = "; ".join(
+        f"n = {row['n']}, {LABELS[row['mixer']]}, p = {row['depth']:g}: {row['shot_ratio']:.2f}"
+        for row in found.to_dict("records")
+    )
+    return (
+        "Approximation ratio of the mean shot and probability of the optimum against the number "
+        f"of layers. Mean ratios: {said}."
+    )
+
+
+def _shares_by_price(runs: pd.DataFrame) -> str:
+    means = _priced(runs).groupby(["n", "solver", "quote"])["hit"].mean().reset_index()
+    said = "; ".join(
+        f"n = {row['n']}, {row['solver']}, {row['quote']:.2f} USD: {100 * row['hit']:.0f} %"
+        for row in means.to_dict("records")
+    )
+    return f"Share of tasks that hold the best known against their price: {said}."
+
+
+@figure(
+    "depth",
+    "QAOA by depth and mixer",
+    _mean_ratios,
+    when=lambda runs: bool(len(_answered(runs)) and runs["gap"].notna().any()),
+)
 def depth(runs: pd.DataFrame) -> Figure:
     """Approximation ratio and P(optimum) of a shot against the depth, a row an n."""
     quantum = circuits(runs)
@@ -115,7 +154,7 @@ def _by_depth(axis: Axes, part: pd.DataFrame, column: str) -> None:
         blocks = one.pivot_table(index="depth", columns="instance", values=column)
         middle = blocks.mean(axis=1)
         ends = np.array([
-            metrics.bootstrap(values.dropna(), _mean, rng=np.random.default_rng(0))
+            bootstrap(values.dropna(), _mean, rng=np.random.default_rng(0))
             for _, values in blocks.iterrows()
         ])  # fmt: skip
         if column == "success":
@@ -126,6 +165,12 @@ def _by_depth(axis: Axes, part: pd.DataFrame, column: str) -> None:
                       markersize=3.5)  # fmt: skip
 
 
+@figure(
+    "cost",
+    "What a device's answer costs",
+    _shares_by_price,
+    when=lambda runs: bool(len(_priced(runs)) and runs["gap"].notna().any()),
+)
 def cost(runs: pd.DataFrame) -> Figure:
     """P(optimum) within a task, and the mean ratio of a shot, against the task's price."""
     paid = circuits(runs[runs["quote"].notna()])

@@ -19,9 +19,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
-from experiments.metrics.ranking import duration, group_order, percent, rank_table
+from experiments.figures.figure import figure
+from experiments.metrics import glossary
+from experiments.metrics.ranking import Headline, duration, group_order, percent, rank_table
 from experiments.metrics.references import SCORED, TAGS
-from experiments.report import glossary
+from experiments.record.ledger import STAGES
 
 # A logarithmic axis ends here; below lies a band labelled 0, where each solver has its own height
 # so that those at the reference do not hide each other.
@@ -48,6 +50,20 @@ def conditions(runs: pd.DataFrame) -> str:
     )
 
 
+def _won(headline: Headline, what: str, more: str = "") -> str:
+    return " ".join([what, *headline.won, *headline.sentences, more]).strip()
+
+
+@figure(
+    "gap-against-wall",
+    "Gap against wall time",
+    lambda headline: _won(
+        headline,
+        "Median gap to the best known against median wall time, one panel per number of variables "
+        "and curvature, one marker per solver.",
+    ),
+    always=1,
+)
 def gap_against_wall(runs: pd.DataFrame) -> Figure:
     """Median gap against median wall time per solver and budget, one panel per n and Fisher.
 
@@ -130,6 +146,16 @@ def _gap_axes(axes: Any, used: int, top: float) -> None:
             axis.xaxis.set_tick_params(labelbottom=True)
 
 
+@figure(
+    "ranking",
+    "Ranking by size",
+    lambda headline: _won(
+        headline,
+        "Table of solvers by number of variables with rank and median gap.",
+        "Numbers: the table of ranks on this page.",
+    ),
+    always=2,
+)
 def ranking(runs: pd.DataFrame) -> Figure:
     """Solver x n: median gap as colour and number, rank in bold; reference tags per column.
 
@@ -201,6 +227,33 @@ def _column_title(part: pd.DataFrame, n: int) -> str:
     return f"{n}\n{tags}"
 
 
+def largest_stages(runs: pd.DataFrame) -> str:
+    """Which stage takes most of each solver's time, in words; empty where no run has stages."""
+    scored = runs[runs["status"].isin(SCORED)]
+    # A run that was killed has none.
+    means = scored.dropna(subset=list(STAGES), how="all").groupby("solver")[list(STAGES)].mean()
+    if means.empty:
+        return ""
+    most = means.idxmax(axis=1)
+    parts = [f"{stage} for {', '.join(sorted(most.index[most == stage]))}"
+             for stage in STAGES if (most == stage).any()]  # fmt: skip
+    return f"The longest stage is {'; '.join(parts)}."
+
+
+def _staged(runs: pd.DataFrame) -> bool:
+    return bool(runs.loc[runs["status"].isin(SCORED), list(STAGES)].notna().any(axis=None))
+
+
+@figure(
+    "time-spent",
+    "Where the time went",
+    lambda runs: (
+        "Stacked bars: share of each stage in the end-to-end time per solver and number of "
+        f"variables. {largest_stages(runs)} Numbers: the ledger table below."
+    ),
+    always=3,
+    when=_staged,
+)
 def time_spent(runs: pd.DataFrame) -> Figure:
     """Share of each stage of the ledger per solver and n, the total beside it."""
     stages = list(palette.STAGES)

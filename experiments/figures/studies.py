@@ -14,14 +14,42 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
+from experiments.figures.figure import figure
 from experiments.figures.runs import LETTERS, TAG_LETTERS, conditions
-from experiments.metrics import anytime
+from experiments.metrics import anytime, glossary
+from experiments.metrics.ranking import duration, percent
 from experiments.metrics.references import SCORED
-from experiments.report import glossary
 
 _LEAST = 1e-6
 
 
+def _leaders(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    """Where the accounting changes who leads, in words."""
+    table = anytime.summary(runs, anytime.clocked(runs, incumbents), "native")
+    if table.empty:
+        return "In the native track the leaders are the same on all three clocks at all times."
+    parts = [
+        f"n = {row['n']}{_curvature(row['fisher'])}, {row['accounting']}, "
+        f"{duration(row['start'])} to {duration(row['end'])}: {row['instead']} instead of "
+        f"{row['wall']}"
+        for row in table.to_dict("records")
+    ]
+    more = f", and {len(parts) - 6} more" if len(parts) > 6 else ""
+    return f"Other leaders than by the wall clock, native track: {'; '.join(parts[:6])}{more}."
+
+
+def _curvature(fisher: str) -> str:
+    return f", {glossary.curvature(fisher)}" if fisher else ""
+
+
+@figure(
+    "anytime",
+    "The same runs on three clocks",
+    lambda runs, incumbents: (
+        "Median gap against time by the solver's execution alone, by the whole call, and end to "
+        f"end with the cutting of the block. {_leaders(runs, incumbents)}"
+    ),
+)
 def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Median gap against time on three clocks; grey where the leader differs from the wall clock's.
 
@@ -92,6 +120,34 @@ def penalties(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return scored, scored[(scored["lane"] == "penalised") & (scored["solver_name"] != "random")]
 
 
+def penalty_words(runs: pd.DataFrame) -> str:
+    """Feasible share at the ends of the axis, the best penalty, and what repair alone reaches."""
+    scored, swept = penalties(runs)
+    said = []
+    for (name, n), part in swept.groupby(["solver_name", "n"]):
+        by = part.groupby("penalty")
+        feasible, gaps = by["raw_feasible"].mean(), by["gap"].median()
+        said.append(
+            f"{name}, n = {n}: feasible before repair {100 * feasible.iloc[0]:.0f} % at penalty "
+            f"{feasible.index[0]:.2g} and {100 * feasible.iloc[-1]:.0f} % at "
+            f"{feasible.index[-1]:.2g}; best gap after repair {percent(gaps.min())} at "
+            f"{gaps.idxmin():.2g}, worst {percent(gaps.max())} at {gaps.idxmax():.2g}"
+        )
+    controls = scored[scored["solver_name"].isin(["random", "greedy"])]
+    for (name, n), part in controls.groupby(["solver_name", "n"]):
+        what = "random strings with repair" if name == "random" else "greedy without a sampler"
+        said.append(f"{what}, n = {n}: {percent(part['gap'].median())}")
+    return f"{'. '.join(said)}."
+
+
+@figure(
+    "penalty",
+    "The penalty",
+    lambda runs: (
+        "Feasible share and violation before repair and median gap after it against the penalty, "
+        f"for every sampler and size. {penalty_words(runs)}"
+    ),
+)
 def penalty_frontier(runs: pd.DataFrame) -> Figure:
     """Feasible share before repair and gap after it, against the penalty; repair alone beside.
 
@@ -152,6 +208,40 @@ def _said(text: Any, key: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
+def ladder_words(runs: pd.DataFrame) -> str:
+    """Up to which n each solver's median gap is 0, and which references are no proof."""
+    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
+    said = []
+    for fisher, part in scored.assign(fisher=scored["fisher"].fillna("")).groupby("fisher"):
+        reach = {}
+        for name, own in part.groupby("solver"):
+            gaps = own.groupby("n")["gap"].median()
+            solved = gaps.index[(gaps == 0).cumprod() == 1]
+            reach[str(name)] = int(max(solved, default=0))
+        ordered = sorted(reach.items(), key=lambda item: -item[1])
+        open_at = sorted(part.loc[part["tag"] != "exact", "n"].unique())
+        proof = (
+            f"not certified at n = {', '.join(map(str, open_at))}" if open_at else "all certified"
+        )
+        said.append(
+            f"Median gap 0 up to n{_kind(str(fisher))}: "
+            f"{', '.join(f'{name} {n}' for name, n in ordered)}; best known {proof}"
+        )
+    return f"{'. '.join(said)}."
+
+
+def _kind(fisher: str) -> str:
+    return f" ({glossary.curvature(fisher)})" if fisher else ""
+
+
+@figure(
+    "ladder",
+    "One block, nested parts of growing size",
+    lambda runs: (
+        "Median gap and wall time against the number of variables, a line a solver. "
+        f"{ladder_words(runs)}"
+    ),
+)
 def ladder(runs: pd.DataFrame) -> Figure:
     """Median gap and wall time against n; which kind of reference each n has stands below."""
     scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
@@ -204,13 +294,33 @@ def _ladder_panel(
     axis.set_ylabel("median gap" if column == "gap" else "wall time (s)")
 
 
-def trajectories(table: pd.DataFrame) -> Figure:
+def _ends(loop: pd.DataFrame, by: str) -> pd.Series:
+    """Mean accuracy in the end, of real or of artificial contestants."""
+    own = loop["gap"].isna() if by == "contestant" else loop["gap"].notna()
+    ends = loop[own & (loop["step"] == loop["step"].max())]
+    return ends.groupby(by)["accuracy"].mean()
+
+
+def _drivers(loop: pd.DataFrame) -> str:
+    means = _ends(loop, "contestant").sort_values(ascending=False)
+    said = "; ".join(f"{name} {100 * value:.1f} %" for name, value in means.items())
+    return f"Test loss and accuracy against seconds of the loop. Accuracy at the end: {said}."
+
+
+@figure(
+    "loop",
+    "The model, by who drives the loop",
+    _drivers,
+    always=8,
+    when=lambda loop: loop is not None and len(_ends(loop, "contestant")) > 1,
+)
+def trajectories(loop: pd.DataFrame) -> Figure:
     """Test loss and accuracy of the pruned model against seconds of the loop, by solver.
 
     Args:
-        table: of `experiments.running.closedloop`; artificial contestants are left out.
+        loop: of `experiments.running.closedloop`; artificial contestants are left out.
     """
-    real = table[table["gap"].isna()]
+    real = loop[loop["gap"].isna()]
     labels = palette.ordered(set(real["contestant"]))
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 2.6)
@@ -236,19 +346,36 @@ def trajectories(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def loss_by_gap(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+def _left(loop: pd.DataFrame) -> str:
+    said = "; ".join(
+        f"gap {gap:g}: {100 * value:.1f} %" for gap, value in _ends(loop, "gap").items()
+    )
+    return (
+        "Test loss and accuracy at the end of the loop against the share of each block's gain "
+        f"that was left on the table. Mean accuracy: {said}."
+    )
+
+
+@figure(
+    "loss",
+    "When solver quality stops mattering",
+    _left,
+    always=9,
+    when=lambda loop: loop is not None and loop["gap"].notna().any(),
+)
+def loss_by_gap(loop: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """What the loop ends at if every block is solved to a chosen gap; real solvers' gaps as ticks.
 
     Args:
-        table: of `experiments.running.closedloop`, with artificial contestants.
+        loop: of `experiments.running.closedloop`, with artificial contestants.
         runs: of the same study: real solvers on the blocks of the fork.
     """
-    last = table[table["step"] == table["step"].max()]
+    last = loop[loop["step"] == loop["step"].max()]
     child = last.loc[last["gap"].notna(), "contestant"].iloc[0].rpartition(" leaving ")[0]
     first = last[last["contestant"] == child]
     chosen = pd.concat([first.assign(gap=0.0), last[last["gap"].notna()]])
     floor = chosen.loc[chosen["gap"] > 0, "gap"].min() / 3
-    start = table[table["step"] == 0]
+    start = loop[loop["step"] == 0]
     scored = runs[runs["status"].isin(SCORED)]
     gaps = scored.groupby("solver")["gap"].median()
     with palette.look():
@@ -281,7 +408,7 @@ def loss_by_gap(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
         palette.caption(
             figure,
-            f"{table['model'].iloc[0]}, {int(table['step'].max())} steps, a dot a seed, lines are "
+            f"{loop['model'].iloc[0]}, {int(loop['step'].max())} steps, a dot a seed, lines are "
             "means. Markers at the foot: median gap of real solvers on the blocks of the first "
             "step, the time limit that of the loop.",
         )

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from experiments.figures import palette
+from experiments.figures.figure import figure
 from experiments.figures.runs import conditions
 from experiments.metrics import formulas as metrics
-from experiments.metrics import targets
-from experiments.metrics.ranking import percent
+from experiments.metrics import glossary, targets
+from experiments.metrics.ranking import duration, percent
 from experiments.metrics.references import SCORED
-from experiments.report import glossary
 
 PROFILED = (0.01, 0.0)
 """Targets of the performance profile."""
@@ -36,6 +36,21 @@ def _target(gap: float) -> str:
     return "the best known" if gap == 0 else f"a gap of {percent(gap)}"
 
 
+def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    table = targets.times(runs, incumbents)
+    shares = table["seconds"].lt(float("inf")).groupby(table["solver"]).mean()
+    ordered = shares.sort_values(ascending=False)
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered.items())
+
+
+@figure(
+    "ecdf",
+    "Targets reached within a time",
+    lambda runs, incumbents: (
+        "Share of pairs of run and target reached against seconds, a line a solver. In the end: "
+        f"{_reached(runs, incumbents)}."
+    ),
+)
 def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Share of (run, target) pairs reached within a time, a panel a Fisher."""
     reached = targets.times(runs, incumbents)
@@ -71,6 +86,26 @@ def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     return figure
 
 
+def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    reached = targets.times(runs, incumbents, PROFILED)
+    said = []
+    for target in PROFILED:
+        first = targets.profile(reached, target, [1.0]).iloc[0].sort_values(ascending=False)
+        best = ", ".join(f"{name} {100 * share:.0f} %" for name, share in first.head(3).items())
+        goal = "the best known" if target == 0 else f"a gap of {percent(target)}"
+        said.append(f"The quickest to {goal}, by share of the instances: {best}.")
+    return " ".join(said)
+
+
+@figure(
+    "profile",
+    "Performance profiles",
+    lambda runs, incumbents: (
+        "Share of instances on which a solver's expected running time to a gap of 1 % and to the "
+        "best known is within a factor of the quickest solver's. "
+        f"{_quickest(runs, incumbents)}"
+    ),
+)
 def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Dolan-More performance profiles of the expected running time to two targets."""
     reached = targets.times(runs, incumbents, PROFILED)
@@ -107,6 +142,26 @@ def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     return figure
 
 
+def _in_words(runs: pd.DataFrame) -> str:
+    table = targets.solutions(runs)
+    top = table[table["n"] == table["n"].max()].sort_values("tts")
+    said = [
+        f"{row['solver']}{_kind(row['fisher'])} "
+        f"{duration(row['tts']) if row['tts'] < float('inf') else 'never'}"
+        for row in top.to_dict("records")
+    ]
+    return f"At n = {table['n'].max()}: {', '.join(said)}."
+
+
+def _kind(fisher: str) -> str:
+    return f" ({glossary.curvature(fisher)})" if fisher else ""
+
+
+@figure(
+    "tts",
+    "Time to solution",
+    lambda runs: f"Time to solution at 99 % against the number of variables. {_in_words(runs)}",
+)
 def time_to_solution(runs: pd.DataFrame) -> Figure:
     """Time to solution at 99 % against n with bootstrap intervals, a panel a Fisher."""
     table = targets.solutions(runs)

@@ -14,12 +14,14 @@ Sources:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+
+from experiments.metrics.intervals import bootstrap
 
 Floats = NDArray[np.float64]
 Numbers = TypeVar("Numbers", float, pd.Series)
@@ -68,35 +70,6 @@ def time_to_solution(success: float, seconds: float, confidence: float = 0.99) -
     if success >= confidence:
         return seconds
     return seconds * max(1.0, math.log1p(-confidence) / math.log1p(-success))
-
-
-def bootstrap(
-    values: ArrayLike,
-    statistic: Callable[[Floats], float],
-    *,
-    rng: np.random.Generator,
-    draws: int = 1000,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of a statistic under resampling with replacement (Efron 1979).
-
-    Args:
-        values: the sample, resampled along its first axis.
-        statistic: of one resample; may be inf, in which case an end of the interval may be too.
-        rng: the only source of randomness.
-        draws: resamples.
-        confidence: of the two-sided interval.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if len(sample) == 0:
-        return math.nan, math.nan
-    found = np.array(
-        [statistic(sample[rng.integers(len(sample), size=len(sample))]) for _ in range(draws)]
-    )
-    tail = (1 - confidence) / 2
-    # "nearest" does not interpolate, and so never computes inf - inf.
-    low, high = np.quantile(found, [tail, 1 - tail], method="nearest")
-    return float(low), float(high)
 
 
 def time_to_solution_interval(

@@ -1,15 +1,68 @@
-"""How sure a ranking is: bootstrap intervals of every median gap and of every rank."""
+"""How sure a number is: percentile intervals of a bootstrap, and those of every rank."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 DRAWS = 500
 CONFIDENCE = 0.95
 # Medians this close tie, as in `metrics.ranks`.
 TIE = 1e-9
+
+
+def percentile_interval(
+    drawn: ArrayLike,
+    confidence: float = CONFIDENCE,
+    *,
+    method: Literal["nearest", "linear"] = "nearest",
+) -> tuple[float, float]:
+    """Both ends of the percentile interval of a bootstrap (Efron 1979).
+
+    Args:
+        drawn: a statistic of every resample, shape (draws,); NaN where a resample has none.
+        confidence: of the two-sided interval.
+        method: ``nearest`` takes values that were drawn, and so never computes inf - inf.
+
+    Returns:
+        Low and high; NaN where no resample has a value.
+    """
+    values = np.asarray(drawn, dtype=np.float64)
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return math.nan, math.nan
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail], method=method)
+    return float(low), float(high)
+
+
+def bootstrap(
+    values: ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], float],
+    *,
+    rng: np.random.Generator,
+    draws: int = 1000,
+    confidence: float = CONFIDENCE,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic under resampling with replacement.
+
+    Args:
+        values: the sample, resampled along its first axis.
+        statistic: of one resample; may be inf, in which case an end of the interval may be too.
+        rng: the only source of randomness.
+        draws: resamples.
+        confidence: of the two-sided interval.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) == 0:
+        return math.nan, math.nan
+    found = [statistic(sample[rng.integers(len(sample), size=len(sample))]) for _ in range(draws)]
+    return percentile_interval(found, confidence)
 
 
 def with_intervals(table: pd.DataFrame, contenders: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -74,11 +127,4 @@ def _medians(
 
 def _ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Both ends of the interval of each column, shape (columns, 2)."""
-    tail = (1 - CONFIDENCE) / 2
-    ends = np.full((values.shape[1], 2), np.nan)
-    for column, drawn in enumerate(values.T):
-        known = drawn[~np.isnan(drawn)]
-        if len(known):
-            # "nearest" does not interpolate, and so never computes inf - inf.
-            ends[column] = np.quantile(known, [tail, 1 - tail], method="nearest")
-    return ends
+    return np.array([percentile_interval(drawn) for drawn in values.T])

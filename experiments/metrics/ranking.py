@@ -14,10 +14,10 @@ import pandas as pd
 
 from experiments.figures import palette
 from experiments.metrics import formulas as metrics
+from experiments.metrics import glossary, paidruns
+from experiments.metrics.glossary import TRACKS
 from experiments.metrics.intervals import TIE, with_intervals
 from experiments.metrics.references import SCORED, TAGS
-from experiments.report import glossary, paidruns
-from experiments.report.glossary import TRACKS
 
 CONTROL = "greedy"
 # From this share of the instances on, the control's tie is the headline.

@@ -21,10 +21,14 @@ A proof or a bound that a feasible state refutes is struck out, and `refuted` na
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from experiments.errors import StoreError
 from experiments.metrics import formulas as metrics
+from experiments.store.database import Store
 
 # Share of `hardness.magnitude` below which energies are equal and a gain is no gain.
 EQUAL = 1e-9
@@ -121,3 +125,16 @@ def annotate(runs: pd.DataFrame) -> pd.DataFrame:
     out["success"] = (out["best_reads"] / out["reads"]).where(out["hit"], 0.0)
     out.loc[energy.isna(), "success"] = np.nan
     return out
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """The runs of a store, one row each, with instance columns, reference, tag and gap.
+
+    Raises:
+        StoreError: see `Store`; also a store without a single run.
+    """
+    with Store(path) as store:
+        frame = annotate(store.runs())
+    if frame.empty:
+        raise StoreError(f"store {path} has no runs yet; run a study into it first")
+    return frame

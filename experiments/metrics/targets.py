@@ -19,6 +19,7 @@ import pandas as pd
 
 from experiments.metrics import anytime
 from experiments.metrics import formulas as metrics
+from experiments.metrics.intervals import bootstrap, percentile_interval
 from experiments.metrics.references import SCORED
 
 TARGETS = (0.1, 0.01, 1e-3, 1e-4, 0.0)
@@ -155,9 +156,7 @@ def _median_over(
         sums[here] = one[rng.integers(len(one), size=(here.sum(), len(one)))].sum(axis=1)
     middle = _higher_median(statistic(np.array([one.sum(axis=0) for one in counts])))
     drawn = np.quantile(statistic(sums), 0.5, axis=1, method="higher")
-    # "nearest" does not interpolate, and so never computes inf - inf.
-    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
-    return middle, float(low), float(high)
+    return middle, *percentile_interval(drawn)
 
 
 def summary(runs: pd.DataFrame, incumbents: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -202,7 +201,7 @@ def _interval(
     name: str, values: pd.Series, statistic: Callable[[Any], float], seed: int
 ) -> dict[str, float]:
     rng = np.random.default_rng(seed)
-    low, high = metrics.bootstrap(values, statistic, rng=rng, draws=DRAWS)
+    low, high = bootstrap(values, statistic, rng=rng, draws=DRAWS)
     middle = statistic(values.to_numpy()) if len(values) else math.nan
     return {name: middle, f"{name}_low": low, f"{name}_high": high}
 

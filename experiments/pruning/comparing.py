@@ -25,10 +25,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from experiments.figures import palette
-from experiments.figures.catalogue import METHODS as TABLE
 from experiments.figures.methods import FIRST_TUNED, LOOP, METHODS, REPAIRED, TUNED
 from experiments.pruning.running import Data, Judge
 from experiments.running.warmup import warm_up
+from experiments.store.database import METHODS as TABLE
 from experiments.store.database import Store
 from experiments.study.sources import PruningSource
 from icbs.baselines.oneshot import BASELINES, SHARED, prune_once

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from experiments.figures import palette
-from experiments.store.database import Store
+from experiments.store.database import APPLIED, Store
 from icbs.data.samples import Samples
 from icbs.errors import OutputError
 from icbs.evaluation.quality import evaluate, worse_than_guessing
@@ -111,7 +111,7 @@ def prune(
     with Store(out / "run.sqlite", create=True) as store:
 
         def keep(record: StepRecord) -> None:
-            store.put_table("steps", steps_table(pruner.steps))
+            store.put_table(APPLIED, steps_table(pruner.steps))
             if on_step is not None:
                 on_step(record)
 
@@ -127,7 +127,7 @@ def prune(
         judge.measure(f"first mask ({pruner.settings.init})", seconds["initialise"])
         pruner.run(steps, time_limit=time_limit, checkpoint=checkpoint)
         table = steps_table(pruner.steps)
-        store.put_table("steps", table)
+        store.put_table(APPLIED, table)
         seconds |= {name: float(table[f"seconds_{name}"].sum()) for name in STAGES}
         if len(table):
             judge.measure(f"{len(table)} iCBS steps", sum(seconds.values()))

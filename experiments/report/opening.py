@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.metrics import paidruns
 from experiments.metrics.ranking import Headline
 from experiments.metrics.references import SCORED
-from experiments.report import paidruns
 from experiments.report.completeness import Plan
 
 # Of the reasons for failures, so many are at the top; all are in their table.

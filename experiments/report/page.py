@@ -8,6 +8,7 @@ labels, error messages) is untrusted: the template escapes it and the script onl
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.errors import ReportError
-from experiments.figures import blocks as plots_blocks
-from experiments.figures import catalogue as figures
 from experiments.figures import palette
-from experiments.figures import runs as plots
-from experiments.figures import studies as plots_studies
-from experiments.figures.catalogue import Planned
-from experiments.metrics import anytime, targets
-from experiments.metrics.ranking import Headline, duration, headline
-from experiments.metrics.references import SCORED
-from experiments.record.ledger import STAGES
-from experiments.report import completeness, glossary, opening
+from experiments.figures.blocks import how_hard
+from experiments.figures.figure import Records, planned
+from experiments.metrics import glossary, targets
+from experiments.report import completeness, opening
 from experiments.report import tables as report_tables
-from experiments.store.database import Store
+from experiments.store.database import METHODS, PERPLEXITY, TRAJECTORIES, Store
 from experiments.store.driverlock import driver_at_work
 from icbs.data.fashion_mnist import EMBEDDED
 
@@ -58,15 +53,12 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     """
     out = Path(out_dir)
     with Store(store_path) as store:
-        runs, instances = store.runs(), store.instances()
-        steps, quality = store.table("steps"), store.table("perplexity")
-        models = map(store.table, ("trajectories", figures.METHODS))
-        data = _data(instances, quality, *models)
+        records, quality = Records.of(store), store.table(PERPLEXITY)
+        data = _data(records.instances, quality, *map(store.table, (TRAJECTORIES, METHODS)))
         invocations = store.invocations()
-        incumbents = store.incumbents()
-        if runs.empty:
-            raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
-        extra = _extra(store, runs, invocations)
+    runs, instances, steps = records.runs, records.instances, records.steps
+    if runs.empty:
+        raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name in (RUNS, f"{RUNS}.gz"):
@@ -76,11 +68,12 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         _written(runs).to_csv(out / runs_file, index=False, compression=level)
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
-    said = headline(runs)
+    said = records.headline
     plans = completeness.plans(runs, invocations)
     order = report_tables.Order(said.table, runs)
     with palette.drawn_for(style, f"Images: {EMBEDDED}." if EMBEDDED in data else ""):
-        figures_drawn = _figures(runs, instances, steps, extra, out / "figures", said)
+        wanted = [name for entry in invocations for name in entry.get("figures", [])]
+        figures_drawn = _figures(records, wanted, out / "figures")
     context = {
         "title": Path(store_path).stem,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -93,7 +86,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "headline": said,
         "so_far": any(plan.missing for plan in plans),
         "ranking": report_tables.ranking(said.table, order),
-        "times": _times(runs, incumbents, order),
+        "times": _times(runs, records.incumbents, order),
         "facts": _facts(runs, instances, data),
         "studies": report_tables.plan_rows(plans, invocations),
         "devices": report_tables.devices(runs),
@@ -102,7 +95,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "figures": figures_drawn,
         "quality": None if quality is None else report_tables.plain(quality),
         "steps": None if steps is None else report_tables.plain(steps),
-        "how_hard": report_tables.how_hard(instances),
+        "how_hard": how_hard(instances),
         "hardness": report_tables.hardness(instances, order),
         "ledger": report_tables.ledger(runs, order),
         "failures": report_tables.failures(runs, order),
@@ -230,126 +223,15 @@ def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str
     return out
 
 
-def _extra(store: Store, runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[Planned]:
-    """Figures that the studies ask for, and those of the loop if it was followed."""
-    wanted = {name for entry in invocations for name in entry.get("figures", [])}
-    incumbents, loop = store.incumbents(), store.table("trajectories")
-    plan = figures.planned(store, runs, wanted)
-    if not (runs["status"].isin(SCORED) & runs["gap"].notna()).any():
-        wanted = set()
-    if "anytime" in wanted:
-        plan.append((
-            "anytime", "The same runs on three clocks",
-            f"Median gap against time by the solver's execution alone, by the whole call, and "
-            f"end to end with the cutting of the block. {_clocks(runs, incumbents)}",
-            lambda: plots_studies.anytime_curves(runs, incumbents),
-        ))  # fmt: skip
-    if "penalty" in wanted:
-        plan.append((
-            "penalty", "The penalty",
-            "Feasible share and violation before repair and median gap after it against the "
-            f"penalty, for every sampler and size. {figures.penalty_words(runs)}",
-            lambda: plots_studies.penalty_frontier(runs),
-        ))  # fmt: skip
-    if "ladder" in wanted:
-        plan.append((
-            "ladder", "One block, nested parts of growing size",
-            "Median gap and wall time against the number of variables, a line a solver. "
-            f"{figures.ladder_words(runs)}",
-            lambda: plots_studies.ladder(runs),
-        ))  # fmt: skip
-    if loop is not None and loop["gap"].isna().any():
-        ends = loop[loop["gap"].isna() & (loop["step"] == loop["step"].max())]
-        means = ends.groupby("contestant")["accuracy"].mean().sort_values(ascending=False)
-        said = "; ".join(f"{name} {100 * value:.1f} %" for name, value in means.items())
-        if len(means) > 1:
-            plan.append((
-                "loop", "The model, by who drives the loop",
-                f"Test loss and accuracy against seconds of the loop. Accuracy at the end: {said}.",
-                lambda: plots_studies.trajectories(loop),
-            ))  # fmt: skip
-    if loop is not None and loop["gap"].notna().any():
-        ends = loop[(loop["step"] == loop["step"].max()) & loop["gap"].notna()]
-        means = ends.groupby("gap")["accuracy"].mean()
-        said = "; ".join(f"gap {gap:g}: {100 * value:.1f} %" for gap, value in means.items())
-        plan.append((
-            "loss", "When solver quality stops mattering",
-            f"Test loss and accuracy at the end of the loop against the share of each block's gain "
-            f"that was left on the table. Mean accuracy: {said}.",
-            lambda: plots_studies.loss_by_gap(loop, runs),
-        ))  # fmt: skip
-    return plan
-
-
-def _clocks(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
-    """Where the accounting changes who leads, in words."""
-    table = anytime.summary(runs, anytime.clocked(runs, incumbents), "native")
-    if table.empty:
-        return "In the native track the leaders are the same on all three clocks at all times."
-    parts = [
-        f"n = {row['n']}{_named(row['fisher'])}, {row['accounting']}, "
-        f"{duration(row['start'])} to {duration(row['end'])}: {row['instead']} instead of "
-        f"{row['wall']}"
-        for row in table.to_dict("records")
-    ]
-    more = f", and {len(parts) - 6} more" if len(parts) > 6 else ""
-    return f"Other leaders than by the wall clock, native track: {'; '.join(parts[:6])}{more}."
-
-
-def _named(fisher: str) -> str:
-    return f", {glossary.curvature(fisher)}" if fisher else ""
-
-
-def _figures(
-    runs: pd.DataFrame,
-    instances: pd.DataFrame,
-    steps: pd.DataFrame | None,
-    extra: list[Planned],
-    folder: Path,
-    said: Headline,
-) -> list[dict[str, Any]]:
-    scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
-    plan: list[Planned] = []
-    if len(scored):
-        top = " ".join([*said.won, *said.sentences])
-        plan += [
-            ("gap-against-wall", "Gap against wall time",
-             "Median gap to the best known against median wall time, one panel per number of "
-             f"variables and curvature, one marker per solver. {top}",
-             lambda: plots.gap_against_wall(runs)),
-            ("ranking", "Ranking by size",
-             "Table of solvers by number of variables with rank and median gap. "
-             f"{top} Numbers: the table of ranks on this page.",
-             lambda: plots.ranking(runs)),
-        ]  # fmt: skip
-    if runs.loc[runs["status"].isin(SCORED), list(STAGES)].notna().any(axis=None):
-        plan.append((
-            "time-spent", "Where the time went",
-            "Stacked bars: share of each stage in the end-to-end time per solver and number of "
-            f"variables. {report_tables.largest_stages(runs)} Numbers: the ledger table below.",
-            lambda: plots.time_spent(runs),
-        ))  # fmt: skip
-    plan.append((
-        "hardness", "Instance hardness",
-        "Curvature share of the gain, effective rank of the curvature and bound gap against the "
-        f"number of variables. {report_tables.how_hard(instances)} "
-        "Numbers: the hardness table on this page.",
-        lambda: plots_blocks.hardness(instances),
-    ))  # fmt: skip
-    if steps is not None and {"predicted", "measured"} <= set(steps) and len(steps):
-        plan.append((
-            "predicted-against-measured", "Predicted against measured loss change",
-            "Scatter of the loss change the quadratic model predicts for an applied mask against "
-            "the measured one; the same numbers are in the table of applied masks on this page.",
-            lambda: plots_blocks.predicted_against_measured(steps),
-        ))  # fmt: skip
+def _figures(records: Records, wanted: Collection[str], folder: Path) -> list[dict[str, Any]]:
+    """Draws what applies, into files and for the page."""
     out: list[dict[str, Any]] = []
-    for name, title, alt, draw in [*plan, *extra]:
-        figure = draw()
-        palette.save(figure, folder, name)
-        data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-        wide = figure.get_figwidth() > palette.COLUMN
-        out.append({"name": name, "title": title, "alt": alt, "data": data,
-                    "caption": palette.caption_beside(figure), "inches": figure.get_figwidth(),
-                    "width": "wide" if wide else "narrow"})  # fmt: skip
+    for entry in planned(records, wanted):
+        figure = entry.drawn(records)
+        palette.save(figure, folder, entry.name)
+        data = base64.b64encode((folder / f"{entry.name}.svg").read_bytes()).decode()
+        inches = figure.get_figwidth()
+        out.append({"name": entry.name, "title": entry.title, "alt": entry.words(records),
+                    "data": data, "caption": palette.caption_beside(figure), "inches": inches,
+                    "width": "wide" if inches > palette.COLUMN else "narrow"})  # fmt: skip
     return out

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from experiments.figures import palette
+from experiments.metrics import paidruns
+from experiments.metrics.glossary import curvature, tag
 from experiments.metrics.ranking import duration, percent, solver_order
-from experiments.metrics.references import EQUAL, SCORED
+from experiments.metrics.references import SCORED
 from experiments.record.ledger import STAGES
-from experiments.report import paidruns
 from experiments.report.completeness import Plan
-from experiments.report.glossary import curvature, tag
 
 # What is shown, and what it is sorted by.
 Cell = str | tuple[str, float]
@@ -92,22 +92,6 @@ def _time(seconds: float) -> str:
     return "never" if math.isinf(seconds) else duration(seconds)
 
 
-def how_hard(instances: pd.DataFrame) -> str:
-    """How hard the instances are, in words."""
-    certified = int((instances["bound_gap"] <= EQUAL).sum())
-    share = instances["curvature_share"].dropna()
-    text = f"The relaxation alone certifies the optimum of {certified} of {len(instances)}"
-    open_gap = instances["bound_gap"].max()
-    if certified < len(instances) and pd.notna(open_gap):
-        text += f", and leaves at most {percent(float(open_gap))} of the gain open on the rest"
-    if len(share):
-        text += (
-            f". Curvature is {percent(float(share.median()))} of the gain in the median "
-            f"({percent(float(share.min()))} to {percent(float(share.max()))})"
-        )
-    return f"{text}."
-
-
 def hardness(instances: pd.DataFrame, order: Order) -> list[list[str]]:
     """The descriptors of every instance."""
     return [
@@ -119,19 +103,6 @@ def hardness(instances: pd.DataFrame, order: Order) -> list[list[str]]:
         ]
         for row in order.sorted(instances).to_dict("records")
     ]  # fmt: skip
-
-
-def largest_stages(runs: pd.DataFrame) -> str:
-    """Which stage takes most of each solver's time, in words; empty where no run has stages."""
-    scored = runs[runs["status"].isin(SCORED)]
-    # A run that was killed has none.
-    means = scored.dropna(subset=list(STAGES), how="all").groupby("solver")[list(STAGES)].mean()
-    if means.empty:
-        return ""
-    most = means.idxmax(axis=1)
-    parts = [f"{stage} for {', '.join(sorted(most.index[most == stage]))}"
-             for stage in STAGES if (most == stage).any()]  # fmt: skip
-    return f"The longest stage is {'; '.join(parts)}."
 
 
 def ledger(runs: pd.DataFrame, order: Order) -> list[list[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.errors import StudyError
-from experiments.store.database import Store
+from experiments.store.database import TRAJECTORIES, Store
 from experiments.study.sources import LoopSource
 from experiments.study.study import Study
 from icbs.data.loading import load_samples
@@ -36,8 +36,6 @@ from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.io.formats import CONTAINER, file_name
 from solvers.problem import CardinalityProblem
 from solvers.registry import make
-
-TABLE = "trajectories"
 
 
 class Leaving(CardinalitySampler):
@@ -118,7 +116,7 @@ def follow(
         StudyError: a contestant that is not among the study's solvers.
     """
     name = f"loop:{sha256(source.identity.encode()).hexdigest()[:16]}"
-    table = store.table(TABLE)
+    table = store.table(TRAJECTORIES)
     rows: list[dict[str, Any]] = [] if table is None else table.to_dict("records")  # type: ignore[assignment]
     known = store.blob(name)
     sizes: dict[str, int] = {} if known is None else json.loads(known)
@@ -144,7 +142,7 @@ def follow(
             label, gap = turns[turn]
             with stage(f"Loop of {label}, seed {seed}", show=progress):
                 rows += fork.trajectory(label, gap)
-            store.put_table(TABLE, pd.DataFrame(rows))
+            store.put_table(TRAJECTORIES, pd.DataFrame(rows))
     return sizes
 
 

@@ -37,6 +37,7 @@ from scipy.stats import rankdata
 
 from experiments.figures import palette
 from experiments.figures.curvature import figure
+from experiments.metrics.intervals import percentile_interval
 from icbs.blocks.build import block_problem, cut_block
 from icbs.blocks.capture import Forward, capture
 from icbs.blocks.gradients import LayerGradients
@@ -54,7 +55,7 @@ from solvers.problem import CardinalityProblem
 
 FISHERS: tuple[Curvature, ...] = get_args(Curvature)
 SEEDS = 3
-DRAWS, CONFIDENCE = 1000, 0.95
+DRAWS = 1000
 # Ridges of the optimised moves; the first is the loop's usual one.
 RIDGES = (1000.0, 100.0, 10.0)
 SHARES = (1.0, 0.4, 0.1)
@@ -221,8 +222,10 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
             point = _correlations(blocks, data, [np.arange(len(b))[None] for b in blocks])
             means = point.mean(axis=0)[0]
             for i, fisher in enumerate(FISHERS):
-                low, high = _ends(drawn[:, i])
-                lead_low, lead_high = _ends(drawn[:, i] - drawn[:, 0])
+                low, high = percentile_interval(drawn[:, i], method="linear")
+                lead_low, lead_high = percentile_interval(
+                    drawn[:, i] - drawn[:, 0], method="linear"
+                )
                 rows.append(
                     {
                         "model": model, "moves": kind, "data": data, "fisher": fisher,
@@ -269,12 +272,6 @@ def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
     product = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     # A draw of equal values ranks nothing.
     return np.divide((a * b).sum(axis=1), product, out=np.zeros(len(a)), where=product > 0)
-
-
-def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def quality(name: str, case: Case, seed: int, fisher: Curvature) -> dict[str, Any]:

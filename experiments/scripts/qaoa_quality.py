@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.figures import palette
+from experiments.metrics.intervals import percentile_interval
 from experiments.progress import cell_progress
 from experiments.scripts.qaoa_library import simulator_of
 from solvers import Budget, CardinalityProblem, load, make
@@ -153,8 +154,7 @@ def interval(values: pd.Series) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     data = values.to_numpy(float)
     means = data[rng.integers(len(data), size=(RESAMPLES, len(data)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    return percentile_interval(means, method="linear")
 
 
 def summary(frame: pd.DataFrame, keys: list[str], measures: Sequence[str]) -> pd.DataFrame:

@@ -27,16 +27,17 @@ from typing import Any
 import pandas as pd
 
 from experiments.errors import ExperimentError
+from experiments.metrics.references import annotate
 from experiments.report.page import write
 from experiments.running.runner import run
 from experiments.scripts.results_check import Finding, compare
-from experiments.store.database import Store
+from experiments.store.database import METHODS, TRAJECTORIES, Store
 from experiments.study.paths import STUDIES, study_path
 from experiments.study.study import Study
 from icbs.errors import IcbsError
 
 RUNS = "runs"
-TABLES = ("trajectories", "methods")
+TABLES = (TRAJECTORIES, METHODS)
 """Tables of a store that studies fill besides the runs."""
 _SECONDS = "seconds"
 _OWN = ["invocation", "seed"]
@@ -60,7 +61,7 @@ def finish(study: Study, path: Path, *, progress: bool = True) -> None:
 def tables(path: Path) -> dict[str, pd.DataFrame]:
     """What is kept of a store: the runs, and the tables of models that the study made."""
     with Store(path) as store:
-        kept = {RUNS: store.runs().drop(columns=_OWN)}
+        kept = {RUNS: annotate(store.runs()).drop(columns=_OWN)}
         found = {name: store.table(name) for name in TABLES}
     return kept | {name: table for name, table in found.items() if table is not None}
 

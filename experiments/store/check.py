@@ -70,7 +70,7 @@ def check(path: str | Path, *, sample: int | None = None, seed: int = 0) -> Find
         if faults:  # nothing further can be trusted to end
             return _limited(out, faults)
         try:
-            runs, instances = store.joined(), store.instances()
+            runs, instances = store.runs(), store.instances()
             out.runs, out.instances = len(runs), len(instances)
             faults += _curves(store, runs)
             faults += _keys(store)

@@ -4,8 +4,8 @@ A cell is written in one transaction, so a driver that dies loses at most the ce
 Only the driver writes, one at a time (`experiments.store.driverlock`); workers read. A store may
 come from anybody: what it holds is checked as it is read, and nothing in it is executed.
 
->>> from experiments.store.database import load
->>> load("demo.sqlite").groupby("solver")["gap"].median()
+>>> from experiments import load_runs
+>>> load_runs("demo.sqlite").groupby("solver")["gap"].median()
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any, Self
 import pandas as pd
 
 from experiments.errors import StoreError
-from experiments.metrics.references import annotate
 from experiments.record.instance import instance_row
 from experiments.store.driverlock import DriverLock
 from experiments.store.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
@@ -34,6 +33,14 @@ from solvers.errors import SolverError
 from solvers.io import formats
 from solvers.problem import CardinalityProblem
 
+APPLIED = "steps"
+"""Table of applied masks: predicted and measured change of the loss, one row a step."""
+TRAJECTORIES = "trajectories"
+"""Table of the closed loop, see `experiments.running.closedloop`."""
+METHODS = "methods"
+"""Table of whole models, see `experiments.pruning.comparing.measure`."""
+PERPLEXITY = "perplexity"
+"""Table of a model's quality by state of pruning."""
 _TABLE = "application/json; table"
 # Columns of text keep their type where every value is missing.
 _FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
@@ -326,11 +333,10 @@ class Store:
         return self._frame("incumbents", "run, seconds")
 
     def runs(self) -> pd.DataFrame:
-        """One row a run with its instance's columns, reference and gap (`references.annotate`)."""
-        return annotate(self.joined())
+        """One row a run with its instance's columns, as measured.
 
-    def joined(self) -> pd.DataFrame:
-        """One row a run with its instance's columns."""
+        `experiments.metrics.references.annotate` adds references and gaps.
+        """
         frame = self._frame("runs", "rowid", without="state")
         for budget in frame["budget"].unique():
             self._json(budget, "a budget")
@@ -393,19 +399,6 @@ def problem_of(container: bytes) -> CardinalityProblem:
         path = Path(folder) / f"problem{formats.CONTAINER}"
         path.write_bytes(container)
         return formats.load(path)
-
-
-def load(path: str | Path) -> pd.DataFrame:
-    """The runs of a store, one row each, with instance columns, reference, tag and gap.
-
-    Raises:
-        StoreError: see `Store`; also a store without a single run.
-    """
-    with Store(path) as store:
-        frame = store.runs()
-    if frame.empty:
-        raise StoreError(f"store {path} has no runs yet; run a study into it first")
-    return frame
 
 
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> bool:

@@ -53,8 +53,6 @@ from solvers.registry import SOLVERS
 _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_size",
          "give_initial", "cardinality", "blocks", "loop", "pruning", "rehearse",
          "figures")  # fmt: skip
-FIGURES = ("anytime", "ecdf", "profile", "tts", "penalty", "ladder", "depth", "cost", "density",
-           "tradeoff")  # fmt: skip
 MAX_SEEDS = 1_000_000
 # Options of solvers that cost money which say what may be spent and where it is noted, and do not
 # decide the answer: a cell that was paid for under another cap is the same cell.
@@ -155,7 +153,8 @@ class Study:
         blocks: where more instances are cut from.
         loop: the loop whose blocks are instances too, and that every solver then drives.
         pruning: whole models to prune by one-shot methods and by the loop.
-        figures: drawn by a report besides those of every study; names of `FIGURES`.
+        figures: drawn by a report besides those of every study; see
+            `experiments.figures.figure.asked`.
 
     Raises:
         StudyError: a value that cannot be run.
@@ -183,9 +182,14 @@ class Study:
             object.__setattr__(self, key, tuple(value))
             if not getattr(self, key) and not (key == "instances" and (self.blocks or self.loop)):
                 raise StudyError(f"{key} is empty; give at least one")
-        for name in self.figures:
-            if name not in FIGURES:
-                raise StudyError(f"figures: {name!r} is unknown; choose from {', '.join(FIGURES)}")
+        if self.figures:
+            # Matplotlib takes half a second to import.
+            from experiments.figures.figure import asked
+
+            if unknown := [name for name in self.figures if name not in asked()]:
+                raise StudyError(
+                    f"figures: {unknown[0]!r} is unknown; choose from {', '.join(asked())}"
+                )
         labels = [spec.label for spec in self.specs]
         for label in labels:
             if labels.count(label) > 1:

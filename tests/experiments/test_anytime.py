@@ -12,6 +12,8 @@ from experiments import Store, Study, run
 from experiments.figures import studies as plots_studies
 from experiments.metrics import anytime
 from experiments.metrics import formulas as metrics
+from experiments.metrics.intervals import bootstrap
+from experiments.metrics.references import annotate
 from tests.study_fixtures import block
 
 
@@ -58,7 +60,7 @@ def test_clocks_of_a_real_study(tmp_path):
     study = Study("s", [block(60)], ["greedy", "annealing", "descent"], [0.05], seeds=[0, 1])
     run(study, tmp_path / "s.sqlite", progress=False)
     with Store(tmp_path / "s.sqlite") as store:
-        runs, seen = store.runs(), store.incumbents()
+        runs, seen = annotate(store.runs()), store.incumbents()
     out = anytime.clocked(runs, seen)
     assert (out["execute"] <= out["wall"] + 1e-12).all()
     assert (out["end to end"] >= out["wall"]).all()
@@ -103,7 +105,7 @@ def test_ecdf_by_pandas(values):
 
 def test_bootstrap_by_pandas():
     values = pd.Series(np.random.default_rng(0).normal(3, 1, 40))
-    low, high = metrics.bootstrap(values, np.mean, rng=np.random.default_rng(1), draws=4000)
+    low, high = bootstrap(values, np.mean, rng=np.random.default_rng(1), draws=4000)
     means = pd.Series([values.sample(40, replace=True, random_state=i).mean() for i in range(2000)])
     assert low == pytest.approx(means.quantile(0.025), abs=0.03)
     assert high == pytest.approx(means.quantile(0.975), abs=0.03)

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from experiments import Study, run
 from experiments.errors import StudyError
+from experiments.metrics.export import export as export_runs
 from experiments.report.page import write
-from experiments.store.export import export as export_runs
 from experiments.store.merge import merge
 from icbs.errors import CheckpointError, ModelError
 from icbs.loop.checkpoint import Checkpoint, LayerState

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.metrics import formulas as metrics
+from experiments.metrics.intervals import bootstrap
 from experiments.metrics.references import annotate
 from experiments.record import hardness
 from tests.study_fixtures import block
@@ -54,12 +55,12 @@ def test_time_to_solution_falls_with_success(p, q, seconds):
 
 def test_bootstrap():
     rng = np.random.default_rng(0)
-    assert metrics.bootstrap([3.0] * 9, np.mean, rng=rng) == (3, 3)
+    assert bootstrap([3.0] * 9, np.mean, rng=rng) == (3, 3)
     sample = np.random.default_rng(1).normal(size=400)
-    low, high = metrics.bootstrap(sample, np.mean, rng=rng)
+    low, high = bootstrap(sample, np.mean, rng=rng)
     assert low < sample.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * sample.std() / 20, rel=0.2)
-    assert all(map(math.isnan, metrics.bootstrap([], np.mean, rng=rng)))
+    assert all(map(math.isnan, bootstrap([], np.mean, rng=rng)))
 
 
 def test_interval_of_time_to_solution():

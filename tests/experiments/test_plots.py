@@ -13,6 +13,7 @@ from experiments.figures import blocks as plots_blocks
 from experiments.figures import palette
 from experiments.figures import runs as plots
 from experiments.metrics.ranking import duration, headline, percent, rank_table, solver_order
+from experiments.metrics.references import annotate
 from solvers.registry import SOLVERS
 from tests.study_fixtures import Drawn, Raising, Slow, block, spec
 
@@ -55,7 +56,7 @@ def test_solvers_without_a_chosen_look_get_one_of_their_own():
 
 @pytest.mark.parametrize("draw", [plots.gap_against_wall, plots.ranking, plots.time_spent])
 def test_conditions_are_on_the_figure(store, draw):
-    text = " ".join(text_of(draw(store.runs())).split())
+    text = " ".join(text_of(draw(annotate(store.runs()))).split())
     for words in ("certified", "native", "penalised", "wall time", "warm-up outside",
                   "Current mask"):  # fmt: skip
         assert words in text, words
@@ -66,7 +67,7 @@ def test_who_got_the_current_mask_is_named(tmp_path):
     study = Study("s", [block(10)], [spec(Drawn)], [0.1], seeds=[0], give_initial=True)
     run(study, tmp_path / "s.sqlite", progress=False)
     with Store(tmp_path / "s.sqlite") as opened:
-        runs = opened.runs()
+        runs = annotate(opened.runs())
     assert "Current mask given to drawn" in plots.conditions(runs)
 
 
@@ -89,14 +90,14 @@ def test_figures_without_fisher_or_layer(tmp_path):
     bare = replace(block(10), meta={}, initial=None)
     run(Study("s", [bare], ["greedy"], [0.1], seeds=[0]), tmp_path / "s.sqlite", progress=False)
     with Store(tmp_path / "s.sqlite") as opened:
-        runs, instances = opened.runs(), opened.instances()
+        runs, instances = annotate(opened.runs()), opened.instances()
     for figure in (plots.gap_against_wall(runs), plots.ranking(runs), plots.time_spent(runs),
                    plots_blocks.hardness(instances)):  # fmt: skip
         text_of(figure)
 
 
 def test_files(store, tmp_path):
-    paths = palette.save(plots.ranking(store.runs()), tmp_path, "ranking")
+    paths = palette.save(plots.ranking(annotate(store.runs())), tmp_path, "ranking")
     pdf, svg, png = (path.read_bytes() for path in paths)
     assert pdf.startswith(b"%PDF")
     assert b"/FontFile2" in pdf
@@ -104,10 +105,10 @@ def test_files(store, tmp_path):
     assert svg.startswith(b"<?xml")
     assert b"font-family" not in svg
     assert png.startswith(b"\x89PNG")
-    again = palette.save(plots.ranking(store.runs()), tmp_path, "ranking")
+    again = palette.save(plots.ranking(annotate(store.runs())), tmp_path, "ranking")
     assert [path.read_bytes() for path in again] == [pdf, svg, png]
     with pytest.raises(ReportError, match="cannot be written"):
-        palette.save(plots.ranking(store.runs()), tmp_path / "none", "ranking")
+        palette.save(plots.ranking(annotate(store.runs())), tmp_path / "none", "ranking")
 
 
 def test_look_leaves_matplotlib_alone():
@@ -118,7 +119,7 @@ def test_look_leaves_matplotlib_alone():
 
 
 def test_ranks_are_within_a_track(store):
-    table = rank_table(store.runs())
+    table = rank_table(annotate(store.runs()))
     assert set(table["solver"]) == {"greedy", "relaxation", "enumerate", "random"}
     assert (table.loc[table["solver"] == "random", "rank"] == 1).all()
     best = table[table["solver"] == "enumerate"]
@@ -130,14 +131,14 @@ def test_late_solvers_do_not_rank(tmp_path):
     study = Study("s", [block(10)], [spec(Slow), "greedy"], [0.05], seeds=[0])
     run(study, tmp_path / "s.sqlite", progress=False)
     with Store(tmp_path / "s.sqlite") as opened:
-        table = rank_table(opened.runs()).set_index("solver")
+        table = rank_table(annotate(opened.runs())).set_index("solver")
     assert table.loc["slow", "late"]
     assert np.isnan(table.loc["slow", "rank"])
     assert table.loc["greedy", "rank"] == 1
 
 
 def test_headline_shouts_only_when_greedy_ties(store):
-    runs = store.runs()
+    runs = annotate(store.runs())
     said = headline(runs[runs["fisher"] == "sequence"])
     assert said.shout == "A greedy sort wins"
     assert "ties the best known on 2 of 2 instances" in said.sentences[0]
@@ -151,7 +152,7 @@ def test_headline_shouts_only_when_greedy_ties(store):
 
 def test_nobody_wins_alone(store):
     """With one solver a track, nobody has the lowest gap and no control ties anybody."""
-    runs = store.runs()
+    runs = annotate(store.runs())
     alone = headline(runs[runs["solver_name"].isin(["greedy", "random"])])
     assert alone.won == [
         "greedy was alone among the solvers that always choose exactly k (native), so there nobody "
@@ -171,14 +172,14 @@ def test_nobody_wins_alone(store):
 
 
 def test_nobody_wins_without_a_feasible_answer(store):
-    runs = store.runs()
+    runs = annotate(store.runs())
     runs.loc[runs["lane"] == "native", ["energy", "gap"]] = np.nan
     said = headline(runs)
     assert said.won[0] == "None of the 3 native solvers found a feasible answer."
 
 
 def test_tables_have_one_order_of_solvers(store):
-    runs = store.runs()
+    runs = annotate(store.runs())
     table = rank_table(runs)
     order = solver_order(table, runs["solver"])
     # Tracks apart; who only ever failed comes last.
@@ -188,7 +189,7 @@ def test_tables_have_one_order_of_solvers(store):
 
 
 def test_quantum_is_compared_with_random_strings(store):
-    runs = store.runs()
+    runs = annotate(store.runs())
     qaoa = runs[(runs["solver"] == "random") & (runs["n"] == 8)].assign(
         solver="qaoa-aer", solver_name="qaoa-aer"
     )

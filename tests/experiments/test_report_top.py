@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments import Store, Study, load_runs, run
-from experiments.report import glossary, paidruns
+from experiments.metrics import glossary, paidruns
 from experiments.report.completeness import plans
 from experiments.report.page import write
 from experiments.store.merge import merge

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import Store, Study, load_runs, run
 from experiments.errors import StoreError
-from experiments.store.export import export
+from experiments.metrics.export import export
 from experiments.store.schema import SCHEMA
 from tests.study_fixtures import block
 

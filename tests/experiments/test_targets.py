@@ -10,6 +10,7 @@ from experiments import Store, Study, run
 from experiments.figures import targets as plots_targets
 from experiments.metrics import formulas as metrics
 from experiments.metrics import targets
+from experiments.metrics.references import annotate
 from tests.study_fixtures import Raising, block, spec
 
 SOLVERS = ["greedy", "descent", "annealing", "random", spec(Raising)]
@@ -21,7 +22,7 @@ def records(tmp_path_factory):
     blocks = [block(n, seed=s, curvature=3.0) for n in (14, 40) for s in (0, 1)]
     run(Study("s", blocks, SOLVERS, [0.02, 0.05], seeds=[0, 1]), path, progress=False)
     with Store(path) as store:
-        return store.runs(), store.incumbents()
+        return annotate(store.runs()), store.incumbents()
 
 
 def by_pandas(runs, incumbents, target):

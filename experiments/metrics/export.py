@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.errors import StoreError
-from experiments.store.database import load
+from experiments.metrics.references import load
 
 
 def export(path: str | Path, out: str | Path) -> Path:
