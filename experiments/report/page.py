@@ -23,8 +23,8 @@ from experiments.figures import palette
 from experiments.figures import runs as plots
 from experiments.figures import studies as plots_studies
 from experiments.figures.catalogue import Planned
-from experiments.metrics import anytime, glossary, targets
-from experiments.metrics.ranking import Headline, duration, headline
+from experiments.metrics import anytime, glossary, paidruns, targets
+from experiments.metrics.ranking import Headline, duration, headline, whole_limit
 from experiments.metrics.references import SCORED, annotate
 from experiments.record.ledger import STAGES
 from experiments.report import completeness, opening
@@ -76,8 +76,9 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         _written(runs).to_csv(out / runs_file, index=False, compression=level)
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
-    said = headline(runs)
     plans = completeness.plans(runs, invocations)
+    complete = not any(plan.missing for plan in plans)
+    said = headline(runs, incumbents, complete=complete)
     order = report_tables.Order(said.table, runs)
     with palette.drawn_for(style, f"Images: {EMBEDDED}." if EMBEDDED in data else ""):
         figures_drawn = _figures(runs, instances, steps, extra, out / "figures", said)
@@ -88,15 +89,20 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
             *opening.failed(runs),
             *opening.incomplete(plans, Path(store_path), driver_at_work(Path(store_path)), runs),
         ],
-        "opening": opening.sentences(runs, instances, said),
+        "opening": opening.sentences(runs, instances, said, plans),
+        "solvers": opening.solvers(runs),
+        "no_quantum": opening.no_quantum(runs),
         "paid": opening.devices(runs),
         "headline": said,
-        "so_far": any(plan.missing for plan in plans),
+        "settled": complete and not any(use.rehearsal for use in paidruns.uses(runs)),
+        "late": bool(said.table["late"].any()),
+        "whole_limit": whole_limit(runs),
         "ranking": report_tables.ranking(said.table, order),
         "times": _times(runs, incumbents, order),
-        "facts": _facts(runs, instances, data),
+        "facts": _facts(runs, instances, data, plans),
         "studies": report_tables.plan_rows(plans, invocations),
         "devices": report_tables.devices(runs),
+        "tasks": report_tables.tasks(runs),
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
         "figures": figures_drawn,
@@ -105,10 +111,11 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "how_hard": report_tables.how_hard(instances),
         "hardness": report_tables.hardness(instances, order),
         "ledger": report_tables.ledger(runs, order),
-        "failures": report_tables.failures(runs, order),
+        "failures": report_tables.failures(runs),
         "none_failed": _none_failed(plans, len(runs)),
         "groups": report_tables.groups(runs, order),
         "rows": report_tables.rows(runs.head(ROWS_SHOWN)),
+        "example": opening.example(runs),
         "runs_file": runs_file,
         "total": len(runs),
         "hidden": max(0, len(runs) - ROWS_SHOWN),
@@ -139,9 +146,9 @@ def _rendered(context: dict[str, Any]) -> str:
 def _none_failed(plans: list[completeness.Plan], runs: int) -> str:
     """What to say where no run failed."""
     if any(plan.missing for plan in plans):
-        return f"None of the {runs} runs that are here; the study is not complete."
+        return f"All {runs} runs that are here succeeded; the study is not complete."
     if not plans or any(plan.cells is None for plan in plans):
-        return f"None of the {runs} runs."
+        return f"All {runs} runs succeeded."
     return "None: every planned run was done."
 
 
@@ -181,16 +188,23 @@ _STATUSES = {
 }
 
 
-def _facts(runs: pd.DataFrame, instances: pd.DataFrame, data: list[str]) -> list[tuple[str, str]]:
+def _facts(
+    runs: pd.DataFrame, instances: pd.DataFrame, data: list[str], plans: list[completeness.Plan]
+) -> list[tuple[str, str]]:
     counts = runs["status"].value_counts()
     models = sorted(set(instances["model"].dropna()))
+    of_problems = of_runs = ""
+    if len(plans) == 1 and plans[0].missing:
+        of_problems = "" if plans[0].problems is None else f" of {plans[0].problems} planned"
+        of_runs = f"{plans[0].found} of {plans[0].cells} planned: "
+    sizes = ", ".join(map(str, sorted(set(instances["n"]))))
     return [
-        ("Instances", f"{len(instances)}, n = {', '.join(map(str, sorted(set(instances['n']))))}"),
+        ("Problems", f"{len(instances)}{of_problems}, n = {sizes}"),
         ("Models", ", ".join(models) or "not recorded"),
         ("Data", ", ".join(data) or "not recorded"),
         ("Layers", str(instances["layer"].nunique())),
         ("Solvers", str(runs["solver"].nunique())),
-        ("Runs", ", ".join(f"{counts[s]} {_STATUSES[s]}" for s in counts.index)),
+        ("Runs", of_runs + ", ".join(f"{counts[s]} {_STATUSES[s]}" for s in counts.index)),
     ]
 
 
@@ -210,7 +224,7 @@ def _host(invocations: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str]:
     out = []
     cpus = invocations[-1]["host"].get("usable_cpus") if invocations else None
-    load = runs["load"].dropna()
+    load = runs.loc[runs["status"].isin(SCORED), "load"].dropna()
     if cpus and len(load) and (load > cpus).mean() > 0.05:
         out.append(
             f"The machine was busy: {100 * (load > cpus).mean():.0f} % of the runs started at a "
@@ -221,12 +235,15 @@ def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str
     if len(hosts) > 1:
         out.append("The runs come from more than one kind of host; their times do not compare.")
     out += [
-        f"Refuted on {group['instance'].nunique()} instances by a feasible state that was found: "
+        f"Refuted on {group['instance'].nunique()} problems by a feasible state that was found: "
         f"{claim}."
         for claim, group in runs[runs["refuted"] != ""].groupby("refuted")
     ]
     if any(int(entry.get("workers", 1)) > 1 for entry in invocations):
-        out.append("Cells ran side by side; their wall times disturb each other.")
+        out.append(
+            "Several runs were made at the same time on one machine, which lengthens their wall "
+            "times."
+        )
     return out
 
 
