@@ -197,9 +197,12 @@ def _fastest(leads: pd.DataFrame, runs: pd.DataFrame, incumbents: pd.DataFrame |
     counts = least["solver"].value_counts()
     name = str(counts.index[0])
     seconds = least.loc[least["solver"] == name, "ert"].median()
+    if seconds >= WHOLE * limited["time_limit"].max():
+        return " They answer when their time limit is over, so none of them is called the quickest."
     where = "" if len(least) == 1 else f", in {counts.iloc[0]} of {len(least)} groups"
     return (
-        f" Of these, {name} reaches the best known soonest{where}: after {duration(seconds)} (ERT)."
+        f" Of these, {name} reaches the best known soonest{where}: after {duration(seconds)} on "
+        "average."
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from solvers.registry import registered
+
 _KEYS = ("study", "seed", "seeds", "budgets", "solvers", "options", "give_initial", "instances",
          "cells")  # fmt: skip
 
@@ -115,7 +117,7 @@ def _repeat(entry: dict[str, Any]) -> str:
         plain = not any(value for one in options for value in one.values())
         plain &= all(set(one) == {"time_limit"} for one in limits)
         plain &= list(entry["seeds"]) == list(range(len(entry["seeds"]))) and entry["seed"] == 0
-        if not plain:
+        if not plain or not set(entry["solvers"]) <= set(registered()):
             return ""
         seconds = ",".join(f"{one['time_limit']:g}" for one in limits)
         said = f"--solvers {','.join(entry['solvers'])} --time-limits {seconds}"

@@ -89,7 +89,10 @@ def _command(plan: Plan, store: Path) -> tuple[str, str]:
             f"icbs bench --instances FILES {plan.repeat} {end}",
             "For FILES put the files or patterns of the first command.",
         )
-    return f"icbs bench STUDY {end}", "For STUDY put the study file of the first command."
+    return f"icbs bench STUDY {end}", (
+        "For STUDY put the study file of the first command; a study that was written in Python "
+        "goes on when its program is run again."
+    )
 
 
 def failed(runs: pd.DataFrame) -> list[Note]:

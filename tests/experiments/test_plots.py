@@ -171,8 +171,8 @@ def gaps(track="native", **by_solver):
         {"solver": solver, "solver_name": solver, "lane": track, "n": 8, "fisher": "sequence",
          "instance": f"i{place}", "instance_name": f"i{place}", "seed_index": seed, "gap": gap,
          "hit": gap == 0, "status": "done", "flat": False, "time_limit": 1.0, "wall": 0.5,
-         "tag": "exact", "reference": 0.0, "slack": 0.0, "pending": 0, "info": None, "options": None,
-         "budget": None, "reads": 1}
+         "tag": "exact", "reference": 0.0, "slack": 0.0, "pending": 0, "info": None,
+         "options": None, "budget": None, "reads": 1, "success": 0.0}
         for solver, table in by_solver.items() for place, values in enumerate(table)
         for seed, gap in enumerate(values)
     ]  # fmt: skip
