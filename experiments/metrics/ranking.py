@@ -100,6 +100,8 @@ def _control(runs: pd.DataFrame) -> str:
 def _certainty(runs: pd.DataFrame) -> str:
     """How many problems and seeds every comparison rests on."""
     chosen = contenders(runs)
+    groups = chosen.groupby(["fisher", "n", "lane"])
+    chosen = chosen[groups["solver"].transform("nunique") > 1]
     if chosen.empty:
         return ""
     groups = chosen.groupby(["fisher", "n", "lane"])

@@ -126,7 +126,7 @@ def _runs(count: int) -> str:
 _STATUSES = {
     "done": "ended without a feasible answer",
     "error": "ended in an error",
-    "skipped": "skipped",
+    "skipped": "were skipped",
     "timeout": "came too late",
 }
 

@@ -66,6 +66,8 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         incumbents = store.incumbents()
         if runs.empty:
             raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
+        # An interrupted study has problems that nothing has run on yet.
+        instances = instances[instances["id"].isin(runs["instance"])]
         extra = _extra(store, runs, invocations)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)

@@ -49,21 +49,24 @@ def ranking(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """Every rank with its interval; none from a single run, and no rank where nobody else is."""
     ranked = table[table["rank"].notna()]
     rivals = ranked.groupby(["fisher", "n", "lane"])["solver"].nunique()
-    return [
-        [
-            str(row["solver"]), str(row["n"]),
-            "late" if row["late"]
-            else "alone" if rivals[row["fisher"], row["n"], row["lane"]] == 1
-            else f"{row['rank']:.0f}", (share(row["gap"]), row["gap"]),
-            "–" if math.isnan(row["gap_low"])
-            else (f"[{share(row['gap_low'])}, {share(row['gap_high'])}]", row["gap_high"]),
-            "–" if math.isnan(row["rank_low"])
-            else f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]",
-            curvature(row["fisher"]), str(row["lane"]), (duration(row["wall"]), row["wall"]),
-            str(row["instances"]), str(row["runs"]),
-        ]
-        for row in order.sorted(table).to_dict("records")
-    ]  # fmt: skip
+    out: list[list[Cell]] = []
+    for row in order.sorted(table).to_dict("records"):
+        gap: Cell = "–"
+        if not math.isnan(row["gap_low"]):
+            gap = f"[{share(row['gap_low'])}, {share(row['gap_high'])}]", row["gap_high"]
+        rank, interval = f"{row['rank']:.0f}", "–"
+        if row["late"]:
+            rank = "late"
+        elif rivals[row["fisher"], row["n"], row["lane"]] == 1:
+            rank = "alone"
+        elif not math.isnan(row["rank_low"]):
+            interval = f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]"
+        out.append([
+            str(row["solver"]), str(row["n"]), rank, (share(row["gap"]), row["gap"]), gap,
+            interval, curvature(row["fisher"]), str(row["lane"]),
+            (duration(row["wall"]), row["wall"]), str(row["instances"]), str(row["runs"]),
+        ])  # fmt: skip
+    return out
 
 
 def times(table: pd.DataFrame, order: Order) -> list[list[Cell]]:

@@ -22,6 +22,7 @@ from experiments.metrics.ranking import (
     whole_limit,
 )
 from experiments.metrics.references import annotate
+from experiments.report import tables
 from solvers.registry import SOLVERS
 from tests.study_fixtures import Drawn, Raising, Slow, block, spec
 
@@ -211,6 +212,18 @@ def test_only_problems_that_all_of_a_track_have_run_are_compared():
     failed = gaps(a=[[0.9, 0.9], [0.0, 0.0]], b=[[0.5, 0.5], [0.1, 0.1]])
     failed.loc[(failed["solver"] == "b") & (failed["instance"] == "i0"), "status"] = "error"
     assert headline(failed).table.set_index("solver").loc["a", "instances"] == 2
+
+
+def test_who_is_alone_has_no_rank_and_one_run_no_interval():
+    cells = {row[0]: (row[2], row[4], row[5]) for row in ranks(gaps(a=[[0.1, 0.1]]))}
+    assert cells == {"a": ("alone", ("[10 %, 10 %]", 0.1), "–")}
+    cells = {row[0]: (row[2], row[4], row[5]) for row in ranks(gaps(a=[[0.1]], b=[[0.0]]))}
+    assert cells == {"a": ("2", "–", "–"), "b": ("1", "–", "–")}
+
+
+def ranks(runs):
+    table = rank_table(runs)
+    return tables.ranking(table, tables.Order(table, runs))
 
 
 def test_nobody_wins_an_unfinished_study(store):

@@ -86,6 +86,12 @@ def test_an_interrupted_study_says_so_and_how_to_go_on(interrupted, tmp_path):
     assert "Who is best" not in text
     assert f"All {here} runs that are here succeeded; the study is not complete." in text
     assert f"{here} of 12 planned: {here} done" in text
+    problems = load_runs(interrupted)["instance"].nunique()
+    assert f"<dd>{problems} of 2 planned, n = " in text
+    assert f"The study sets 2 solvers to {problems} of 2 planned problems" in text
+    assert f"proves the best answer of {problems} of {problems} problems" in text or (
+        f" of {problems} problems; on the others" in text
+    )
     assert "every planned run was done" not in text
     listed = text.partition('id="studies"')[2].partition("</table>")[0]
     assert re.findall(r'class="num">(\d+)</td>', listed) == ["12", str(here), str(here), "1"]
