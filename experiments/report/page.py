@@ -8,6 +8,7 @@ labels, error messages) is untrusted: the template escapes it and the script onl
 from __future__ import annotations
 
 import base64
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
 
 from experiments.errors import ReportError
 from experiments.figures import blocks as plots_blocks
@@ -37,6 +39,7 @@ PAGE = "report.html"
 RUNS = "runs.csv"
 # A page with more rows than this is slow to open; the rest is in the CSV, which is then zipped.
 ROWS_SHOWN = 20_000
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d(?: \d\d:\d\d(?: UTC)?)?)")
 
 
 def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen") -> Path:
@@ -139,10 +142,16 @@ def _rendered(context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["dates"] = _whole_dates
     template = environment.get_template("report.html.j2")
     bare = [figure | {"data": ""} for figure in context["figures"]]
     words = template.render(context | {"glossary": [], "figures": bare, "rows": []})
     return template.render(context | {"glossary": glossary.used(glossary.shown(words))})
+
+
+def _whole_dates(text: str) -> Markup:
+    """The text, escaped, with dates that no line breaks."""
+    return Markup(_DATE.sub(r'<span class="date">\1</span>', str(escape(text))))  # noqa: S704
 
 
 def _none_failed(plans: list[completeness.Plan], runs: int) -> str:

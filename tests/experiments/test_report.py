@@ -17,7 +17,7 @@ from experiments.figures import palette
 from experiments.metrics.targets import solutions
 from experiments.report import tables
 from experiments.report.causes import causes
-from experiments.report.page import write
+from experiments.report.page import _whole_dates, write
 from experiments.running.pool import WorkerDied
 from experiments.running.runner import InProcess
 from tests.study_fixtures import Raising, block, spec
@@ -169,6 +169,13 @@ def test_no_word_is_left_of_the_shout_and_headings_differ(page):
     links = re.findall(r'<li><a href="#(.*?)">', text)
     assert links == sorted(links, key=lambda name: text.index(f'id="{name}"'))
     assert links.index("best") < links.index("words")
+
+
+def test_dates_stay_in_one_piece_and_are_escaped():
+    assert _whole_dates("<b> of 2026-09-11, 2026-09-11 10:20 UTC") == (
+        '&lt;b&gt; of <span class="date">2026-09-11</span>, '
+        '<span class="date">2026-09-11 10:20 UTC</span>'
+    )
 
 
 def test_round_off_is_zero_and_shares_have_their_unit():

@@ -58,7 +58,8 @@ def _undrawn(request, monkeypatch):
 
 
 def page(path, folder):
-    return html.unescape(write(path, folder).read_text("utf-8"))
+    text = re.sub('<span class="date">(.*?)</span>', r"\1", write(path, folder).read_text("utf-8"))
+    return html.unescape(text)
 
 
 def found(path):
