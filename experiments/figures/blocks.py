@@ -13,25 +13,29 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from experiments.figures import palette
 from experiments.figures.figure import figure
 from experiments.metrics import glossary
-from experiments.metrics.ranking import percent
-from experiments.metrics.references import EQUAL
+from experiments.metrics.ranking import share
+from experiments.metrics.references import EQUAL, SCORED
 
 # Sizes beyond this many would touch one another.
 MOST_UPRIGHT = 7
 
 
 def how_hard(instances: pd.DataFrame) -> str:
-    """How hard the instances are, in words."""
+    """How hard the problems are, in words."""
     certified = int((instances["bound_gap"] <= EQUAL).sum())
-    share = instances["curvature_share"].dropna()
-    text = f"The relaxation alone certifies the optimum of {certified} of {len(instances)}"
+    part = instances["curvature_share"].dropna()
+    text = (
+        "The relaxation alone, which also computes a bound, proves the best answer of "
+        f"{certified} of {len(instances)} problems"
+    )
     open_gap = instances["bound_gap"].max()
     if certified < len(instances) and pd.notna(open_gap):
-        text += f", and leaves at most {percent(float(open_gap))} of the gain open on the rest"
-    if len(share):
+        text += f"; on the others a better one could be ahead by {share(float(open_gap))} at most"
+    if len(part):
         text += (
-            f". Curvature is {percent(float(share.median()))} of the gain in the median "
-            f"({percent(float(share.min()))} to {percent(float(share.max()))})"
+            ". The coupling of the weights (curvature) makes up "
+            f"{share(float(part.median()))} of what can be gained in the median problem, and "
+            f"{share(float(part.min()))} to {share(float(part.max()))} in all"
         )
     return f"{text}."
 
@@ -44,6 +48,8 @@ def how_hard(instances: pd.DataFrame) -> str:
         f"number of variables. {how_hard(instances)} Numbers: the hardness table on this page."
     ),
     always=4,
+    # Where nothing was solved nobody asks how hard it was.
+    when=lambda runs: bool(runs["status"].isin(SCORED).any()),
 )
 def hardness(instances: pd.DataFrame) -> Figure:
     """Curvature share, effective rank and bound gap of every instance, by n and Fisher."""

@@ -43,6 +43,7 @@ class Records:
         steps: applied masks, predicted and measured loss; None without any.
         loop: trajectories of the closed loop; None without any.
         models: whole models by method and density; None without any.
+        complete: whether every planned run is there.
     """
 
     runs: pd.DataFrame
@@ -51,6 +52,7 @@ class Records:
     steps: pd.DataFrame | None = None
     loop: pd.DataFrame | None = None
     models: pd.DataFrame | None = None
+    complete: bool = True
 
     @classmethod
     def of(cls, store: Store) -> Records:
@@ -69,7 +71,7 @@ class Records:
     @cached_property
     def headline(self) -> Headline:
         """Who won."""
-        return headline(self.runs)
+        return headline(self.runs, self.incumbents, complete=self.complete)
 
     @property
     def ranked(self) -> bool:

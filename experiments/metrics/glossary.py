@@ -18,53 +18,83 @@ TRACKS = ("native", "penalised")
 """In the order in which pages list them."""
 
 _TERMS = (
-    ("instance", r"\binstances?\b", "one problem: choose exactly k of its n variables."),
+    ("problem (instance)", r"\b(instances?|problems?)\b", "choose exactly k of n variables."),
     ("block", r"\bblocks?\b",
-     "the problem cut out of one layer of a model: n of its weights, k of which are to be pruned "
+     "a problem cut out of one layer of a model: n of its weights, k of which are to be pruned "
      "(set to zero)."),
     ("n", r"\bn\b", "how many variables a problem has; of a block, how many weights."),
     ("k", r"\bk\b", "how many of them are to be chosen."),
-    ("energy", r"\benerg(y|ies)\b", "what a choice costs, by the problem's formula; lower is "
-     "better."),
-    ("current mask", r"\bcurrent masks?\b",
-     "the choice of pruned weights that the model had when the problem was cut out."),
+    ("energy", r"\benerg(y|ies)\b",
+     "what a choice costs, by the problem's formula; lower is better. For a block it estimates how "
+     "much the model loses."),
+    ("current mask", r"\b[Cc]urrent masks?\b",
+     "the weights that the model had set to zero when the problem was cut out."),
     ("best known", r"\bbest known\b", "the lowest energy that anybody has found for a problem."),
+    ("gain", r"\bgains?\b(?!ed)",
+     "by how much the best known is better than the current mask; all that there is to gain is "
+     "100 %."),
+    ("gap", r"\bgaps?\b",
+     "how much of the gain an answer leaves. At 0 % it is as good as the best known; at 100 % it "
+     "is no better than the current mask (where there is none: than the mean of all choices)."),
     ("certified", r"\bcertified\b", "the best known energy is proved to be the lowest there is."),
     ("bounded", r"\bbounded\b",
-     "the best known energy is not proved to be the lowest, but a proof says how much lower one "
-     "could be."),
-    ("gap", r"\bgaps?\b",
-     "how far an answer is from the best known: 0 is there, 100 % is no better than the current "
-     "mask (for problems without one: than the mean of all choices)."),
+     "there is no such proof, but one that says how much lower an energy could be."),
     ("certified gap", r"\bcertified gap\b",
-     "the same, measured from a proved bound: the true gap is at most this."),
-    ("track", r"\btracks?\b",
-     "native or penalised; the two are ranked apart."),
-    ("native", r"\bnative\b", "solvers that only ever look at choices of exactly k."),
+     "the gap measured from a proved bound: the true gap is at most this."),
+    ("bound gap", r"\bbound gap\b",
+     "how far the proved bound lies below the best known, as a share of the gain: 0 % is a proof "
+     "that the best known is the best there is."),
+    ("track", r"\btracks?\b", "native or penalised; the two are ranked apart."),
+    ("native", r"\bnative\b", "of solvers: they only ever look at choices of exactly k."),
     ("penalised", r"\bpenalised\b",
-     "solvers that take any string of bits; a penalty in the formula asks for k ones."),
+     "of solvers: they may choose any number of variables, and the formula adds a penalty where "
+     "that is not k. Wrong choices are repaired."),
     ("repair", r"\brepair(ed)?\b",
-     "turning a string of bits with another number of ones into a choice of k."),
-    ("feasible", r"\b(in)?feasible\b", "having exactly k ones."),
-    ("greedy control", r"\bgreedy control\b",
+     "changing a choice of more or fewer variables into one of exactly k."),
+    ("feasible", r"\b(in)?feasible\b", "having exactly k variables chosen."),
+    ("greedy control", r"\bgreedy('s| control)\b",
      "takes the best variable k times and never searches: what a search has to beat."),
     ("curvature", r"\b(curvature|Fisher|Hessian)\b",
-     "the part of the formula that couples variables; without it the answer is a sort."),
+     "the part of the formula that couples variables, so that the cost of two is not the sum of "
+     "both. Without it the best choice is found by sorting."),
     ("sequence Fisher", r"\bsequence Fisher\b",
-     "curvature from one gradient a sample (fisher = \"sequence\")."),
+     "curvature estimated from one gradient for each whole sample (in study files: \"sequence\"). "
+     "A Fisher matrix (after R. A. Fisher) is the mean of products of gradients."),
     ("token Fisher", r"\btoken Fisher\b",
-     "curvature from one gradient a position, such as a token (fisher = \"position\")."),
-    ("Hessian", r"\bHessian\b", "the true second derivatives (fisher = \"exact\")."),
+     "curvature estimated from one gradient for each position of a sample, such as a token of a "
+     "text or a patch of an image (in study files: \"position\")."),
+    ("Hessian", r"\bHessian\b", "the true second derivatives (in study files: \"exact\")."),
+    ("rank (of a solver)", r"(?<!matrix )(?<!effective )\b[Rr]anks?\b",
+     "1 and the number of solvers of its track that are better beyond doubt; solvers that cannot "
+     "be told apart share a rank."),
+    ("matrix rank", r"\bmatrix rank\b",
+     "of how many independent vectors the curvature is made; with few, variables are coupled in "
+     "few ways."),
+    ("effective rank", r"\beffective rank\b",
+     "how many of these count: the exponential of the entropy of the curvature's spectrum."),
+    ("group", r"\bgroups?\b", "the problems of one size n and one curvature."),
     ("budget", r"\bbudgets?\b", "the seconds, or the number of answers, a solver may use."),
     ("read", r"\breads?\b", "one answer of a solver; it may give several in a run."),
     ("seed", r"\bseeds?\b", "what a run's random numbers start from."),
     ("run", r"\bruns?\b", "one solver on one problem with one budget and one seed."),
-    ("cell", r"\bcells?\b", "a run that a study plans."),
-    ("wall", r"\bwall\b", "seconds from calling a solver to its answer."),
-    ("TTS", r"\bTTS\b", "time to solution: seconds until the best known is found with 99 %."),
-    ("ERT", r"\bERT\b", "expected running time: mean seconds until a target is reached."),
-    ("QAOA", r"\bQAOA\b", "a quantum algorithm whose circuit is run many times, each a shot."),
-    ("rehearsal", r"\brehears(al|ed)\b",
+    ("wall time", r"\bwall\b",
+     "seconds on the clock from calling a solver to its answer, without the time that it takes to "
+     "load and compile it before (warm-up)."),
+    ("worker", r"\bworkers\b", "a process that solves; several solve at the same time."),
+    ("TTS", r"\bTTS\b",
+     "time to solution: the seconds after which a solver has found the best known with a "
+     "probability of 99 %, if it is started again and again."),
+    ("ERT", r"\bERT\b",
+     "expected running time: the mean time until a gap is reached, unsuccessful runs included."),
+    ("QAOA", r"\b(QAOA|qaoa)\b",
+     "a quantum algorithm: a circuit that is run many times, each run of it a shot."),
+    ("shot", r"\bshots?\b", "one run of a circuit, which gives one string of bits."),
+    ("task", r"\btasks?\b",
+     "one circuit sent to a device with a number of shots; the device charges for each."),
+    ("mixer", r"\bmixer\b",
+     "the part of a QAOA circuit that moves between choices; ring and XY mixers exchange two "
+     "variables, so that exactly k stay chosen."),
+    ("rehearsal", r"\b[Rr]ehears(al|ed)\b",
      "the same study with a simulator on this machine in place of the device that costs money."),
 )  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +24,9 @@ def paid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of solvers that cost money or quota, with what they say of it.
 
     Returns:
-        Rows of `runs` with columns device, kind (`QPU`, `SIMULATOR`, `SERVICE`), rehearsal, task
-        (None: nothing was submitted), charged and reserved (USD; NaN: not known), seconds (of
-        quota) and prices (where they come from).
+        Rows of `runs` with columns device, kind (`QPU`, `SIMULATOR`, `SERVICE`), region (of AWS),
+        rehearsal, task (None: nothing was submitted), charged and reserved (USD; NaN: not known),
+        seconds (of quota), shots (of its task; NaN: not known) and prices (where they come from).
     """
     entries = registered()
     costly = {name for name in set(runs["solver_name"]) if name in entries and entries[name].paid}
@@ -33,11 +35,14 @@ def paid(runs: pd.DataFrame) -> pd.DataFrame:
         _said(str(name), _table(info), _table(options))
         for name, info, options in zip(own["solver_name"], own["info"], own["options"], strict=True)
     ]
-    names = ["device", "kind", "rehearsal", "task", "charged", "reserved", "seconds", "prices"]
+    names = ["device", "kind", "region", "rehearsal", "task", "charged", "reserved", "seconds",
+             "prices"]  # fmt: skip
     told = pd.DataFrame(said, columns=names, index=own.index, dtype=object)
     for name in ("charged", "reserved", "seconds"):
         told[name] = told[name].astype("float64")
-    return pd.concat([own, told.astype({"rehearsal": bool})], axis=1)
+    asked = [_number(_table(budget).get("reads")) for budget in own["budget"]]
+    shots = own["reads"].fillna(pd.Series(asked, own.index, dtype="float64"))
+    return pd.concat([own, told.astype({"rehearsal": bool})], axis=1).assign(shots=shots)
 
 
 def _said(name: str, info: dict[str, Any], settings: dict[str, Any]) -> list[Any]:
@@ -46,24 +51,37 @@ def _said(name: str, info: dict[str, Any], settings: dict[str, Any]) -> list[Any
     info = {**child, **info} if isinstance(child, dict) else info
     if name in _DWAVE:
         kind, device = _DWAVE[name]
+        region = ""
         chip = info.get("chip") or options.get("chip")
         device = f"{device} {chip}" if isinstance(chip, str) else device
     else:
-        kind, device = _device(info.get("device") or options.get("device"))
+        kind, device, region = _device(info.get("device") or options.get("device"))
     rehearsal = bool(info.get("rehearsal", options.get("rehearse", False)))
     numbers = [_number(info.get(key)) for key in ("charged", "reserved", "service_seconds")]
     texts = [value if isinstance(value, str) else None
              for value in (info.get("task"), info.get("price_source"))]  # fmt: skip
-    return [device, kind, rehearsal, texts[0], *numbers, texts[1]]
+    if texts[0] and texts[0].startswith("arn:") and texts[0].count(":") > 4:
+        region = texts[0].split(":")[3]
+    return [device, kind, region, rehearsal, texts[0], *numbers, texts[1]]
 
 
-def _device(name: Any) -> tuple[str, str]:
-    """Kind and short name of a device of Amazon Braket."""
+def _device(name: Any) -> tuple[str, str, str]:
+    """Kind, short name and region of a device of Amazon Braket."""
     try:
         found = find_device(str(name))
     except SolverError:
-        return "device", str(name)
-    return (QPU if found.is_qpu else SIMULATOR), found.name
+        return "device", str(name), ""
+    return (QPU if found.is_qpu else SIMULATOR), found.name, found.region
+
+
+def dated(source: str) -> str:
+    """Where prices come from, in a few words, with the date that the price list has."""
+    date = re.search(r"\d{4}-\d{2}-\d{2}", source)
+    if date is None:
+        return source or "a price list without a date"
+    if source.startswith("committed"):
+        return f"this program's price table of {date[0]}"
+    return f"the AWS price list of {date[0]}"
 
 
 @dataclass(frozen=True)
@@ -75,11 +93,13 @@ class Use:
         solver_name: its name in the registry.
         device: short name.
         kind: `QPU`, `SIMULATOR` or `SERVICE`.
+        region: of AWS; empty where there is none.
         rehearsal: whether something on this machine stood in for it.
         runs: all, failed ones included.
         done: those with an answer.
         pending: those whose task is submitted and not collected.
         tasks: submitted, each counted once.
+        shots: of each task, the different numbers there are.
         quoted: USD at most, as reckoned before.
         charged: USD, of the tasks whose charge is known.
         unknown: tasks whose charge is not.
@@ -92,11 +112,13 @@ class Use:
     solver_name: str
     device: str
     kind: str
+    region: str
     rehearsal: bool
     runs: int
     done: int
     pending: int
     tasks: int
+    shots: tuple[int, ...]
     quoted: float
     charged: float
     unknown: int
@@ -126,31 +148,78 @@ class Use:
         return text
 
     @property
+    def sum(self) -> str:
+        """How the price comes about: tasks, shots, price of each; empty where that is not known."""
+        price = self.quoted if self.rehearsal else self.charged
+        known = self.tasks - self.unknown
+        if not known or not price or len(self.shots) != 1:
+            return ""
+        each = price / known
+        text = f"{known} {_tasks(known)} of {self.shots[0]} shots x {each:.2f} USD"
+        try:
+            device = find_device(self.device)
+            listed = device.source and math.isclose(device.price(self.shots[0]), each)
+        except SolverError:
+            return text
+        if listed and device.is_qpu:
+            text += f", each {device.per_task:.2f} + {self.shots[0]} x {device.per_shot:g} USD"
+        return text
+
+    @property
     def sentence(self) -> str:
-        """All of it, for the top of a page."""
+        """Where it ran and what that cost, for the top of a page."""
         answers = f"{self.done} of {self.runs} runs gave an answer"
         if self.rehearsal:
-            price = f" On {self.device} the same would cost at most {self.quoted:.2f} USD."
             return (
                 f"Rehearsal: {self.solver} ran on {self.place}. No device was used and nothing was "
-                f"paid; {answers}.{price if self.quoted > 0 else ''} A real device answers worse "
-                "than a simulator without noise."
+                f"paid; {answers}."
             )
         waiting = f"; {self.pending} wait for the device" if self.pending else ""
-        tasks = f", {self.tasks} {'task' if self.tasks == 1 else 'tasks'}" if self.tasks else ""
-        source = f" ({self.prices})" if self.prices else ""
-        before = f"; at most {self.quoted:.2f} USD were expected" if self.quoted > 0 else ""
-        return (
-            f"{self.solver} ran on {self.place}{tasks}: {answers}{waiting}. Paid: "
-            f"{self.cost}{source}{before}."
+        tasks = f", {self.tasks} {_tasks(self.tasks)}" if self.tasks else ""
+        return f"{self.solver} ran on {self.place}{tasks}: {answers}{waiting}. {self._paid}"
+
+    @property
+    def _paid(self) -> str:
+        if self.solver_name in _DWAVE:
+            return f"Used: {self.cost}."
+        how = f" = {self.sum}" if self.sum else ""
+        source = (
+            f"; estimated from {dated(self.prices)}, not read from a bill" if self.prices else ""
         )
+        before = f" At most {self.quoted:.2f} USD were expected." if self.quoted > 0 else ""
+        return f"Cost: {self.cost}{how}{source}.{before}"
+
+    def decision(self, finding: str) -> str:
+        """What a rehearsal is for: whether to pay for the device; empty for anything else.
+
+        Args:
+            finding: of `chance.of_use`.
+        """
+        if not self.rehearsal:
+            return ""
+        price = "what it costs"
+        if self.quoted > 0:
+            how = f": {self.sum}" if self.sum else ""
+            price = f"at most {self.quoted:.2f} USD (from {dated(self.prices)}{how})"
+        text = f"This helps to decide one thing: whether to run it on {self.device} for {price}."
+        if "no better than guessing" in finding:
+            return (
+                f"{text} Nothing here speaks for it: a device adds noise, and even without noise "
+                "the shots are no better than guessing."
+            )
+        return f"{text} A device adds noise, so expect worse answers than these."
+
+
+def _tasks(count: int) -> str:
+    return "task" if count == 1 else "tasks"
 
 
 def uses(runs: pd.DataFrame) -> list[Use]:
     """One entry a solver and device."""
     found = []
-    keys = ["solver", "solver_name", "device", "kind", "rehearsal"]
-    for (solver, name, device, kind, rehearsal), part in paid(runs).groupby(keys, sort=False):
+    keys = ["solver", "solver_name", "device", "kind", "region", "rehearsal"]
+    for key, part in paid(runs).groupby(keys, sort=False):
+        solver, name, device, kind, region, rehearsal = key
         # A task that several rows collected was paid for once.
         tasks = part[part["task"].notna()].drop_duplicates("task")
         unknown = tasks[tasks["charged"].isna()]
@@ -160,11 +229,13 @@ def uses(runs: pd.DataFrame) -> list[Use]:
                 str(name),
                 str(device),
                 str(kind),
+                str(region),
                 bool(rehearsal),
                 runs=len(part),
                 done=int(part["status"].isin(SCORED).sum()),
                 pending=int((part["pending"] == 1).sum()),
                 tasks=len(tasks),
+                shots=tuple(sorted({int(one) for one in tasks["shots"].dropna()})),
                 quoted=float(part["quote"].sum()),
                 charged=float(tasks["charged"].sum()),
                 unknown=len(unknown),

@@ -1,6 +1,8 @@
-"""Who won, in numbers and in words.
+"""Who leads, in numbers and in words.
 
-Every sentence is made from the rows; nothing is claimed that the rows do not say.
+Every sentence is made from the rows; nothing is claimed that the rows do not say. There is one
+rule for ties, in sentences and tables: solvers tie where nothing within their 95 % intervals tells
+them apart, or where their medians are equal.
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ import numpy as np
 import pandas as pd
 
 from experiments.figures import palette
+from experiments.metrics import chance, glossary, paidruns, targets
 from experiments.metrics import formulas as metrics
-from experiments.metrics import glossary, paidruns
 from experiments.metrics.glossary import TRACKS
-from experiments.metrics.intervals import TIE, with_intervals
+from experiments.metrics.intervals import with_intervals
 from experiments.metrics.references import SCORED, TAGS
 
 CONTROL = "greedy"
-# From this share of the instances on, the control's tie is the headline.
-LOUD = 0.5
+# From this share of the time limit on, a solver counts as one that always uses it.
+WHOLE = 0.9
+# Below this a share is nothing but round-off.
+ROUND_OFF = 1e-12
+# So many problems that the control loses are named.
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -29,53 +35,96 @@ class Headline:
     """What a reader should take away.
 
     Attributes:
-        shout: in large letters; empty if there is nothing to shout.
-        won: who leads each track, a sentence each; empty if no run can be ranked.
+        won: who leads each track, a sentence each; that nobody is named, where the study is
+            not complete or a rehearsal; empty if no run can be ranked.
         sentences: plain statements, each with its numbers.
         winners: one row per n and curvature: what is known, best native and penalised solvers,
             control.
-        table: `rank_table` with intervals.
+        table: `rank_table`.
     """
 
-    shout: str
     won: list[str]
     sentences: list[str]
     winners: list[dict[str, str]]
     table: pd.DataFrame
 
 
-def headline(runs: pd.DataFrame) -> Headline:
-    """The take-away of a store's runs."""
-    table = with_intervals(rank_table(runs), contenders(runs))
+def headline(
+    runs: pd.DataFrame, incumbents: pd.DataFrame | None = None, *, complete: bool = True
+) -> Headline:
+    """The take-away of a store's runs.
+
+    Args:
+        runs: of a store, annotated.
+        incumbents: of the same store; without them nobody is called the quickest.
+        complete: whether all that was planned is there; no winner is named before.
+    """
+    table = rank_table(runs)
     if table.empty and not runs["status"].isin(SCORED).any():
-        return Headline("", [], [], [], table)
-    shout, control = _control(runs)
-    sentences = [text for text in (control, *_best_sentences(table), *_quantum(runs),
+        return Headline([], [], [], table)
+    sentences = [text for text in (_control(runs), _certainty(runs), *chance.local(runs),
                                    _known(runs)) if text]  # fmt: skip
-    return Headline(shout, _won(table), sentences, _winners(table, runs), table)
+    won = _won(table, runs, incumbents)
+    if not complete:
+        won = ["No winner is named, because the study is not complete."]
+    elif any(use.rehearsal for use in paidruns.uses(runs)):
+        won = ["No winner is named, because a rehearsal does not show what the device answers."]
+    return Headline(won, sentences, _winners(table, runs), table)
 
 
-def _control(runs: pd.DataFrame) -> tuple[str, str]:
-    """What to shout and to say of the greedy control, where it had company."""
-    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
+def _control(runs: pd.DataFrame) -> str:
+    """Where the greedy control is at the best known, and which problems it loses by how much."""
+    scored = _at_longest(runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)])
     greedy = scored[scored["solver_name"] == CONTROL]
     rivals = set(scored.loc[scored["solver_name"] != CONTROL, "instance"])
     greedy = greedy[greedy["instance"].isin(rivals)]
     if greedy.empty:
-        return "", ""
-    tied = greedy.groupby("instance")["hit"].any()
-    share, text = tied.mean(), f"{tied.sum()} of {len(tied)} instances ({100 * tied.mean():.0f} %)"
-    sentence = (
-        "The greedy control, which adds the best variable k times and never searches, ties the "
-        f"best known on {text}"
+        return ""
+    each = greedy.groupby("instance").agg(
+        name=("instance_name", "first"), tied=("hit", "any"), gap=("gap", "min")
     )
-    if share >= LOUD:
-        end = "" if share == 1 else f" Only on the other {(~tied).sum()} is it beaten."
-        return "A greedy sort wins", f"{sentence}.{end}"
-    return "", f"{sentence}; on the others it is beaten."
+    lost = each[~each["tied"]].sort_values("gap", ascending=False)
+    start = "The greedy control adds the best variable k times and never searches."
+    problems = _count(len(each), "problem")
+    if len(each) < runs["instance"].nunique():
+        problems += " that another solver has run too"
+    if lost.empty:
+        return f"{start} It reaches the best known on all of {problems}."
+    named = [f"{row['name']}, by {percent(row['gap'])}" for _, row in lost.head(NAMED).iterrows()]
+    more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    return (
+        f"{start} It misses the best known on {len(lost)} of {problems}: {'; '.join(named)}{more}."
+    )
 
 
-def _won(table: pd.DataFrame) -> list[str]:
+def _certainty(runs: pd.DataFrame) -> str:
+    """How many problems and seeds every comparison rests on."""
+    chosen = contenders(runs)
+    groups = chosen.groupby(["fisher", "n", "lane"])
+    chosen = chosen[groups["solver"].transform("nunique") > 1]
+    if chosen.empty:
+        return ""
+    groups = chosen.groupby(["fisher", "n", "lane"])
+    problems = sorted(set(groups["instance"].nunique()))
+    seeds = sorted(set(chosen.groupby(["fisher", "n", "solver", "instance"]).size()))
+    each = "in each group, " if len(groups) > 1 else ""
+    return (
+        f"How sure this is: {each}solvers are compared on {_span(problems, 'problem')}, with "
+        f"{_span(seeds, 'run')} of each solver on each."
+    )
+
+
+def _span(numbers: list[int], noun: str) -> str:
+    if len(numbers) == 1:
+        return _count(numbers[0], noun)
+    return f"{numbers[0]} to {_count(numbers[-1], noun)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _won(table: pd.DataFrame, runs: pd.DataFrame, incumbents: pd.DataFrame | None) -> list[str]:
     """Who leads each track, a sentence each; nobody does where one solver ran alone."""
     out = []
     for track in TRACKS:
@@ -89,106 +138,81 @@ def _won(table: pd.DataFrame) -> list[str]:
             out.append(f"No {track} solver answered in time.")
         elif len(solvers) == 1:
             out.append(
-                f"{solvers[0]} was alone among the solvers {_KINDS[track]}, so there nobody won."
+                f"{solvers[0]} was alone among the solvers {_KINDS[track]}, so it is compared with "
+                "nobody there."
             )
         elif not company.any():
             out.append(f"No two {track} solvers answered the same problems in time.")
         else:
-            out.append(_leaders(track, ranked[company], len(solvers)))
+            leads, text = _leaders(track, ranked[company], len(solvers))
+            out.append(text + _fastest(leads, runs, incumbents))
     return out
 
 
 # What the solvers of a track have in common, for who reads of it the first time.
 _KINDS = {
     "native": "that always choose exactly k (native)",
-    "penalised": "that get k as a penalty and are repaired (penalised)",
+    "penalised": "that may choose more or fewer than k, at a penalty (penalised)",
 }
 
 
-def _leaders(track: str, rivals: pd.DataFrame, count: int) -> str:
+def _leaders(track: str, rivals: pd.DataFrame, count: int) -> tuple[pd.DataFrame, str]:
+    """Who leads a track: their rows, and a sentence."""
     keys = ["fisher", "n"]
     rivals = rivals[rivals.groupby(keys)["gap"].transform("min") < math.inf]
-    wins = rivals[rivals["gap"] <= rivals.groupby(keys)["gap"].transform("min") + TIE]
-    if wins.empty:
-        return f"None of the {count} {track} solvers found a feasible answer."
+    first = rivals[(rivals["rank"] == 1) & (rivals["gap"] < math.inf)]
+    if first.empty:
+        return first, f"None of the {count} {track} solvers found a feasible answer."
     groups = len(rivals.drop_duplicates(keys))
-    counts = wins["solver"].value_counts()
-    first = sorted(counts[counts == counts.max()].index)
-    where = "the only group" if groups == 1 else f"{counts.max()} of {groups} groups"
-    alone = wins.groupby(keys)["solver"].transform("size") == 1
-    verb = "wins with" if len(first) == 1 else "tie: all have"
-    text = (
-        f"Of the {count} solvers {_KINDS[track]}, {_listed(first)} {verb} the lowest median gap in "
-        f"{where} of problems of one size and curvature"
+    counts = first["solver"].value_counts()
+    most = int(counts.max())
+    names = sorted(counts[counts == most].index)
+    leads = first[first["solver"].isin(names)]
+    alone = int((first.groupby(keys)["solver"].transform("size") == 1)[leads.index].sum())
+    group = "(problems of one size and curvature)"
+    every = f"all {groups} groups {group}" if groups > 1 else f"the only group {group}"
+    where = f"{most} of {groups} groups {group}" if groups > 1 else every
+    if len(names) > 1 and most == groups:
+        said = f"{_listed(names)} tie in {every}"
+    elif len(names) > 1:
+        said = f"{_listed(names)} lead most often, in {where}"
+    else:
+        said = f"{names[0]} has the lowest median gap in {where}"
+        if alone < most:
+            said += f", in {alone} of them alone" if alone else ", always tied with others"
+    return leads, f"Of the {count} solvers {_KINDS[track]}, {said}."
+
+
+def _fastest(leads: pd.DataFrame, runs: pd.DataFrame, incumbents: pd.DataFrame | None) -> str:
+    """Which of those who tie reaches the best known soonest; nobody was timed without a limit."""
+    limited = runs[runs["time_limit"].notna() & ~runs["flat"].astype(bool)]
+    if incumbents is None or leads["solver"].nunique() < 2 or not limited["gap"].notna().any():
+        return ""
+    keys = ["fisher", "n", "solver"]
+    each = targets.running_times(targets.times(limited, incumbents, [0.0]))
+    found = each.groupby(keys)["ert"].quantile(0.5, interpolation="higher").reset_index()
+    found = leads[keys].merge(found, on=keys)
+    found = found[found["ert"] < math.inf]
+    if found.empty:
+        return ""
+    least = found.loc[found.groupby(["fisher", "n"])["ert"].idxmin()]
+    counts = least["solver"].value_counts()
+    name = str(counts.index[0])
+    seconds = least.loc[least["solver"] == name, "ert"].median()
+    if seconds >= WHOLE * limited["time_limit"].max():
+        return " They answer when their time limit is over, so none of them is called the quickest."
+    where = "" if len(least) == 1 else f", in {counts.iloc[0]} of {len(least)} groups"
+    return (
+        f" Of these, {name} reaches the best known soonest{where}: after {duration(seconds)} on "
+        "average."
     )
-    if len(first) > 1:
-        walls = wins[wins["solver"].isin(first)].groupby("solver")["wall"].median()
-        text += f"; the quickest of them is {walls.idxmin()}"
-    elif not alone[wins["solver"].isin(first)].any():
-        text += ", always in a tie with others"
-    return f"{text}."
 
 
-def _best_sentences(table: pd.DataFrame) -> list[str]:
-    """The best of each track on the largest problems of each curvature."""
-    out = []
-    for track in TRACKS:
-        part = table[(table["lane"] == track) & table["rank"].notna()]
-        part = part[part["gap"] < math.inf]
-        if part.empty:
-            continue
-        n = int(part["n"].max())
-        for fisher, rows in part[part["n"] == n].groupby("fisher"):
-            least = rows["gap"].min()
-            top = rows[rows["gap"] <= least + TIE].sort_values("wall")
-            quick = top.iloc[0]
-            others = f", tied with {_listed(list(top['solver'][1:]))}" if len(top) > 1 else ""
-            who = (
-                f"the best {track} solver is" if len(rows) > 1 else f"one {track} solver answered,"
-            )
-            out.append(
-                f"At n = {n}{_named(str(fisher))} {who} {quick['solver']}: "
-                f"median gap {percent(least)}{_interval(quick)} in {duration(quick['wall'])}"
-                f"{others}."
-            )
-    return out
-
-
-def _quantum(runs: pd.DataFrame) -> list[str]:
-    """What QAOA reached, apart for every place where its circuits ran."""
-    qaoa = runs[runs["solver_name"].str.startswith("qaoa") & runs["status"].isin(SCORED)]
-    if qaoa.empty:
-        return []
-    out = []
-    elsewhere = set()
-    for use in paidruns.uses(qaoa):
-        own = paidruns.paid(qaoa)
-        own = own[(own["solver"] == use.solver) & (own["device"] == use.device)
-                  & (own["rehearsal"] == use.rehearsal)]  # fmt: skip
-        elsewhere |= set(own.index)
-        out.append(_reached(f"{use.solver} on {use.place}", own))
-    local = qaoa.drop(index=list(elsewhere))
-    if len(local):
-        out.append(_reached("QAOA on simulators of this machine", local))
-    floor = runs[(runs["solver_name"] == "random") & runs["status"].isin(SCORED)]
-    floor = floor[floor["instance"].isin(qaoa["instance"])]
-    if len(floor):
-        out.append(
-            f"Uniformly random strings with the same repair, on the same instances, reach the best "
-            f"known in {100 * floor['hit'].mean():.0f} % of the runs, with "
-            f"{100 * floor['success'].mean():.0f} % of the strings."
-        )
-    return out
-
-
-def _reached(who: str, runs: pd.DataFrame) -> str:
-    text = f"{who} (n up to {runs['n'].max()}) reaches the best known in "
-    text += f"{100 * runs['hit'].mean():.0f} % of its runs after repair"
-    for column, what in (("raw_feasible", "were feasible before it"),
-                         ("success", "are at the best known after it")):  # fmt: skip
-        if runs[column].notna().any():
-            text += f"; {100 * runs[column].mean():.0f} % of its shots {what}"
-    return f"{text}; median wall {duration(runs['wall'].median())}."
+def whole_limit(runs: pd.DataFrame) -> list[str]:
+    """Solvers that search until their time limit whatever they have found, by name."""
+    limited = runs[runs["status"].isin(SCORED) & runs["time_limit"].notna()]
+    share = (limited["wall"] / limited["time_limit"]).groupby(limited["solver"]).median()
+    return sorted(share.index[share >= WHOLE])
 
 
 _TAGS = {
@@ -204,18 +228,21 @@ def _known(runs: pd.DataFrame) -> str:
     each = each[each["reference"].notna() & ~each["flat"].astype(bool)]
     flat = int(runs.drop_duplicates("instance")["flat"].sum())
     left_out = (
-        f"{flat} flat instances, on which nothing can be gained, are left out." if flat else ""
+        f"{_count(flat, 'problem')} on which nothing can be gained (flat) "
+        f"{'is' if flat == 1 else 'are'} left out."
+        if flat
+        else ""
     )
     if each.empty:
         return left_out
     counts = each["tag"].value_counts()
     known = ", ".join(f"{_TAGS[tag]} on {counts[tag]}" for tag in TAGS if tag in counts)
-    text = f"Of {len(each)} instances the best known answer is {known}"
+    text = f"Of {_count(len(each), 'problem')} the best known answer is {known}"
     bounded = each[each["tag"] == "bounded"]
     if len(bounded):
         text += (
             "; where it is bounded, the true gap may exceed the one shown by at most "
-            f"{percent(float(bounded['slack'].max()))} of the attainable gain"
+            f"{percent(float(bounded['slack'].max()))}"
         )
     return f"{text}. {left_out}".rstrip()
 
@@ -239,7 +266,7 @@ def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
             on_time = own[own["rank"].notna()]
             row[track] = _best(on_time) if len(on_time) else "none in time" if len(own) else "–"
         control = part[part["solver"] == CONTROL]
-        row["control"] = percent(control["gap"].iloc[0]) if len(control) else "not run"
+        row["control"] = share(control["gap"].iloc[0]) if len(control) else "not run"
         out.append(row)
     return out
 
@@ -270,53 +297,61 @@ def solver_order(table: pd.DataFrame, solvers: Iterable[str]) -> list[str]:
 
 
 def _best(rows: pd.DataFrame) -> str:
-    least = rows["gap"].min()
-    top = rows[rows["gap"] <= least + TIE].sort_values("wall")
+    if not (rows["gap"] < math.inf).any():
+        return "none feasible"
+    top = rows[rows["rank"] == 1].sort_values(["gap", "wall"])
     first = top.iloc[0]
-    tied = f"; tied: {', '.join(top['solver'][1:])}" if len(top) > 1 else ""
-    return f"{first['solver']} ({percent(least)}, {duration(first['wall'])}){tied}"
-
-
-def _interval(row: pd.Series) -> str:
-    """The 95 % interval of a median gap, where it has a width."""
-    low, high = percent(row["gap_low"]), percent(row["gap_high"])
-    return "" if low == high else f" (95 %: {low} to {high})"
+    tied = f"; tied: {', '.join(sorted(top['solver'][1:]))}" if len(top) > 1 else ""
+    alone = ", alone" if len(rows) == 1 else ""
+    return f"{first['solver']} ({share(first['gap'])}, {duration(first['wall'])}){alone}{tied}"
 
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _named(fisher: str) -> str:
-    return f" ({glossary.curvature(fisher)})" if fisher else ""
-
-
 def contenders(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that are ranked: those at the longest time limit of each n, not flat."""
-    scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
-    longest = scored.groupby("n")["time_limit"].transform("max")
-    scored = scored[(scored["time_limit"] == longest) | longest.isna()]
+    """The runs that are ranked: at the longest time limit of each n, not flat, on common problems.
+
+    A problem counts where every solver of its track has been run on it, if only to fail: what an
+    interrupted study has of one solver alone compares nobody.
+    """
+    tried = _at_longest(runs[(runs["pending"] != 1) & ~runs["flat"].astype(bool)])
+    tried = tried.assign(fisher=tried["fisher"].fillna(""))
+    keys = ["fisher", "n", "lane"]
+    answered = tried["status"].isin(SCORED).groupby([tried[k] for k in [*keys, "solver"]])
+    rivals = tried[answered.transform("any")]
+    everybody = rivals.groupby(keys)["solver"].transform("nunique")
+    here = rivals.groupby([*keys, "instance"])["solver"].transform("nunique")
+    scored = rivals[(here == everybody) & rivals["status"].isin(SCORED)].copy()
     # A solver that found nothing feasible is worse than any gap.
     scored["gap"] = scored["gap"].fillna(np.inf)
     scored["late"] = scored["status"] == "timeout"
-    scored["fisher"] = scored["fisher"].fillna("")
     return scored
+
+
+def _at_longest(runs: pd.DataFrame) -> pd.DataFrame:
+    longest = runs.groupby("n")["time_limit"].transform("max")
+    return runs[(runs["time_limit"] == longest) | longest.isna()]
 
 
 def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Median gap, wall and rank per Fisher, n and solver, at the longest time limit of each n.
 
-    Solvers are ranked within their lane. One most of whose runs came late has a gap and no rank.
+    Solvers are ranked within their lane: 1 and the number of solvers that are better beyond doubt,
+    which is the low end of the 95 % interval of the rank. Where there is one run, and so no
+    interval, only equal medians tie. One most of whose runs came late has a gap and no rank.
 
     Returns:
-        Columns fisher, n, solver, lane, gap, wall, late, rank, instances, exact.
+        Columns fisher, n, solver, lane, gap, wall, late, rank, instances, runs, a share of each
+        tag, and the ends of the intervals of `intervals.with_intervals`.
     """
     scored = contenders(runs)
     keys = ["fisher", "n", "solver"]
     groups = scored.groupby(keys)
     table = groups.agg(
         lane=("lane", "first"), gap=("gap", "median"), wall=("wall", "median"),
-        late=("late", "mean"), instances=("instance", "nunique"),
+        late=("late", "mean"), instances=("instance", "nunique"), runs=("instance", "size"),
     ).reset_index()  # fmt: skip
     table["late"] = table["late"] > 0.5
     on_time = table["gap"].where(~table["late"])
@@ -328,6 +363,11 @@ def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     for tag in TAGS:
         share = {group: float((column == tag).mean()) for group, column in tags}
         table[tag] = [share[group] for group in zip(table["fisher"], table["n"], strict=True)]
+    table = with_intervals(table, scored)
+    fewest = table.groupby(["fisher", "n", "lane"])["runs"].transform("min")
+    table.loc[table["runs"] < 2, ["gap_low", "gap_high"]] = np.nan
+    table.loc[fewest < 2, ["rank_low", "rank_high"]] = np.nan
+    table["rank"] = table[["rank", "rank_low"]].min(axis=1)
     return table
 
 
@@ -341,6 +381,11 @@ def percent(gap: float) -> str:
     if value >= 10:
         return f"{value:.0f} %"
     return f"{value:.0e} %" if value < 0.001 else f"{value:.2g} %"
+
+
+def share(gap: float) -> str:
+    """A gap or a share in a table, always with its unit; what is round-off is 0 %."""
+    return "0 %" if abs(gap) < ROUND_OFF else percent(gap)
 
 
 def duration(seconds: float) -> str:

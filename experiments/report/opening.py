@@ -1,4 +1,4 @@
-"""The top of a page, for a new reader: what was solved, what a gap of 0 means, who won.
+"""The top of a page, for a new reader: what was solved, what a gap of 0 means, who leads.
 
 Before that comes what would make the rest misleading: a study that is not complete, runs that all
 failed, answers that a device was paid for or that only a rehearsal gave.
@@ -7,20 +7,38 @@ failed, answers that a device was paid for or that only a rehearsal gave.
 from __future__ import annotations
 
 import shlex
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from experiments.metrics import paidruns
+from experiments.metrics import chance, glossary, paidruns
 from experiments.metrics.ranking import Headline
 from experiments.metrics.references import SCORED
+from experiments.report.causes import causes
 from experiments.report.completeness import Plan
+from solvers.registry import registered
 
 # Of the reasons for failures, so many are at the top; all are in their table.
-REASONS = 3
-# Solvers are listed by name up to this many.
-NAMED = 8
+REASONS = 5
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to read before all else.
+
+    Attributes:
+        text: a paragraph.
+        points: a list under it.
+        command: to be copied, on a line of its own.
+        after: a paragraph after the command.
+    """
+
+    text: str
+    points: tuple[str, ...] = ()
+    command: str = ""
+    after: str = ""
 
 
 def succeeded(runs: pd.DataFrame) -> pd.Series:
@@ -28,7 +46,7 @@ def succeeded(runs: pd.DataFrame) -> pd.Series:
     return (runs["status"] == "done") & runs["energy"].notna()
 
 
-def incomplete(plans: list[Plan], store: Path, at_work: bool, runs: pd.DataFrame) -> list[str]:
+def incomplete(plans: Sequence[Plan], store: Path, at_work: bool, runs: pd.DataFrame) -> list[Note]:
     """What is missing of what was planned, and how to go on.
 
     Args:
@@ -42,39 +60,67 @@ def incomplete(plans: list[Plan], store: Path, at_work: bool, runs: pd.DataFrame
         if not plan.missing:
             continue
         here = f"{plan.found} of the {plan.cells} runs of study {plan.study} are in this store"
+        if plan.problems is not None:
+            here += f", on {plan.problems_run} of its {plan.problems} problems"
+        left = tuple(
+            f"{name}: {missing} of {planned} runs are missing"
+            for name, (missing, planned) in plan.left.items()
+        )
         if at_work:
-            out.append(
-                f"This study is running: {here} so far. Write the page again when it has ended."
-            )
+            text = f"This study is running: {here} so far. Write the page again when it has ended."
+            out.append(Note(text, left))
             continue
         pending = int((runs["pending"] == 1).sum())
         waiting = f" ({pending} wait for a device, and are collected then)" if pending else ""
-        out.append(
+        out.append(Note(
             f"This study is not complete: {here}; it was interrupted, and {plan.missing} are left "
             f"to do{waiting}. What follows is about those that are there. To go on, give the same "
-            f"icbs bench command again with --store {shlex.quote(str(store))} --resume: what is "
-            "there is not run again."
-        )
+            "command again with --resume (what is there is not run again):",
+            left, *_command(plan, store),
+        ))  # fmt: skip
     return out
 
 
-def failed(runs: pd.DataFrame) -> list[str]:
+def _command(plan: Plan, store: Path) -> tuple[str, str]:
+    """The command that goes on, and what its reader has to put in."""
+    end = f"--store {shlex.quote(str(store))} --resume"
+    if plan.repeat and plan.study == store.stem:
+        return (
+            f"icbs bench --instances FILES {plan.repeat} {end}",
+            "For FILES put the files or patterns of the first command.",
+        )
+    return f"icbs bench STUDY {end}", (
+        "For STUDY put the study file of the first command; a study that was written in Python "
+        "goes on when its program is run again."
+    )
+
+
+def failed(runs: pd.DataFrame) -> list[Note]:
     """That no run succeeded, and why; nothing if one did."""
     if succeeded(runs).any():
         return []
-    counts = Counter[str]()
-    bad = runs[runs["reason"] != ""]
-    for status in ("error", "timeout", "done", "skipped"):
-        own = bad[bad["status"] == status]
-        counts.update(own["solver"] + ": " + own["reason"])
     statuses = runs["status"].value_counts()
     said = ", ".join(f"{count} {_STATUSES[str(status)]}" for status, count in statuses.items())
-    common = "; ".join(f"{reason} ({count} runs)" for reason, count in counts.most_common(REASONS))
-    more = f"; and {len(counts) - REASONS} other reasons" if len(counts) > REASONS else ""
-    return [
-        f"No run succeeded, so nothing can be compared: of {len(runs)} runs, {said}. "
-        f"Commonest {'reason' if len(counts) == 1 else 'reasons'}: {common}{more}."
-    ]
+    found = causes(runs)
+    points = tuple(
+        f"{_runs(one.runs)} {_STATUSES[one.status]}: {one.solver}: {one.reason}"
+        + (f" (To do: {one.remedy})" if one.remedy else "")
+        for one in found[:REASONS]
+    )
+    more = (
+        f" The others are under Failures and skips ({len(found)} in all)."
+        if len(found) > REASONS
+        else ""
+    )
+    heading = "Commonest causes" if len(found) > 1 else "The cause"
+    return [Note(
+        f"No run succeeded, so nothing can be compared: of {_runs(len(runs))}, {said}. "
+        f"{heading}:", points, after=more.strip(),
+    )]  # fmt: skip
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 _STATUSES = {
@@ -85,42 +131,99 @@ _STATUSES = {
 }
 
 
-def devices(runs: pd.DataFrame) -> list[str]:
-    """What ran on devices that cost money, or was rehearsed for them."""
-    return [use.sentence for use in paidruns.uses(runs)]
+def devices(runs: pd.DataFrame) -> list[list[str]]:
+    """Of everything that ran on a device that costs money, or was rehearsed: a finding, its price.
+
+    The finding comes first, then what it cost, then what a rehearsal is good for.
+    """
+    out = []
+    for use in paidruns.uses(runs):
+        finding = chance.of_use(runs, use)
+        out.append([text for text in (finding, use.sentence, use.decision(finding)) if text])
+    return out
 
 
-def sentences(runs: pd.DataFrame, instances: pd.DataFrame, said: Headline) -> list[str]:
-    """What was solved, what a gap of 0 means, who won."""
-    return [_solved(runs, instances), _gap(runs), _won(runs, said)]
+def sentences(
+    runs: pd.DataFrame, instances: pd.DataFrame, said: Headline, plans: Sequence[Plan]
+) -> list[str]:
+    """What was solved, what a gap of 0 means, who leads; no gap where nothing succeeded."""
+    gap = [_gap(runs)] if (runs["status"].isin(SCORED) & runs["gap"].notna()).any() else []
+    return [_solved(runs, instances, plans), *gap, *_won(runs, said)]
 
 
-def _solved(runs: pd.DataFrame, instances: pd.DataFrame) -> str:
+def _solved(runs: pd.DataFrame, instances: pd.DataFrame, plans: Sequence[Plan]) -> str:
     used = instances[instances["id"].isin(runs["instance"])]
     solvers = sorted(set(runs["solver"]))
-    names = f" ({', '.join(solvers)})" if 1 < len(solvers) <= NAMED else ""
-    who = f"{len(solvers)} solvers{names}" if len(solvers) > 1 else f"One solver, {solvers[0]},"
     sizes = _sizes(sorted(set(used["n"])))
     models = sorted(set(used["model"].dropna()) - {""})
-    problems = "1 problem" if len(used) == 1 else f"{len(used)} problems"
-    verb = "were" if len(solvers) > 1 else "was"
     if models:
         name = f"the {'model' if len(models) == 1 else 'models'} {', '.join(models)}"
-        return (
-            f"{who} {verb} given {problems} cut out of {name}: of {sizes} weights of "
-            "a layer, choose the k to prune (set to zero) so that a quadratic estimate says the "
-            "model loses least."
+        task = (
+            f"Each problem is a piece of a layer of {name}: choose k of its n weights to set to "
+            "zero (to prune), so that the model loses least. How much it loses is estimated by a "
+            f"quadratic formula, the energy. Here n is {sizes}."
         )
-    return (
-        f"{who} {verb} given {problems}: of {sizes} variables, choose k so that a quadratic cost, "
-        "the energy, is lowest."
-    )
+    else:
+        task = (
+            "Each problem: choose k of n variables, so that a quadratic cost, the energy, is "
+            f"lowest. Here n is {sizes}."
+        )
+    problems = "1 problem" if len(used) == 1 else f"{len(used)} problems"
+    if len(plans) == 1 and plans[0].missing and plans[0].problems is not None:
+        problems = f"{len(used)} of {plans[0].problems} planned problems"
+    who = f"{len(solvers)} solvers" if len(solvers) > 1 else f"one solver, {solvers[0]},"
+    skipped = int((runs["status"] == "skipped").sum())
+    some = f"; {skipped} of {_runs(len(runs))} were skipped" if skipped else ""
+    sizes_of = runs.assign(fisher=runs["fisher"].fillna("")).groupby(["n", "fisher"])["instance"]
+    groups = sorted(set(sizes_of.nunique()))
+    each = f"{groups[0]}" if len(groups) == 1 else f"{groups[0]} to {groups[-1]}"
+    seeds = runs["seed_index"].nunique()
+    sure = f"{each} of each size and curvature, {seeds} seed{'' if seeds == 1 else 's'}"
+    return f"{task} The study sets {who} to {problems} ({sure}){some}."
 
 
 def _sizes(sizes: list[int]) -> str:
     if len(sizes) > 4:
-        return f"n = {sizes[0]} to {sizes[-1]}"
-    return f"n = {', '.join(map(str, sizes[:-1]))}{' or ' if len(sizes) > 1 else ''}{sizes[-1]}"
+        return f"{sizes[0]} to {sizes[-1]}"
+    return f"{', '.join(map(str, sizes[:-1]))}{' or ' if len(sizes) > 1 else ''}{sizes[-1]}"
+
+
+def solvers(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Every solver with its kind and what it does in one line, then that no quantum one ran."""
+    entries = registered()
+    names = dict(zip(runs["solver"], runs["solver_name"], strict=True))
+    return [
+        (label, _kind(str(name)), entries[name].summary if name in entries else "")
+        for label, name in sorted(names.items())
+    ]
+
+
+def no_quantum(runs: pd.DataFrame) -> bool:
+    """Whether none of the solvers has to do with quantum computing."""
+    return not any(
+        _kind(str(name)).startswith(("quantum", "hybrid")) for name in runs["solver_name"]
+    )
+
+
+_KINDS = {
+    "greedy": "control: no search",
+    "random": "control: guessing",
+    "relaxation": "classical, with a bound",
+    "path-integral": "classical, imitates quantum annealing",
+    "qpu": "quantum annealer",
+    "leap-hybrid-cqm": "hybrid of classical and quantum",
+}
+
+
+def _kind(name: str) -> str:
+    entry = registered().get(name)
+    if name in _KINDS:
+        return _KINDS[name]
+    if name.startswith("qaoa"):
+        return "quantum algorithm" if entry and entry.paid else "quantum algorithm, simulated"
+    if entry is None:
+        return "not one of the package's"
+    return "classical, exact" if entry.exact else "classical"
 
 
 def _gap(runs: pd.DataFrame) -> str:
@@ -129,26 +232,36 @@ def _gap(runs: pd.DataFrame) -> str:
     proved = int((each["tag"] == "exact").sum())
     masks = set(each["baseline"])
     start = " or ".join(words for name, words in _STARTS.items() if name in masks)
-    proof = (
-        f" (on {'all' if proved == len(each) else proved} of {len(each)} a proof says that none "
-        "exists)"
-        if proved
-        else ""
+    text = (
+        "The gap says how far an answer is from the best known one. A gap of 0 means that nobody "
+        "knows a better answer."
     )
-    worth = f", 100 % that it is no better than {start}" if start else ""
-    return f"A gap of 0 means that nobody knows a better answer{proof}{worth}."
+    if start:
+        text += f" A gap of 100 % is no better than {start}."
+    if proved:
+        on = "all problems" if proved == len(each) else f"{proved} of {len(each)} problems"
+        on = "the problem" if len(each) == 1 else on
+        text += f" On {on} there is a proof that no better answer exists."
+    return text
 
 
 _STARTS = {
-    "incumbent": "the current mask, the choice that the model had before",
+    "incumbent": "the current mask (the weights that were set to zero before)",
     "random mean": "a choice at random",
 }
 
 
-def _won(runs: pd.DataFrame, said: Headline) -> str:
+def _won(runs: pd.DataFrame, said: Headline) -> list[str]:
     if said.won:
-        return " ".join(said.won)
+        return said.won
     scored = runs[runs["status"].isin(SCORED)]
     if len(scored) and scored["flat"].astype(bool).all():
-        return "Nobody won: on these problems every choice costs the same."
-    return "Nobody won: no run gave an answer that can be compared."
+        return ["Nobody leads: on these problems every choice costs the same."]
+    return ["Nobody leads: no run gave an answer that can be compared."]
+
+
+def example(runs: pd.DataFrame) -> str:
+    """Words that find rows in the table of runs."""
+    first = runs.iloc[0]
+    curvature = glossary.curvature(first["fisher"]).split(" ")[0]
+    return " ".join(filter(None, [str(first["solver"]), str(first["n"]), curvature]))

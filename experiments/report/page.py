@@ -8,7 +8,9 @@ labels, error messages) is untrusted: the template escapes it and the script onl
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,15 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
 
 from experiments.errors import ReportError
 from experiments.figures import palette
 from experiments.figures.blocks import how_hard
 from experiments.figures.figure import Records, planned
-from experiments.metrics import glossary, targets
+from experiments.metrics import glossary, paidruns, targets
+from experiments.metrics.ranking import whole_limit
+from experiments.metrics.references import SCORED
 from experiments.report import completeness, opening
 from experiments.report import tables as report_tables
 from experiments.store.database import METHODS, PERPLEXITY, TRAJECTORIES, Store
@@ -32,6 +37,7 @@ PAGE = "report.html"
 RUNS = "runs.csv"
 # A page with more rows than this is slow to open; the rest is in the CSV, which is then zipped.
 ROWS_SHOWN = 20_000
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d(?: \d\d:\d\d(?: UTC)?)?)")
 
 
 def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen") -> Path:
@@ -56,9 +62,11 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         records, quality = Records.of(store), store.table(PERPLEXITY)
         data = _data(records.instances, quality, *map(store.table, (TRAJECTORIES, METHODS)))
         invocations = store.invocations()
-    runs, instances, steps = records.runs, records.instances, records.steps
-    if runs.empty:
+    if records.runs.empty:
         raise ReportError(f"store {store_path} has no runs yet; run a study into it first")
+    runs, steps = records.runs, records.steps
+    # An interrupted study has problems that nothing has run on yet.
+    instances = records.instances[records.instances["id"].isin(runs["instance"])]
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name in (RUNS, f"{RUNS}.gz"):
@@ -68,8 +76,10 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         _written(runs).to_csv(out / runs_file, index=False, compression=level)
     except OSError as error:
         raise ReportError(f"folder {out} cannot be written: {error.strerror}") from error
-    said = records.headline
     plans = completeness.plans(runs, invocations)
+    complete = not any(plan.missing for plan in plans)
+    records = replace(records, instances=instances, complete=complete)
+    said = records.headline
     order = report_tables.Order(said.table, runs)
     with palette.drawn_for(style, f"Images: {EMBEDDED}." if EMBEDDED in data else ""):
         wanted = [name for entry in invocations for name in entry.get("figures", [])]
@@ -81,15 +91,20 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
             *opening.failed(runs),
             *opening.incomplete(plans, Path(store_path), driver_at_work(Path(store_path)), runs),
         ],
-        "opening": opening.sentences(runs, instances, said),
+        "opening": opening.sentences(runs, instances, said, plans),
+        "solvers": opening.solvers(runs),
+        "no_quantum": opening.no_quantum(runs),
         "paid": opening.devices(runs),
         "headline": said,
-        "so_far": any(plan.missing for plan in plans),
+        "settled": complete and not any(use.rehearsal for use in paidruns.uses(runs)),
+        "late": bool(said.table["late"].any()),
+        "whole_limit": whole_limit(runs),
         "ranking": report_tables.ranking(said.table, order),
         "times": _times(runs, records.incumbents, order),
-        "facts": _facts(runs, instances, data),
+        "facts": _facts(runs, instances, data, plans),
         "studies": report_tables.plan_rows(plans, invocations),
         "devices": report_tables.devices(runs),
+        "tasks": report_tables.tasks(runs),
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
         "figures": figures_drawn,
@@ -98,10 +113,11 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "how_hard": how_hard(instances),
         "hardness": report_tables.hardness(instances, order),
         "ledger": report_tables.ledger(runs, order),
-        "failures": report_tables.failures(runs, order),
+        "failures": report_tables.failures(runs),
         "none_failed": _none_failed(plans, len(runs)),
         "groups": report_tables.groups(runs, order),
         "rows": report_tables.rows(runs.head(ROWS_SHOWN)),
+        "example": opening.example(runs),
         "runs_file": runs_file,
         "total": len(runs),
         "hidden": max(0, len(runs) - ROWS_SHOWN),
@@ -123,18 +139,24 @@ def _rendered(context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["dates"] = _whole_dates
     template = environment.get_template("report.html.j2")
     bare = [figure | {"data": ""} for figure in context["figures"]]
     words = template.render(context | {"glossary": [], "figures": bare, "rows": []})
     return template.render(context | {"glossary": glossary.used(glossary.shown(words))})
 
 
+def _whole_dates(text: str) -> Markup:
+    """The text, escaped, with dates that no line breaks."""
+    return Markup(_DATE.sub(r'<span class="date">\1</span>', str(escape(text))))  # noqa: S704
+
+
 def _none_failed(plans: list[completeness.Plan], runs: int) -> str:
     """What to say where no run failed."""
     if any(plan.missing for plan in plans):
-        return f"None of the {runs} runs that are here; the study is not complete."
+        return f"All {runs} runs that are here succeeded; the study is not complete."
     if not plans or any(plan.cells is None for plan in plans):
-        return f"None of the {runs} runs."
+        return f"All {runs} runs succeeded."
     return "None: every planned run was done."
 
 
@@ -174,16 +196,23 @@ _STATUSES = {
 }
 
 
-def _facts(runs: pd.DataFrame, instances: pd.DataFrame, data: list[str]) -> list[tuple[str, str]]:
+def _facts(
+    runs: pd.DataFrame, instances: pd.DataFrame, data: list[str], plans: list[completeness.Plan]
+) -> list[tuple[str, str]]:
     counts = runs["status"].value_counts()
     models = sorted(set(instances["model"].dropna()))
+    of_problems = of_runs = ""
+    if len(plans) == 1 and plans[0].missing:
+        of_problems = "" if plans[0].problems is None else f" of {plans[0].problems} planned"
+        of_runs = f"{plans[0].found} of {plans[0].cells} planned: "
+    sizes = ", ".join(map(str, sorted(set(instances["n"]))))
     return [
-        ("Instances", f"{len(instances)}, n = {', '.join(map(str, sorted(set(instances['n']))))}"),
+        ("Problems", f"{len(instances)}{of_problems}, n = {sizes}"),
         ("Models", ", ".join(models) or "not recorded"),
         ("Data", ", ".join(data) or "not recorded"),
         ("Layers", str(instances["layer"].nunique())),
         ("Solvers", str(runs["solver"].nunique())),
-        ("Runs", ", ".join(f"{counts[s]} {_STATUSES[s]}" for s in counts.index)),
+        ("Runs", of_runs + ", ".join(f"{counts[s]} {_STATUSES[s]}" for s in counts.index)),
     ]
 
 
@@ -203,7 +232,7 @@ def _host(invocations: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str]:
     out = []
     cpus = invocations[-1]["host"].get("usable_cpus") if invocations else None
-    load = runs["load"].dropna()
+    load = runs.loc[runs["status"].isin(SCORED), "load"].dropna()
     if cpus and len(load) and (load > cpus).mean() > 0.05:
         out.append(
             f"The machine was busy: {100 * (load > cpus).mean():.0f} % of the runs started at a "
@@ -214,12 +243,15 @@ def _warnings(runs: pd.DataFrame, invocations: list[dict[str, Any]]) -> list[str
     if len(hosts) > 1:
         out.append("The runs come from more than one kind of host; their times do not compare.")
     out += [
-        f"Refuted on {group['instance'].nunique()} instances by a feasible state that was found: "
+        f"Refuted on {group['instance'].nunique()} problems by a feasible state that was found: "
         f"{claim}."
         for claim, group in runs[runs["refuted"] != ""].groupby("refuted")
     ]
     if any(int(entry.get("workers", 1)) > 1 for entry in invocations):
-        out.append("Cells ran side by side; their wall times disturb each other.")
+        out.append(
+            "Several runs were made at the same time on one machine, which lengthens their wall "
+            "times."
+        )
     return out
 
 

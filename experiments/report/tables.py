@@ -12,9 +12,10 @@ import pandas as pd
 from experiments.figures import palette
 from experiments.metrics import paidruns
 from experiments.metrics.glossary import curvature, tag
-from experiments.metrics.ranking import duration, percent, solver_order
+from experiments.metrics.ranking import ROUND_OFF, duration, share, solver_order
 from experiments.metrics.references import SCORED
 from experiments.record.ledger import STAGES
+from experiments.report.causes import causes
 from experiments.report.completeness import Plan
 
 # What is shown, and what it is sorted by.
@@ -45,19 +46,27 @@ class Order:
 
 
 def ranking(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
-    """Every rank with its interval."""
-    return [
-        [
-            str(row["n"]), curvature(row["fisher"]), str(row["lane"]), str(row["solver"]),
-            "late" if row["late"] else f"{row['rank']:.0f}",
-            "–" if math.isnan(row["rank_low"])
-            else f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]",
-            (percent(row["gap"]), row["gap"]),
-            (f"[{percent(row['gap_low'])}, {percent(row['gap_high'])}]", row["gap_high"]),
-            (duration(row["wall"]), row["wall"]), str(row["instances"]),
-        ]
-        for row in order.sorted(table).to_dict("records")
-    ]  # fmt: skip
+    """Every rank with its interval; none from a single run, and no rank where nobody else is."""
+    ranked = table[table["rank"].notna()]
+    rivals = ranked.groupby(["fisher", "n", "lane"])["solver"].nunique()
+    out: list[list[Cell]] = []
+    for row in order.sorted(table).to_dict("records"):
+        gap: Cell = "–"
+        if not math.isnan(row["gap_low"]):
+            gap = f"[{share(row['gap_low'])}, {share(row['gap_high'])}]", row["gap_high"]
+        rank, interval = f"{row['rank']:.0f}", "–"
+        if row["late"]:
+            rank = "late"
+        elif rivals[row["fisher"], row["n"], row["lane"]] == 1:
+            rank = "alone"
+        elif not math.isnan(row["rank_low"]):
+            interval = f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]"
+        out.append([
+            str(row["solver"]), str(row["n"]), rank, (share(row["gap"]), row["gap"]), gap,
+            interval, curvature(row["fisher"]), str(row["lane"]),
+            (duration(row["wall"]), row["wall"]), str(row["instances"]), str(row["runs"]),
+        ])  # fmt: skip
+    return out
 
 
 def times(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
@@ -69,12 +78,13 @@ def times(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """
     return [
         [
-            str(row["n"]), curvature(row["fisher"]), str(row["lane"]), str(row["solver"]),
+            str(row["solver"]), str(row["n"]), (f"{100 * row['hit']:.0f} %", row["hit"]),
+            *_with_interval(row, "tts"), *_with_interval(row, "ert_0"),
+            *_with_interval(row, "ert_0.01"),
+            "–" if row["runs"] < 2
+            else f"[{100 * row['hit_low']:.0f} %, {100 * row['hit_high']:.0f} %]",
+            curvature(row["fisher"]), str(row["lane"]),
             f"{row['runs']:.0f}" + (f", {row['failed']:.0f} failed" if row["failed"] else ""),
-            (f"{100 * row['hit']:.0f} %", row["hit"]),
-            f"[{100 * row['hit_low']:.0f} %, {100 * row['hit_high']:.0f} %]",
-            *_with_interval(row, "tts"), *_with_interval(row, "ert_0.01"),
-            *_with_interval(row, "ert_0"),
         ]
         for row in order.sorted(table).to_dict("records")
     ]  # fmt: skip
@@ -83,7 +93,8 @@ def times(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
 def _with_interval(row: dict[Any, Any], name: str) -> list[Cell]:
     """A time and its interval; what no run reached is censored, not long."""
     middle, low, high = (float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return [(_time(middle), middle), (f"[{_time(low)}, {_time(high)}]", high)]
+    interval: Cell = (f"[{_time(low)}, {_time(high)}]", high)
+    return [(_time(middle), middle), interval if row["runs"] > 1 else "–"]
 
 
 def _time(seconds: float) -> str:
@@ -92,53 +103,61 @@ def _time(seconds: float) -> str:
     return "never" if math.isinf(seconds) else duration(seconds)
 
 
-def hardness(instances: pd.DataFrame, order: Order) -> list[list[str]]:
+def hardness(instances: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """The descriptors of every instance."""
     return [
         [
-            str(row["name"]), str(row["n"]), str(row["k"]), str(row["rank"]),
-            curvature(row["fisher"]), number(row["curvature_share"]), number(row["effective_rank"]),
-            number(row["bound_gap"]), number(row["core_size"]), number(row["coefficient_range"]),
-            number(1e3 * row["bound_seconds"]),
+            str(row["name"]), str(row["n"]), str(row["k"]), _share(row["curvature_share"]),
+            _share(row["bound_gap"]), number(row["core_size"]), curvature(row["fisher"]),
+            str(row["rank"]), number(row["effective_rank"]), number(row["coefficient_range"]),
+            _seconds(row["bound_seconds"]),
         ]
         for row in order.sorted(instances).to_dict("records")
     ]  # fmt: skip
 
 
-def ledger(runs: pd.DataFrame, order: Order) -> list[list[str]]:
-    """Mean milliseconds of every stage, by n and solver."""
-    scored = runs[runs["status"].isin(SCORED)].dropna(subset=list(STAGES), how="all")
+def ledger(runs: pd.DataFrame, order: Order) -> list[list[Cell]]:
+    """Mean time of every stage, by n and solver; a dash where nobody knows it.
+
+    What a service does between submitting and answering it does not tell: of a task there is the
+    wait as a whole, and a rehearsal waits for nobody.
+    """
+    scored = runs[runs["status"].isin(SCORED)].dropna(subset=list(STAGES), how="all").copy()
+    costly = paidruns.paid(scored)
+    for stage in ("queue", "execute"):
+        unknown = costly.index[costly[stage] == 0]
+        scored.loc[unknown, stage] = math.nan
     mean = scored.groupby(["n", "lane", "solver"])[["wall", "cpu", *STAGES]].mean().reset_index()
     return [
-        [str(n), str(track), str(solver), *(number(1e3 * value) for value in row)]
+        [str(solver), str(n), *(_seconds(value) for value in row), str(track)]
         for n, track, solver, *row in order.sorted(mean).itertuples(index=False)
     ]
 
 
-def failures(runs: pd.DataFrame, order: Order) -> list[list[str]]:
-    """Solver, status and reason of every run that is no plain success, counted."""
-    bad = runs[(runs["status"] != "done") | (runs["reason"] != "")]
-    reason = bad["reason"].where(bad["status"] != "timeout", "came back later than twice its limit")
-    counts = bad.assign(reason=reason).groupby(["solver", "status", "reason"]).size().reset_index()
-    return [list(map(str, row)) for row in order.sorted(counts).itertuples(index=False)]
+def failures(runs: pd.DataFrame) -> list[list[str]]:
+    """Solver, status, cause, count and remedy of all runs that are no plain success."""
+    return [
+        [one.solver, one.status, str(one.runs), one.reason, one.remedy or "–"]
+        for one in causes(runs)
+    ]
 
 
-def groups(runs: pd.DataFrame, order: Order) -> list[list[str]]:
+def groups(runs: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """Medians of every group of n, curvature, solver and budget."""
     scored = runs[runs["status"].isin(SCORED)].assign(fisher=runs["fisher"].fillna(""))
     keys = ["n", "fisher", "solver", "lane", "budget"]
     parts = dict(iter(scored.groupby(keys)))
     listed = order.sorted(pd.DataFrame(list(parts), columns=keys))
-    out = []
+    out: list[list[Cell]] = []
     for n, fisher, solver, lane, limits in listed.itertuples(index=False, name=None):
         part = parts[n, fisher, solver, lane, limits]
-        low, high = (number(part["gap"].quantile(q)) for q in (0.25, 0.75))
+        low, high = (float(part["gap"].quantile(q)) for q in (0.25, 0.75))
+        quartiles: Cell = (f"[{share(low)}, {share(high)}]", high) if len(part) > 1 else "–"
         out.append([
-            str(n), curvature(fisher), str(lane), str(solver), budget(str(limits)), str(len(part)),
-            number(part["gap"].median()), f"[{low}, {high}]",
-            number(part["certified_gap"].median()), number(part["approximation_ratio"].median()),
-            number(part["hit"].mean()), number(part["raw_feasible"].mean()),
-            number(part["wall"].median()),
+            str(solver), str(n), budget(str(limits)), _share(part["gap"].median()), quartiles,
+            _share(part["hit"].mean()), _seconds(part["wall"].median()), curvature(fisher),
+            str(lane), str(len(part)), _share(part["certified_gap"].median()),
+            number(part["approximation_ratio"].median()), _share(part["raw_feasible"].mean()),
         ])  # fmt: skip
     return out
 
@@ -151,11 +170,12 @@ def plan_rows(plans: Sequence[Plan], invocations: Sequence[dict[str, Any]]) -> l
         plan = plan_of[entry["id"]]
         planned = "–" if plan.cells is None else str(plan.cells)
         out.append([
-            entry["study"], entry["started"],
+            entry["study"], f"{str(entry['started'])[:16].replace('T', ' ')} UTC",
+            planned, str(plan.made[entry["id"]]), str(plan.found),
             ", ".join(budget(str(text)) for text in entry.get("budgets", [])),
             _few(entry.get("seeds", [])),
             "given where usable" if entry.get("give_initial") else "given to nobody",
-            planned, str(plan.made[entry["id"]]), str(plan.found), str(entry.get("workers", "")),
+            str(entry.get("workers", "")),
         ])  # fmt: skip
     return out
 
@@ -167,23 +187,43 @@ def _few(values: Sequence[Any]) -> str:
 
 
 def devices(runs: pd.DataFrame) -> list[list[str]]:
-    """Solver and device, whether it was the real one, runs, answers, tasks and money."""
+    """Solver and device, whether it was the real one, what was paid, tasks and shots, prices."""
     return [
         [
-            use.solver, use.device, use.kind,
+            use.solver, use.device, use.cost, use.sum or "–",
+            paidruns.dated(use.prices) if use.prices else "–",
+            f"{use.quoted:.2f} USD" if use.quoted else "–",
+            str(use.tasks), ", ".join(map(str, use.shots)) or "–",
+            f"{use.done} of {use.runs}", str(use.pending), use.region or "–", use.kind,
             "this machine (rehearsal)" if use.rehearsal else "the device",
-            str(use.runs), str(use.done), str(use.pending), str(use.tasks),
-            f"{use.quoted:.2f}" if use.quoted else "–", use.cost,
         ]
         for use in paidruns.uses(runs)
     ]  # fmt: skip
 
 
+def tasks(runs: pd.DataFrame) -> list[list[str]]:
+    """Every task that a device was sent, as its owner finds it in the account."""
+    own = paidruns.paid(runs)
+    own = own[own["task"].notna() & ~own["rehearsal"]].drop_duplicates("task")
+    return [
+        [
+            str(row["device"]), "–" if pd.isna(row["charged"]) else f"{row['charged']:.2f}",
+            number(row["shots"]),
+            str(row["region"]) or "–", str(row["started"])[:16].replace("T", " "),
+            str(row["instance_name"]), str(row["seed_index"]), str(row["status"]),
+            str(row["task"]),
+        ]
+        for row in own.to_dict("records")
+    ]  # fmt: skip
+
+
 def rows(runs: pd.DataFrame) -> list[list[Any]]:
-    """The rows for the script: instance, n, curvature, track, solver, limit, seed, status, ..."""
-    runs = runs.assign(fisher=runs["fisher"].map(curvature), tag=runs["tag"].map(tag))
-    names = ["instance_name", "n", "fisher", "lane", "solver", "time_limit", "seed_index",
-             "status", "tag", "energy", "gap", "certified_gap", "wall", "cpu", "raw_feasible",
+    """The rows for the script: solver, n, gap, status, ...; shares in percent."""
+    shares = {name: 100 * runs[name].mask(runs[name].abs() < ROUND_OFF, 0.0)
+              for name in ("gap", "certified_gap", "raw_feasible")}  # fmt: skip
+    runs = runs.assign(fisher=runs["fisher"].map(curvature), tag=runs["tag"].map(tag), **shares)
+    names = ["solver", "n", "gap", "status", "wall", "instance_name", "fisher", "lane",
+             "time_limit", "seed_index", "tag", "energy", "certified_gap", "cpu", "raw_feasible",
              "reason"]  # fmt: skip
     return [[_json(value) for value in row] for row in runs[names].itertuples(index=False)]
 
@@ -214,7 +254,17 @@ def number(value: Any) -> str:
         return "–"
     if math.isinf(value):
         return "∞"
-    return f"{value:.3g}"
+    return "0" if abs(value) < ROUND_OFF else f"{value:.3g}"
+
+
+def _share(value: Any) -> Cell:
+    return "–" if value is None or pd.isna(value) else (share(float(value)), float(value))
+
+
+def _seconds(value: Any) -> Cell:
+    if value is None or pd.isna(value):
+        return "–"
+    return ("0 s" if value == 0 else duration(float(value))), float(value)
 
 
 def budget(text: str) -> str:

@@ -17,7 +17,7 @@ def frame(gaps):
     rows = [
         {"solver": solver, "instance": instance, "gap": gap, "n": 8, "fisher": "sequence",
          "lane": "native", "status": "done", "flat": False, "time_limit": 1.0, "wall": 0.5,
-         "tag": "exact"}
+         "tag": "exact", "pending": 0}
         for solver, by in gaps.items() for instance, values in by.items() for gap in values
     ]  # fmt: skip
     return pd.DataFrame(rows)

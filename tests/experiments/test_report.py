@@ -15,7 +15,9 @@ from experiments import Store, Study, load_runs, run
 from experiments.errors import ReportError, StoreError
 from experiments.figures import palette
 from experiments.metrics.targets import solutions
-from experiments.report.page import write
+from experiments.report import tables
+from experiments.report.causes import causes
+from experiments.report.page import _whole_dates, write
 from experiments.running.pool import WorkerDied
 from experiments.running.runner import InProcess
 from tests.study_fixtures import Raising, block, spec
@@ -126,14 +128,59 @@ def test_a_store_of_failures_only(tmp_path):
     run(Study("s", [block(8)], [spec(Raising)], seeds=[0]), tmp_path / "s.sqlite", progress=False)
     text = html.unescape(write(tmp_path / "s.sqlite", tmp_path).read_text("utf-8"))
     top = text.partition('id="words"')[0]
-    assert "No run succeeded, so nothing can be compared: of 1 runs, 1 ended in an error." in top
-    assert "Commonest reason: raising: RuntimeError: out of qubits" in top
-    assert "Nobody won" in top
+    assert "No run succeeded, so nothing can be compared: of 1 run, 1 ended in an error." in top
+    assert "The cause:" in top
+    assert "1 run ended in an error: raising: RuntimeError: out of qubits" in top
+    assert "Nobody leads" in top
+    # Nobody is told what a gap is, or that the machine was busy, where there is no answer.
+    assert "A gap of 0" not in top
+    assert "The machine was busy" not in top
     # Nothing empty: no findings, no chart and no table of runs that gave no answer.
-    for absent in ("<h2>Findings", "figure-gap", "figure-time", 'id="ranks"', 'id="times"',
-                   'id="ledger', 'id="group', "#groups", "#ledger"):  # fmt: skip
+    for absent in ('id="findings"', "#findings", "#best", "figure-gap", "figure-time",
+                   'id="ranks"', 'id="times"', 'id="ledger',
+                   'id="group', "#groups", "#ledger"):  # fmt: skip
         assert absent not in text, absent
     assert "<tbody>\n</tbody>" not in text.partition('id="runs"')[0]
+
+
+def test_failures_are_counted_by_cause():
+    """Not once a size: what differs in numbers only is one cause, with its remedy."""
+    rows = [("a", "skipped", f"n = {n}: the study limits a to 4 variables") for n in (12, 64, 256)]
+    rows += [("b", "skipped", f"n = {n}: b takes at most 20 variables") for n in range(30, 36)]
+    rows += [("c", "error", "ParameterError: depth is -1, expected a whole number from 1")]
+    rows += [("d", "timeout", ""), ("e", "done", "")]
+    found = causes(pd.DataFrame(rows, columns=["solver", "status", "reason"]))
+    assert [(one.solver, one.runs) for one in found] == [("b", 6), ("a", 3), ("c", 1), ("d", 1)]
+    b, a, c, d = found
+    assert a.reason == "n = 12, 64 or 256: the study limits a to 4 variables"
+    assert "max_variables" in a.remedy
+    assert b.reason == "n = 30 to 35: b takes at most 20 variables"
+    assert c.reason == "ParameterError: depth is -1, expected a whole number from 1"
+    assert "Correct this parameter" in c.remedy
+    assert d.reason == "came back later than twice its limit"
+
+
+def test_no_word_is_left_of_the_shout_and_headings_differ(page):
+    text = page.read_text("utf-8")
+    assert "text-transform" not in text
+    assert "shout" not in text
+    heads = re.findall(r"<h[1-3][^>]*>(.*?)</h[1-3]>", text)
+    assert len(set(heads)) == len(heads)
+    links = re.findall(r'<li><a href="#(.*?)">', text)
+    assert links == sorted(links, key=lambda name: text.index(f'id="{name}"'))
+    assert links.index("best") < links.index("words")
+
+
+def test_dates_stay_in_one_piece_and_are_escaped():
+    assert _whole_dates("<b> of 2026-09-11, 2026-09-11 10:20 UTC") == (
+        '&lt;b&gt; of <span class="date">2026-09-11</span>, '
+        '<span class="date">2026-09-11 10:20 UTC</span>'
+    )
+
+
+def test_round_off_is_zero_and_shares_have_their_unit():
+    assert [tables.share(x) for x in (0.0, 1e-15, 0.032)] == ["0 %", "0 %", "3.2 %"]
+    assert tables.number(1.8e-14) == "0"
 
 
 def test_ranks_have_intervals(page):

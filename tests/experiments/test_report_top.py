@@ -12,6 +12,7 @@ import pytest
 
 from experiments import Store, Study, load_runs, run
 from experiments.metrics import glossary, paidruns
+from experiments.report import opening
 from experiments.report.completeness import plans
 from experiments.report.page import write
 from experiments.store.merge import merge
@@ -57,7 +58,8 @@ def _undrawn(request, monkeypatch):
 
 
 def page(path, folder):
-    return html.unescape(write(path, folder).read_text("utf-8"))
+    text = re.sub('<span class="date">(.*?)</span>', r"\1", write(path, folder).read_text("utf-8"))
+    return html.unescape(text)
 
 
 def found(path):
@@ -77,7 +79,20 @@ def test_an_interrupted_study_says_so_and_how_to_go_on(interrupted, tmp_path):
     top = text.partition('<div class="opening">')[0]
     assert f"This study is not complete: {here} of the 12 runs of study s are in this store" in top
     assert f"it was interrupted, and {12 - here} are left to do" in top
-    assert f"--store {interrupted} --resume" in top
+    assert f'<pre tabindex="0"><code>icbs bench STUDY --store {interrupted} --resume</code>' in top
+    assert "on 2 of its 2 problems" in top or "on 1 of its 2 problems" in top
+    left = [int(count) for count in re.findall(r": (\d+) of 6 runs are missing", top)]
+    assert sum(left) == 12 - here
+    assert "No winner is named, because the study is not complete." in text
+    assert "Who is best" not in text
+    assert f"All {here} runs that are here succeeded; the study is not complete." in text
+    assert f"{here} of 12 planned: {here} done" in text
+    problems = load_runs(interrupted)["instance"].nunique()
+    assert f"<dd>{problems} of 2 planned, n = " in text
+    assert f"The study sets 2 solvers to {problems} of 2 planned problems" in text
+    assert f"proves the best answer of {problems} of {problems} problems" in text or (
+        f" of {problems} problems; on the others" in text
+    )
     assert "every planned run was done" not in text
     listed = text.partition('id="studies"')[2].partition("</table>")[0]
     assert re.findall(r'class="num">(\d+)</td>', listed) == ["12", str(here), str(here), "1"]
@@ -160,13 +175,41 @@ def test_opening_says_what_was_solved_what_0_means_and_who_won(tmp_path):
     text = page(tmp_path / "s.sqlite", tmp_path / "page")
     opening = text.partition('<div class="opening">')[2].partition("</div>")[0]
     solved, gap, won = re.findall("<p>(.*?)</p>", opening)
-    assert solved.startswith(
-        "2 solvers (drawn, greedy) were given 2 problems cut out of the model toy"
+    assert solved.startswith("Each problem is a piece of a layer of the model toy: choose k of its")
+    assert solved.endswith(
+        "Here n is 8 or 12. The study sets 2 solvers to 2 problems (1 of each size and curvature, "
+        "3 seeds)."
     )
-    assert "n = 8 or 12 weights" in solved
-    assert gap.startswith("A gap of 0 means that nobody knows a better answer")
+    assert "A gap of 0 means that nobody knows a better answer." in gap
     assert won.startswith("Of the 2 solvers that always choose exactly k (native), ")
-    assert "the lowest median gap in" in won
+    assert re.search("the lowest median gap in| tie in", won)
+    assert "<li>greedy (control: no search): adds the best variable k times" in text
+    assert "No quantum solver ran." in text
+
+
+def test_skipped_problems_were_not_solved(tmp_path):
+    weak = spec(Drawn, max_variables=8)
+    quiet(Study("s", BLOCKS, ["greedy", weak], [0.05], seeds=[0]), tmp_path / "s.sqlite")
+    text = page(tmp_path / "s.sqlite", tmp_path / "page")
+    assert "; 1 of 4 runs were skipped." in text
+
+
+def test_the_command_that_goes_on_is_whole_where_the_store_knows_it(tmp_path):
+    entry = {"id": 1, "study": "s", "seed": 0, "seeds": [0, 1], "cells": 8, "give_initial": True,
+             "budgets": ['{"time_limit": 0.02}', '{"time_limit": 1.0}'],
+             "solvers": ["greedy", "neal"], "instances": ["a"],
+             "options": ['{"options": {}, "parameters": {}}'] * 2}  # fmt: skip
+    runs = pd.DataFrame(columns=["invocation", "instance", "solver", "budget", "seed_index",
+                                 "options", "pending", "give_initial"])  # fmt: skip
+    (one,) = plans(runs, [entry])
+    assert one.repeat == "--solvers greedy,neal --time-limits 0.02,1 --seeds 2 --give-initial"
+    assert one.left == {"greedy": (4, 4), "neal": (4, 4)}
+    (note,) = opening.incomplete([one], tmp_path / "s.sqlite", False, runs)
+    assert note.command == (
+        f"icbs bench --instances FILES {one.repeat} --store {tmp_path / 's.sqlite'} --resume"
+    )
+    special = entry | {"options": ['{"parameters": {"a": 1}}'] * 2}
+    assert [plan.repeat for plan in plans(runs, [special, entry | {"seed": 1}])] == ["", ""]
 
 
 BANNED = (r"\blanes?\b", r"\bincumbents?\b", r"(?<!-)\breferences?\b(?!-)", r"\bposition Fisher\b",
@@ -185,7 +228,7 @@ def test_one_word_for_each_thing_and_a_meaning_for_each_word(drawn, tmp_path):
     data = json.loads(re.search(r'id="run-data">(.*?)</script>', text)[1])
     assert {"track", "curvature"} < set(data["columns"])
     assert not {"lane", "Fisher", "reference"} & set(data["columns"])
-    assert {row[2] for row in data["rows"]} == {"sequence Fisher", "token Fisher"}
+    assert {row[6] for row in data["rows"]} == {"sequence Fisher", "token Fisher"}
     listed = re.findall(r"<dt>(.*?):</dt>", text)
     for term in ("gap", "track", "native", "penalised", "n", "current mask", "token Fisher",
                  "greedy control", "best known", "certified"):  # fmt: skip
@@ -199,13 +242,22 @@ def test_hardware_that_was_paid_for_is_named(braket, tmp_path):  # noqa: F811
     text = page(tmp_path / "s.sqlite", tmp_path / "page")
     words = (
         "qaoa-xy-braket ran on the quantum processor Garnet, real hardware, 2 tasks: 2 of 2 "
-        "runs gave an answer. Paid: 1.00 USD (AWS Price List of 2026-11-01T00:00:00Z); at most "
-        "1.00 USD were expected."
+        "runs gave an answer. Cost: 1.00 USD = 2 tasks of 100 shots x 0.50 USD; estimated from the "
+        "AWS price list of 2026-11-01, not read from a bill. At most 1.00 USD were expected."
     )
     assert words in text
     assert "QAOA on simulators" not in text
     assert "ehears" not in text
     assert 'id="device-table"' in text
+    # The finding comes first.
+    lead = text.partition('class="warning lead"')[2].partition("</div>")[0]
+    assert re.search(r"<p>qaoa-xy-braket on Garnet \(n up to 4\): [\d.]+ % of the shots", lead)
+    listed = text.partition('id="task-table"')[2].partition("</table>")[0]
+    assert listed.count("arn:aws:braket:eu-north-1:") == 2
+    assert listed.count('class="num">0.50<') + listed.count(">0.50<") >= 2
+    # Of a task, nobody says how long it executed.
+    stages = text.partition('id="ledger-table"')[2].partition("</table>")[0]
+    assert ">–<" in stages
 
 
 def test_a_rehearsal_names_itself_its_device_and_its_stand_in(tmp_path):
@@ -217,7 +269,10 @@ def test_a_rehearsal_names_itself_its_device_and_its_stand_in(tmp_path):
         "gave an answer."
     )
     assert words in text
-    assert "On Garnet the same would cost at most" in text
+    assert "This helps to decide one thing: whether to run it on Garnet for at most " in text
+    assert re.search(r"USD \((from|the) .* of \d{4}-\d\d-\d\d: 1 task of 100 shots x ", text)
+    assert "No winner is named, because a rehearsal does not show what the device answers." in text
+    assert 'id="task-table"' not in text
     assert "QAOA on simulators" not in text
     (use,) = paidruns.uses(load_runs(tmp_path / "r.sqlite"))
     assert (use.rehearsal, use.cost, use.charged) == (True, "nothing", 0.0)
