@@ -85,7 +85,11 @@ def _packages() -> dict[str, list[str]]:
             package = ".".join(parts[:-1])
             if not package.startswith(PROGRAMS) and not parts[-1].startswith("_"):
                 found.setdefault(package, []).append(".".join(parts))
-    return found
+    return {package: found[package] for package in sorted(found, key=_order)}
+
+
+def _order(package: str) -> tuple[int, str]:
+    return PACKAGES.index(package.split(".")[0]), package
 
 
 def _api_page(package: str) -> str:
