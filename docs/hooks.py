@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def _cli() -> str:
 
     parts = ["# Command line", "Made from the commands; `icbs COMMAND --help` says the same."]
     for path, command in _commands("icbs", typer.main.get_command(app)):
-        parts += [f"## {path}", *_paragraphs(command.help or "")]
+        words = (command.help or "").replace("\b", "").replace("*", r"\*")
+        parts += [f"## {path}", words, *_examples(command.epilog or "")]
         rows = [row for one in command.params if (row := _row(one)) is not None]
         if rows:
             head = "| argument or option | default | meaning |\n|---|---|---|"
@@ -133,16 +135,10 @@ def _commands(path: str, command: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _paragraphs(text: str) -> list[str]:
-    """A help text, its examples as code."""
-    parts = []
-    for part in text.replace("\b", "").strip().split("\n\n"):
-        words = " ".join(part.split())
-        example = words.removeprefix("Example: ")
-        parts.append(f"`{words}`" if words == example and words.startswith("icbs ") else words)
-        if words != example:
-            parts[-1] = f"```\n{example}\n```"
-    return parts
+def _examples(epilog: str) -> list[str]:
+    """What a help ends with, as a block of code."""
+    title, *lines = epilog.replace("\b", "").strip().splitlines() or [""]
+    return ["```\n" + textwrap.dedent("\n".join(lines)) + "\n```"] if lines else []
 
 
 def _row(parameter: Any) -> str | None:
@@ -153,5 +149,5 @@ def _row(parameter: Any) -> str | None:
     name = ", ".join(parameter.opts) if optional else parameter.name.upper()
     default = "" if parameter.default in (None, "") else str(parameter.default)
     shown = "required" if parameter.required else f"`{default}`" if default else ""
-    meaning = (getattr(parameter, "help", None) or "").replace("|", "\\|")
+    meaning = (getattr(parameter, "help", None) or "").replace("|", r"\|").replace("*", r"\*")
     return f"| `{name}` | {shown} | {meaning} |"
