@@ -137,7 +137,7 @@ def _commands(path: str, command: Any) -> list[tuple[str, Any]]:
 
 def _examples(epilog: str) -> list[str]:
     """What a help ends with, as a block of code."""
-    title, *lines = epilog.replace("\b", "").strip().splitlines() or [""]
+    lines = epilog.replace("\b", "").strip().splitlines()[1:]
     return ["```\n" + textwrap.dedent("\n".join(lines)) + "\n```"] if lines else []
 
 
