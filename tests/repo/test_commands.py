@@ -89,7 +89,7 @@ def calls(path):
     """Calls of `icbs`: whole ones of the blocks, and those in a line, which may leave out parts."""
     text = path.read_text("utf-8")
     if path.suffix != ".md":
-        return [], re.findall(r"\bicbs [a-z]+(?: [a-z-]+)*", text)
+        return [], re.findall(r"\bicbs [a-z]+(?: (?:--)?[a-z][a-z-]*)*", text)
     lines = "".join(blocks(text)).replace("\\\n", " ").splitlines()
     parts = [part.strip() for line in lines for part in re.split(r"&&|;", line)]
     whole = [part for part in parts if re.match(r"(\.venv/bin/)?icbs ", part)]
