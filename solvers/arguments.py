@@ -100,8 +100,8 @@ def numbers(name: str, values: Any, ndim: int) -> NDArray[Any]:
     if array.dtype.kind == "O" and array.ndim and all(isinstance(v, Real) for v in array.flat):
         array = _converted(name, array)
     if array.dtype.kind not in "fiub":
-        found = f"of {array.dtype.name}s" if array.ndim else "that is none"
-        raise ProblemError(f"{name} is a {_kind(values)} {found}, {expected}")
+        found = f" of {array.dtype.name}s" if array.ndim else ""
+        raise ProblemError(f"{name} is a {_kind(values)}{found}, {expected}")
     if array.ndim != ndim:
         raise ProblemError(f"{name} has {array.ndim} dimensions, expected {ndim}")
     return array
@@ -111,7 +111,9 @@ def _converted(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
     try:
         return array.astype(np.float64)
     except OverflowError as error:
-        raise ProblemError(f"{name} has an entry too large for a 64-bit float") from error
+        raise ProblemError(
+            f"{name} has an entry too large for a 64-bit float: divide by a constant"
+        ) from error
 
 
 def _scalar(value: Any) -> int | float | None:

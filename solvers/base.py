@@ -1,11 +1,13 @@
 """What every solver is: a dimod sampler that also takes the structured problem.
 
 A subclass sets the class attributes below and implements `_solve`; everything a caller may rely on
-(checks, degenerate cases, seeds, the sample set and its ``info``) is done once, here.
+(checks, degenerate cases, seeds, the sample set and its ``info``) is done once, here. All that the
+author of a solver needs can be imported from this module; `solvers.testing` checks the result.
 
 ``info`` of every sample set:
 
-* ``solver``, ``lane``: the registry name and ``native`` or ``penalised``;
+* ``solver``: the registry name;
+* ``track``: ``native`` or ``penalised``; until the next release also as ``lane``;
 * ``received_incumbent``: whether the solver was handed a start;
 * ``timing``: seconds, every key of `TIMING_KEYS`, measured by the solver itself;
 * ``lower_bound``: certified lower bound on the optimum, where the solver has one;
@@ -16,20 +18,19 @@ A subclass sets the class attributes below and implements `_solve`; everything a
 
 from __future__ import annotations
 
-import threading
 import time
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import dimod
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from solvers.arguments import plain, positive, seeded, whole
-from solvers.arithmetic.convex import plus_offset, value
+from solvers.answer import forced, sample_set
+from solvers.arguments import seeded
 from solvers.bqm.convert import (
     check_composites,
     check_model,
@@ -41,160 +42,37 @@ from solvers.bqm.convert import (
 )
 from solvers.bqm.unconstrained import alternating, every_cardinality
 from solvers.clock.deadline import Deadline
-from solvers.errors import ParameterError, SampleError
+from solvers.errors import ParameterError
 from solvers.problem import Bools, CardinalityProblem
+from solvers.readpool import ReadPool
+from solvers.request import (
+    TIMING_KEYS,
+    UNLIMITED,
+    Budget,
+    OnIncumbent,
+    Request,
+    Solution,
+    Timing,
+    Track,
+)
 
-Lane = Literal["native", "penalised"]
-OnIncumbent = Callable[[Bools], None]
+__all__ = [
+    "TIMING_KEYS",
+    "UNLIMITED",
+    "Budget",
+    "CardinalitySampler",
+    "OnIncumbent",
+    "ReadPool",
+    "Request",
+    "Solution",
+    "Timing",
+    "Track",
+]
 
-UNLIMITED = 2**62
 # Seconds that a solver gets where turning a model into a problem has taken the whole time limit.
 LEAST_TIME = 1e-3
 # Largest model without a cardinality that native solvers take with as many free variables more.
 SLACK_MOST = 512
-
-TIMING_KEYS = (
-    "convert", "preprocess", "training", "queue", "execute", "postprocess", "repair",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a solver may spend; each solver's ``properties["honours"]`` says which it heeds.
-
-    Attributes:
-        time_limit: seconds of wall time, > 0.
-        reads: independent restarts or shots, >= 1.
-        sweeps: passes over the variables per read, >= 1.
-    """
-
-    time_limit: float | None = None
-    reads: int | None = None
-    sweeps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("time_limit", "reads", "sweeps"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if name == "time_limit":
-                positive(name, value, what="seconds above 0")
-            else:
-                whole(name, value, 1)
-            # 1 stays 1 and 1.0 stays 1.0: records name a budget as it was written.
-            object.__setattr__(self, name, plain(value))
-
-
-class Timing(dict[str, float]):
-    """Seconds by stage; starts with every key of `TIMING_KEYS` at 0."""
-
-    def __init__(self) -> None:
-        super().__init__(dict.fromkeys(TIMING_KEYS, 0.0))
-
-    @contextmanager
-    def stage(self, key: str) -> Iterator[None]:
-        """Adds the wall time of the ``with`` body to `key`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self[key] += time.perf_counter() - start
-
-
-@dataclass
-class Request:
-    """One call of `CardinalitySampler.sample_problem`, as `_solve` sees it.
-
-    Attributes:
-        budget: what may be spent.
-        rng: the only source of randomness.
-        initial: feasible start, shape (n,) of bool, or None.
-        report: takes each improved feasible state as it is found; the caller owns the clock.
-        deadline: when the time limit ends, or the call is stopped.
-        timing: to be filled by stage.
-    """
-
-    budget: Budget
-    rng: np.random.Generator
-    initial: Bools | None
-    report: OnIncumbent
-    deadline: Deadline
-    timing: Timing = field(default_factory=Timing)
-
-
-@dataclass
-class Solution:
-    """What `_solve` hands back.
-
-    Attributes:
-        states: one row a read, shape (m, n), 0/1.
-        info: goes into the sample set's ``info``.
-        vectors: data for the sample set's record, each with m rows. The penalised lane puts the
-            sampler's untouched rows under ``raw_sample``, and how many reads gave a row under
-            ``num_occurrences``.
-    """
-
-    states: NDArray[Any]
-    info: dict[str, Any] = field(default_factory=dict)
-    vectors: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-
-class ReadPool:
-    """Collects the reads of a solver that makes them one at a time.
-
-    The first `MAX_ROWS` reads are kept, so that success shares can be counted, and the best one if
-    it is not among them. Rows are in order of the reads' numbers, in whatever order they arrive.
-
-    Attributes:
-        reads: reads made so far.
-        best: energy of the best one.
-    """
-
-    MAX_ROWS: ClassVar[int] = 1000
-
-    def __init__(self, problem: CardinalityProblem, request: Request) -> None:
-        self.reads = 0
-        self.best = np.inf
-        self._lock = threading.Lock()
-        self._reported = np.inf
-        self._best_row: tuple[int, Bools] | None = None
-        self._problem = problem
-        self._request = request
-        self._rows: dict[int, Bools] = {}
-
-    def improve(self, state: Bools) -> float:
-        """Reports a feasible state if it is the best so far; returns its energy. Any thread may."""
-        energy = float(self._problem.energy(state))
-        with self._lock:
-            if energy < self._reported:
-                self._reported = energy
-                self._request.report(state)
-        return energy
-
-    def add(self, state: Bools, number: int | None = None) -> None:
-        """Takes a read, a feasible state of shape (n,).
-
-        Args:
-            state: of the caller no more.
-            number: which read it is; the next one when None.
-        """
-        number = self.reads if number is None else number
-        self.reads += 1
-        energy = self.improve(state)
-        known = -1 if self._best_row is None else self._best_row[0]
-        if energy < self.best or (energy == self.best and number < known):
-            self.best, self._best_row = energy, (number, state)
-        if number < self.MAX_ROWS:
-            self._rows[number] = state
-
-    def solution(self, **info: Any) -> Solution:
-        """What `_solve` returns."""
-        rows = dict(self._rows)
-        if self._best_row is not None:
-            rows.setdefault(*self._best_row)
-        states = [rows[number] for number in sorted(rows)]
-        return Solution(np.array(states), {"reads": self.reads, **info})
-
 
 # What is compiled in this process: class, and whether for dense problems.
 _WARM: set[tuple[type, bool]] = set()
@@ -209,8 +87,12 @@ class CardinalitySampler(dimod.Sampler):
     every problem size (circuits), so that one call does not warm it up for another size.
     """
 
-    name: ClassVar[str]
-    lane: ClassVar[Lane] = "native"
+    # Of a class, or of an object where its options decide.
+    name: str
+    max_variables: int | None = None
+    warm_up_by_size: bool = False
+    extra_parameters: tuple[str, ...] = ()
+    track: ClassVar[Track] = "native"
     honours: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = False
@@ -218,10 +100,24 @@ class CardinalitySampler(dimod.Sampler):
     # Of the problems it is compiled on: variables and ones. At 8 variables the relaxation is solved
     # before its Newton method is asked.
     warm_up_size: ClassVar[tuple[int, int]] = (16, 8)
-    warm_up_by_size: ClassVar[bool] = False
-    max_variables: ClassVar[int | None] = None
     paid: ClassVar[bool] = False
-    extra_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "lane" in vars(cls):
+            warnings.warn(f"{cls.__name__}.lane is now track", DeprecationWarning, stacklevel=2)
+            cls.track = vars(cls)["lane"]
+            del cls.lane
+
+    @property
+    def lane(self) -> Track:
+        """The former name of `track`.
+
+        Warns:
+            DeprecationWarning: names the new one.
+        """
+        warnings.warn(f"{type(self).__name__}.lane is now track", DeprecationWarning, stacklevel=2)
+        return self.track
 
     @property
     def parameters(self) -> dict[str, list[str]]:
@@ -231,9 +127,10 @@ class CardinalitySampler(dimod.Sampler):
 
     @property
     def properties(self) -> dict[str, Any]:
-        """Lane, exactness, size limit and which parts of a `Budget` count."""
+        """Track, exactness, size limit and which parts of a `Budget` count."""
         return {
-            "lane": self.lane,
+            "track": self.track,
+            "lane": self.track,
             "exact": self.exact,
             "max_variables": self.max_variables,
             "honours": list(self.honours),
@@ -277,14 +174,14 @@ class CardinalitySampler(dimod.Sampler):
             problem: n variables, k ones.
             budget: what may be spent; the solver's own defaults when None.
             seed: whole number from 0; the same seed gives the same samples.
-            initial: feasible start, shape (n,); None keeps the solver blind to any incumbent.
+            initial: feasible start, shape (n,); None where the solver is to find its own.
             on_incumbent: called with each improved feasible state, shape (n,) of bool; from a
                 thread of the solver's if need be, but never from two at once.
             **parameters: the solver's own, listed in its `extra_parameters`.
 
         Returns:
-            A BINARY sample set over variables 0..n-1, one row a read or, in the penalised lane, as
-            many reads as ``num_occurrences`` says, with `info` as in the module's docstring.
+            A BINARY sample set over variables 0..n-1, one row a read or, on the penalised track,
+            as many reads as ``num_occurrences`` says, with `info` as in the module's docstring.
 
         Raises:
             ParameterError: a keyword the solver does not have, a value of another type.
@@ -301,7 +198,9 @@ class CardinalitySampler(dimod.Sampler):
             raise ParameterError(f"budget is {budget!r}, expected Budget(time_limit=..., ...)")
         start = None if initial is None else problem.checked_state(initial)
         if start is not None and not self.takes_initial:
-            raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
+            raise ParameterError(
+                f"initial is given, but {self.name} cannot start from a state: leave it out"
+            )
         self.check_size(problem.n)
         spent = self.warm_up(dense=problem.factor is None)
         budget = budget or Budget()
@@ -313,12 +212,12 @@ class CardinalitySampler(dimod.Sampler):
             deadline=Deadline(budget.time_limit),
         )
         if problem.cardinality in (0, problem.n):
-            solution = self._forced(problem, request)
+            solution = forced(problem, request, self.track)
         else:
             solution = self._solve(problem, request, **parameters)
         if spent:
             solution.info["warm_up"] = spent
-        return self._sample_set(problem, request, solution)
+        return sample_set(self.name, self.track, problem, request, solution)
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Refuses parameters of `sample_problem` before there is a problem to solve.
@@ -371,46 +270,9 @@ class CardinalitySampler(dimod.Sampler):
         """Raises dimod's size error if the solver cannot take n variables."""
         if self.max_variables is not None and n > self.max_variables:
             raise dimod.exceptions.BinaryQuadraticModelSizeError(
-                f"{self.name} takes at most {self.max_variables} variables, the problem has {n}"
+                f"{self.name} takes at most {self.max_variables} variables, the problem has {n}: "
+                "choose a smaller problem or another solver"
             )
-
-    def _forced(self, problem: CardinalityProblem, request: Request) -> Solution:
-        """With k = 0 or k = n there is one feasible state."""
-        state = np.full(problem.n, problem.cardinality > 0)
-        request.report(state)
-        raw = {"raw_sample": state[None].astype(np.int8)} if self.lane == "penalised" else {}
-        known = value(problem, state)
-        info = {
-            "lower_bound": plus_offset(known.energy - known.error, problem),
-            "proved_optimal": True,
-            "tolerance": known.tolerance,
-        }
-        return Solution(state[None], info, raw)
-
-    def _sample_set(
-        self, problem: CardinalityProblem, request: Request, solution: Solution
-    ) -> dimod.SampleSet:
-        found = np.asarray(solution.states)
-        with np.errstate(invalid="ignore"):
-            states = found.astype(np.int8)
-        if states.shape != (len(found), problem.n) or ((states != found) | (states & ~1)).any():
-            raise SampleError(
-                f"{self.name} returned states of shape {found.shape} and type {found.dtype}, "
-                f"expected rows of {problem.n} zeros and ones"
-            )
-        return dimod.SampleSet.from_samples(
-            states,
-            energy=problem.energy(states),
-            vartype=dimod.BINARY,
-            info={
-                "solver": self.name,
-                "lane": self.lane,
-                "received_incumbent": request.initial is not None,
-                "timing": dict(request.timing),
-                **solution.info,
-            },
-            **solution.vectors,
-        )
 
     def sample(
         self,
@@ -429,7 +291,7 @@ class CardinalitySampler(dimod.Sampler):
         Without a cardinality any number of variables may be 1. Solvers that are `exact` then solve
         one problem for each number, see `solvers.bqm.unconstrained`; other native ones work on n
         more variables of no cost that absorb the difference, or on large models at one number after
-        the other; those of the penalised lane get the model as it is.
+        the other; those of the penalised track get the model as it is.
 
         Turning the model into a dense problem is part of a time limit.
 

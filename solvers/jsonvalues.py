@@ -1,4 +1,4 @@
-"""JSON values that nobody can change any more: what a problem's `meta` holds."""
+"""JSON values that cannot be changed: what a problem's `meta` holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from solvers.errors import ProblemError
 
 
 def _refuse(self: object, *args: object, **keywords: object) -> NoReturn:
-    raise TypeError("meta is read-only: replace(problem, meta={**problem.meta, ...}) makes another")
+    raise TypeError(
+        "meta is read-only: make a new problem with replace(problem, meta={**problem.meta, ...})"
+    )
 
 
 class FrozenDict(dict[str, Any]):
@@ -75,5 +77,6 @@ def frozen_json(name: str, value: Any) -> Any:
         return value
     shown = value if isinstance(value, float) else f"a {type(value).__name__}"
     raise ProblemError(
-        f"{name} is {shown}, no JSON value: pass text, a finite number, a list or a dict of them"
+        f"{name} is {shown}, not a JSON value: pass text, a finite number, or a list or dict of "
+        "them"
     )

@@ -1,4 +1,4 @@
-"""Whether what is about to be allocated fits, asked before the machine has to answer."""
+"""Whether what is about to be allocated fits into the memory that is free."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ of ``1/2 ||A x||^2``; ``G`` need not be positive semidefinite.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,13 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers.arguments import finite, numbers, positive, whole
 from solvers.arithmetic.rounding import penalised
+from solvers.arrays import distinct_names, finite_numbers, frozen, whole_numbers
 from solvers.errors import ProblemError
 from solvers.jsonvalues import frozen_json
 from solvers.memory import check_room
 
 Floats = NDArray[np.float64]
-# Of an energy's terms in all: beyond it float64 has no room for what is made of them.
-MOST = 1e290
 Bools = NDArray[np.bool_]
 # Entries of states that are turned into float64 at a time.
 _AT_ONCE = 2**24
@@ -40,7 +39,7 @@ class CardinalityProblem:
     """A quadratic over binary vectors with exactly `cardinality` ones.
 
     Nothing in it can be changed, also after a copy or a pickle. Arrays are copied, unless they are
-    read-only down to the array that owns the numbers: see `frozen`.
+    read-only down to the array that owns the numbers: see `solvers.arrays.frozen`.
 
     Attributes:
         linear: ``c``, shape (n,).
@@ -49,8 +48,8 @@ class CardinalityProblem:
         quadratic: ``G``, shape (n, n), symmetric.
         offset: constant added to every energy.
         scale: positive; an energy times `scale` is in units of the model's loss.
-        initial: the incumbent, shape (n,) of bool with k ones. Solvers never read it: they get an
-            incumbent only as an argument.
+        initial: the current mask of the model that the problem was cut from, shape (n,) of bool
+            with k ones. Solvers never read it: they get a start only as an argument.
         indices: position of each variable in the flattened weight of its layer, shape (n,).
         meta: where the problem comes from; JSON values only, numpy's scalars and arrays become
             such.
@@ -75,19 +74,22 @@ class CardinalityProblem:
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        linear = _finite("linear", self.linear, ndim=1)
+        linear = finite_numbers("linear", self.linear, ndim=1)
         n = len(linear)
         put = object.__setattr__
         put(self, "linear", linear)
         if (self.factor is None) == (self.quadratic is None):
             raise ProblemError("give exactly one of factor and quadratic")
         if self.factor is not None:
-            factor = _finite("factor", self.factor, ndim=2)
+            factor = finite_numbers("factor", self.factor, ndim=2)
             if factor.shape[1] != n:
-                raise ProblemError(f"factor has {factor.shape[1]} columns, linear has {n} entries")
+                raise ProblemError(
+                    f"factor has {factor.shape[1]} columns and linear {n} entries: give one column "
+                    "for every variable"
+                )
             put(self, "factor", factor)
         if self.quadratic is not None:
-            quadratic = _finite("quadratic", self.quadratic, ndim=2)
+            quadratic = finite_numbers("quadratic", self.quadratic, ndim=2)
             if quadratic.shape != (n, n):
                 raise ProblemError(f"quadratic has shape {quadratic.shape}, expected ({n}, {n})")
             if not np.array_equal(quadratic, quadratic.T):
@@ -99,7 +101,7 @@ class CardinalityProblem:
         if self.initial is not None:
             put(self, "initial", frozen(self.checked_state(self.initial)))
         if self.indices is not None:
-            indices = _places("indices", self.indices, np.int64)
+            indices = whole_numbers("indices", self.indices, np.int64)
             if indices.shape != (n,):
                 raise ProblemError(f"indices has shape {indices.shape}, expected ({n},)")
             put(self, "indices", indices)
@@ -107,7 +109,7 @@ class CardinalityProblem:
             raise ProblemError(f"meta is a {type(self.meta).__name__}, expected a dict")
         put(self, "meta", frozen_json("meta", self.meta))
         if self.labels is not None:
-            put(self, "labels", _labels(self.labels, n))
+            put(self, "labels", distinct_names(self.labels, n))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what a pickle or a copy holds; its arrays are as read-only as before."""
@@ -275,19 +277,25 @@ class CardinalityProblem:
 
         Args:
             indices: variables that stay free, each once, in their new order.
-            at: feasible state that fixes the others; the incumbent when None.
+            at: feasible state that fixes the others; `initial` when None.
 
         Raises:
             ProblemError: an index that repeats or is out of range; no state to fix the others at.
         """
-        free = _places("indices", indices, np.intp)
+        free = whole_numbers("indices", indices, np.intp)
         if len(np.unique(free)) != len(free):
-            raise ProblemError("indices must be a list of different variables")
+            raise ProblemError(
+                "indices is not a list of different variables: leave repeated ones out"
+            )
         if len(free) and (free.min() < 0 or free.max() >= self.n):
-            raise ProblemError(f"indices must lie in 0..{self.n - 1}")
+            raise ProblemError(
+                f"indices has entries in {free.min()}..{free.max()}, expected 0..{self.n - 1}"
+            )
         others = self.initial if at is None else at
         if others is None:
-            raise ProblemError("the problem has no incumbent: pass at=, the state of the others")
+            raise ProblemError(
+                "at is None and the problem has no initial state: pass at, the values of the others"
+            )
         state = self.checked_state(others)
         rest = state.copy()
         rest[free] = False
@@ -300,7 +308,7 @@ class CardinalityProblem:
         )
 
     def with_cardinality(self, cardinality: int) -> CardinalityProblem:
-        """The same energies with another number of ones, no incumbent; nothing is checked again.
+        """The same energies with another number of ones, without `initial`; nothing is checked.
 
         Raises:
             ProblemError: a cardinality outside 0..n.
@@ -312,7 +320,7 @@ class CardinalityProblem:
         return other
 
     def blinded(self) -> CardinalityProblem:
-        """What a solver may see: no incumbent, layer positions, labels or provenance."""
+        """What a solver may see: no current mask, layer positions, labels or provenance."""
         return replace(self, initial=None, indices=None, meta={}, labels=None)
 
     @cached_property
@@ -328,77 +336,5 @@ class CardinalityProblem:
         return digest.hexdigest()
 
 
-def frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, made read-only down to the one that owns its numbers; no problem copies it then.
-
-    Args:
-        array: nobody writes to any more, through whatever else holds its memory.
-    """
-    part: Any = array
-    while isinstance(part, np.ndarray):
-        part.flags.writeable = False
-        part = part.base
-    return array
-
-
 def _taken(array: NDArray[Any] | None, order: NDArray[np.intp], axis: int) -> Any:
     return None if array is None else frozen(np.take(array, order, axis))
-
-
-def _labels(labels: Any, n: int) -> tuple[str, ...]:
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise ProblemError(f"labels is a {type(labels).__name__}, expected a list of names")
-    names = tuple(labels)
-    if not all(isinstance(name, str) for name in names):
-        strange = next(name for name in names if not isinstance(name, str))
-        raise ProblemError(f"labels has {strange!r}, expected texts")
-    if len(names) != n or len(set(names)) != n:
-        raise ProblemError(f"labels are {len(set(names))} different names for {n} variables")
-    return names
-
-
-def _finite(name: str, values: ArrayLike, ndim: int) -> Floats:
-    array = _owned(numbers(name, values, ndim), np.float64, values)
-    largest = float(max(array.max(initial=0.0), -array.min(initial=0.0)))
-    if not np.isfinite(largest):
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ProblemError(f"{name}{bad} is not finite")
-    # Of the terms of an energy: entries of the factor are squared.
-    size = len(array) * float(array.shape[-1]) ** 2 * largest
-    if name == "factor" and largest > 1:
-        size *= largest
-    if size > MOST:
-        raise ProblemError(
-            f"{name} has entries of up to {largest:.3g}, with which energies overflow: divide the "
-            "problem by a constant and put that into scale"
-        )
-    return array
-
-
-def _places(name: str, values: ArrayLike, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
-    """Whole numbers as a read-only array of a type that holds them."""
-    given = numbers(name, values, ndim=1)
-    places = _owned(given, dtype, values)
-    if not np.array_equal(places, given):
-        bad = given[np.flatnonzero(places != given)[0]]
-        raise ProblemError(f"{name} has the entry {bad}, expected 64-bit whole numbers")
-    return places
-
-
-def _owned(array: NDArray[Any], dtype: Any, given: ArrayLike) -> NDArray[Any]:
-    """The array in C order and of that type, read-only; a copy if somebody could write to it."""
-    with np.errstate(invalid="ignore"):
-        made = np.ascontiguousarray(array, dtype=dtype)
-    shared = not isinstance(given, list | tuple) and np.may_share_memory(made, array)
-    if not shared:
-        return frozen(made)
-    return made if _read_only(made) else frozen(made.copy())
-
-
-def _read_only(array: NDArray[Any]) -> bool:
-    part: Any = array
-    while isinstance(part, np.ndarray):
-        if part.flags.writeable:
-            return False
-        part = part.base
-    return True

@@ -14,67 +14,21 @@ And any dimod sampler object may stand where a solver's name may: `make` takes b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from solvers.entry import Entry
 from solvers.errors import ParameterError, UnavailableError, UnknownSolverError
 
 if TYPE_CHECKING:
     import dimod
 
-    from solvers.base import CardinalitySampler, Lane
+    from solvers.base import CardinalitySampler
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One registered solver.
-
-    Attributes:
-        target: ``module:class``.
-        lane: ``native`` or ``penalised``; None: its class says (solvers of other packages).
-        summary: one line for people.
-        needs: modules the solver imports beyond the package's own.
-        extra: the optional dependency group that brings them; empty for base dependencies.
-        paid: whether a call costs money; such a solver has the option ``rehearse``.
-        resource: what a machine needs to run it beyond packages (a GPU, a licence, a token); on a
-            cluster the solver goes only to workers that say they have it.
-        honours: the parts of a `solvers.base.Budget` that count.
-        exact: whether it can prove the optimum.
-        max_variables: the size limit of a solver made without options.
-        takes_initial: whether it can start from an incumbent.
-
-    The last four are what `make(name).properties` says, for lists that must not import an SDK.
-    """
-
-    target: str
-    lane: Lane | None
-    summary: str
-    needs: tuple[str, ...] = ()
-    extra: str = ""
-    paid: bool = False
-    resource: str = ""
-    honours: tuple[str, ...] = ()
-    exact: bool = False
-    max_variables: int | None = None
-    takes_initial: bool = False
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """As of the solver; empty for one of another package, whose class alone knows."""
-        if self.lane is None:
-            return {}
-        return {
-            "lane": self.lane,
-            "exact": self.exact,
-            "max_variables": self.max_variables,
-            "honours": list(self.honours),
-            "takes_initial": self.takes_initial,
-        }
-
+__all__ = ["GROUP", "SOLVERS", "Entry", "available", "entry", "make", "registered"]
 
 SOLVERS: dict[str, Entry] = {
     "greedy": Entry(
@@ -105,14 +59,14 @@ SOLVERS: dict[str, Entry] = {
         takes_initial=True,
     ),
     "tempering": Entry(
-        "solvers.search.population:Tempering",
+        "solvers.search.population:PopulationAnnealing",
         "native",
         "population annealing over swaps",
         honours=("time_limit", "reads", "sweeps"),
         takes_initial=True,
     ),
     "reference-sa": Entry(
-        "solvers.search.published:ReferenceSA",
+        "solvers.search.published:PublishedAnnealing",
         "native",
         "the published solver's swap annealing, O(n) a proposal; the baseline",
         honours=("time_limit", "reads", "sweeps"),
@@ -125,14 +79,14 @@ SOLVERS: dict[str, Entry] = {
         honours=("time_limit",),
     ),
     "exact": Entry(
-        "solvers.exact.branch_and_bound:Exact",
+        "solvers.exact.branch_and_bound:BranchAndBound",
         "native",
         "branch and bound on the relaxation; proves the optimum",
         honours=("time_limit",),
         exact=True,
     ),
     "enumerate": Entry(
-        "solvers.exact.enumeration:Enumerate",
+        "solvers.exact.enumeration:Enumeration",
         "native",
         "every k-subset; proves the optimum",
         exact=True,
@@ -345,7 +299,7 @@ def make(solver: str | dimod.Sampler, **options: Any) -> CardinalitySampler:
     Args:
         solver: a registered name, or any dimod sampler: a `CardinalitySampler` is handed back,
             any other put behind `PenaltyComposite`.
-        **options: constructor options; for the penalised lane also those of `PenaltyComposite`.
+        **options: constructor options; for the penalised track also those of `PenaltyComposite`.
             With a sampler object only the latter.
 
     Raises:

@@ -1,7 +1,5 @@
 """A tiny random Llama and a blind solver, shared by the tests of `icbs`."""
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -48,7 +46,7 @@ def tiny_samples(count: int = 6, length: int = 10, seed: int = 1) -> Samples:
 class BestOfSort(CardinalitySampler):
     """The k variables of smallest linear term and one random state."""
 
-    name: ClassVar[str] = "best-of-sort"
+    name = "best-of-sort"
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters) -> Solution:
         states = np.zeros((2, problem.n), dtype=np.int8)

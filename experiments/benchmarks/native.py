@@ -33,9 +33,10 @@ from experiments.running.warmup import warm_up
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.clock.deadline import Deadline
 from solvers.clock.warmup import tiny_problems
-from solvers.search.annealing import Walk, cooling, hottest
 from solvers.search.descent import random_state
 from solvers.search.repair import LocalSearch
+from solvers.search.schedule import cooling, hottest
+from solvers.search.walks import Walk
 
 T = TypeVar("T")
 SEARCHES = ("greedy", "descent", "annealing", "tabu", "tempering", "relaxation", "exact",

@@ -21,7 +21,8 @@ import numpy as np
 from experiments.benchmarks.solvers import mean_energy
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.exact.branch_and_bound import diagonally_shifted
-from solvers.exact.relaxation import bound, core, relaxed
+from solvers.exact.interval import core
+from solvers.exact.relaxation import bound, relaxed
 
 
 def random_problem(seed: int) -> CardinalityProblem:

@@ -22,8 +22,8 @@ import numpy as np
 from numba import get_num_threads
 
 from solvers import Budget, CardinalityProblem, load, make
-from solvers.exact.relaxation import certified_bound
-from solvers.problem import frozen
+from solvers.arrays import frozen
+from solvers.exact.interval import certified_bound
 
 POSITIONS = 8
 

@@ -178,12 +178,15 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="File types besides .block.safetensors: any of bqm,lp,ubqp,sparse,qubo.",
+            help="Other file types to write besides .block.safetensors, separated by commas: "
+            "bqm, lp, ... (an unknown one is answered with the list).",
         ),
     ] = "",
     penalty: Annotated[
         float | None,
-        typer.Option(help="Add PENALTY * (sum x - k)^2 to the energy in all but lp files."),
+        typer.Option(
+            help="Add PENALTY * (sum x - k)^2 to the energy where a file type has no constraints."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -210,14 +213,14 @@ def export(
     from icbs.settings import Settings
     from solvers import export as export_problem
     from solvers import save
-    from solvers.io.formats import EXPORTS, file_name
+    from solvers.io.formats import exports, file_name
 
     wanted = numbers(sizes, int, "--sizes")
-    suffixes = [f".{word}" for word in words(formats)]
-    for suffix in suffixes:
-        if suffix not in EXPORTS:
-            names = ",".join(known[1:] for known in EXPORTS)
-            raise typer.BadParameter(f"--format {suffix[1:]!r} is unknown; choose from {names}")
+    known, wanted_formats = exports(), words(formats)
+    for word in wanted_formats:
+        if word not in known:
+            names = ",".join(known)
+            raise typer.BadParameter(f"--format {word!r} is unknown; choose from {names}")
     for word in words(fisher):
         if word not in ("sequence", "position"):
             raise typer.BadParameter(f"--fisher is {word!r}, expected sequence or position")
@@ -247,9 +250,9 @@ def export(
     with stage(f"Writing {len(problems)} blocks", len(problems)) as update:
         for number, problem in enumerate(problems):
             print(save(problem, out / file_name(problem)))
-            for suffix in suffixes:
-                weight = None if suffix == ".lp" else penalty
-                path = out / file_name(problem, suffix)
+            for other in (known[word] for word in wanted_formats):
+                weight = None if other.constrained else penalty
+                path = out / file_name(problem, other.suffix)
                 print(export_problem(problem, path, penalty=weight))
             update(number + 1)
 

@@ -69,9 +69,9 @@ def solvers(
     records = []
     for name, reason in available().items():
         known = registered()[name]
-        record: dict[str, Any] = {"name": name, "lane": known.lane, "summary": known.summary}
+        record: dict[str, Any] = {"name": name, "track": known.track, "summary": known.summary}
         record |= known.properties
-        if known.lane is None and reason is None:
+        if known.track is None and reason is None:
             try:
                 record |= make(name).properties
             except UnavailableError as error:
@@ -83,7 +83,7 @@ def solvers(
     rows = [
         (
             record["name"],
-            (record["lane"] or "-") + (", exact" if record.get("exact") else ""),
+            (record["track"] or "-") + (", exact" if record.get("exact") else ""),
             record.get("max_variables") or "-",
             ", ".join(word.removesuffix("_limit") for word in record.get("honours", ())) or "-",
             f"not here: {record['unavailable']}" if record["unavailable"] else record["summary"],
@@ -108,7 +108,7 @@ def _shown(value: Any) -> object:
 def solve(
     instance: Annotated[
         Path,
-        typer.Argument(help=".block.safetensors, .bqm, .lp, .ubqp, .sparse, .qubo or .qplib file."),
+        typer.Argument(help="A problem: a .block.safetensors, .bqm, .lp, .qplib file, ..."),
     ],
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
     time_limit: Annotated[
@@ -156,7 +156,8 @@ def solve(
     best = int(energies.argmin())
     answer = {
         "solver": solver,
-        "lane": sampler.lane,
+        "track": sampler.track,
+        "lane": sampler.track,
         "n": problem.n,
         "cardinality": problem.cardinality,
         "energy": float(energies[best]),

@@ -80,13 +80,13 @@ def unpacked(state: bytes, n: int) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(state, np.uint8), count=n).astype(np.bool_)
 
 
-def score(problem: CardinalityProblem, samples: Any, lane: str) -> Score:
+def score(problem: CardinalityProblem, samples: Any, track: str) -> Score:
     """Re-scores every sample in float64 and re-checks feasibility.
 
     Args:
         problem: what was to be solved.
         samples: what the solver returned.
-        lane: ``native`` solvers may not return infeasible samples.
+        track: ``native`` solvers may not return infeasible samples.
 
     Returns:
         The score. A `complaint` means that the samples were readable and still no good: energies
@@ -112,19 +112,19 @@ def score(problem: CardinalityProblem, samples: Any, lane: str) -> Score:
         if best is None
         else int(counts[feasible & (energies <= energies[best] + 0.1 * tolerance)].sum()),
         state=None if best is None else np.packbits(rows[best].astype(np.bool_)).tobytes(),
-        complaint=_complaint(reported, energies, feasible, lane, tolerance),
+        complaint=_complaint(reported, energies, feasible, track, tolerance),
     )
 
 
 def _complaint(
-    reported: Floats, energies: Floats, feasible: NDArray[np.bool_], lane: str, tolerance: float
+    reported: Floats, energies: Floats, feasible: NDArray[np.bool_], track: str, tolerance: float
 ) -> str:
     if not np.isfinite(reported).all():
         return f"reported an energy of {reported[~np.isfinite(reported)][0]}"
     worst = int(np.argmax(np.abs(reported - energies)))
     if abs(reported[worst] - energies[worst]) > tolerance:
         return f"reported energy {reported[worst]:.10g}, re-scored {energies[worst]:.10g}"
-    if lane == "native" and not feasible.all():
+    if track == "native" and not feasible.all():
         return f"{(~feasible).sum()} of {len(feasible)} samples of a native solver are infeasible"
     return ""
 

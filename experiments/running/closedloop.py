@@ -53,7 +53,7 @@ class Leaving(CardinalitySampler):
 
     def __init__(self, child: CardinalitySampler, gap: float) -> None:
         self._child, self.gap = child, gap
-        self.name = f"{child.name} leaving {gap:g}"  # type: ignore[misc]
+        self.name = f"{child.name} leaving {gap:g}"
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         assert request.initial is not None

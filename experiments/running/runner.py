@@ -165,11 +165,11 @@ def run(
         raise StudyError("memory can be limited on Linux only; leave it out")
     if scheduler is not None and (executor is not None or isolate or workers > 1):
         raise StudyError("a scheduler brings its own workers: leave executor, workers, isolate out")
-    lanes = _check_solvers(study)
+    tracks = _check_solvers(study)
     clear_bench()
     with Store(store, create=True) as opened:
         sizes = register(study, opened, progress=progress)
-        plan = _Plan(study, opened, sizes, lanes, memory)
+        plan = _Plan(study, opened, sizes, tracks, memory)
         counts: Counter[str] = Counter()
         failure, pending = "", 0
         with (
@@ -215,14 +215,14 @@ class _Plan:
         study: Study,
         store: Store,
         sizes: dict[str, int],
-        lanes: Sequence[str],
+        tracks: Sequence[str],
         memory: float | None,
     ) -> None:
         self.total = study.count(sizes)
         self.earlier: Counter[str] = Counter()
         self.on_resumed: Callable[[], None] = lambda: None
         self._study, self._store, self._sizes, self._memory = study, store, sizes, memory
-        self._lanes = lanes
+        self._tracks = tracks
         self._builds: dict[str, float] = {}
         self._unwarmed: set[str] = set()
         self._cells = self._missing()
@@ -248,7 +248,7 @@ class _Plan:
             specs[cell.solver],
             study.give_initial,
             build,
-            self._lanes[cell.solver],
+            self._tracks[cell.solver],
             self._memory,
             unwarmed=self._unwarmed,
         )
@@ -281,18 +281,18 @@ def _check_solvers(study: Study) -> list[str]:
     `solvers.base.CardinalitySampler.check_parameters`.
 
     Returns:
-        Their lanes.
+        Their tracks.
     """
-    lanes: list[str] = []
+    tracks: list[str] = []
     for spec in study.specs:
         try:
             sampler = make(spec.name if spec.sampler is None else spec.sampler, **spec.options)
             sampler.check_parameters(spec.parameters)
             sampler.check()
-            lanes.append(sampler.lane)
+            tracks.append(sampler.track)
         except (SolverError, TypeError, ValueError) as error:
             raise StudyError(f"solvers: {spec.label}: {error}") from error
-    return lanes
+    return tracks
 
 
 def _settings(study: Study, sizes: Mapping[str, int], workers: int, cells: int) -> dict[str, Any]:
@@ -417,7 +417,7 @@ def _obituary(task: Task, death: WorkerDied) -> Record:
     """The row of a cell whose worker died."""
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
-    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.lane}
+    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.track}
     if task.spec.paid:
         # Its task may be out there: whoever asks again collects it.
         row["pending"] = 1

@@ -56,7 +56,7 @@ class Task:
         spec: with what.
         give_initial: whether the solver may have the incumbent.
         build: seconds the block took to build, for the ledger.
-        lane: the solver's, for the row of a cell whose worker died.
+        track: the solver's, for the row of a cell whose worker died.
         memory: GiB that the solver's call may add to its process; None: no limit.
         again: whether a worker died of it, or of something else, before.
         unwarmed: identities of solvers that are called without a warm-up, because one of theirs
@@ -67,7 +67,7 @@ class Task:
     spec: SolverSpec
     give_initial: bool
     build: float
-    lane: str
+    track: str
     memory: float | None = None
     again: bool = False
     unwarmed: set[str] = field(default_factory=set, compare=False)
@@ -159,7 +159,7 @@ class Workbench:
         problem = self.problem(source, cell.instance)
         sampler = self.sampler(spec)
         row = blank_row(cell, spec, task.give_initial)
-        row |= {"lane": sampler.lane, "started": _now(), "load": load_average()}
+        row |= {"lane": sampler.track, "started": _now(), "load": load_average()}
         if reason := _too_large(sampler, spec, problem.n):
             return Record(row | {"status": "skipped", "reason": reason}, [])
         if spec.identity not in task.unwarmed:
@@ -205,7 +205,7 @@ class Workbench:
     ) -> Record:
         start = time.perf_counter()
         try:
-            result = score(problem, samples, sampler.lane)
+            result = score(problem, samples, sampler.track)
             info = dict(samples.info)
             earlier = _number(info.get("earlier_seconds")) or 0.0
             curve = [(earlier + when, energy) for when, energy in seen.scored(problem)]
@@ -354,7 +354,9 @@ def _of_failure(error: BaseException) -> dict[str, Any]:
 
 def _info_json(info: dict[str, Any]) -> str:
     """``info`` without what has columns of its own; arrays are left out."""
-    own = ("timing", "solver", "lane", "received_incumbent", "lower_bound", "proved_optimal")
+    own = (
+        "timing", "solver", "track", "lane", "received_incumbent", "lower_bound", "proved_optimal",
+    )  # fmt: skip
     kept = {k: v for k, v in info.items() if k not in own and not isinstance(v, np.ndarray)}
     return json.dumps(kept, sort_keys=True, default=repr)
 

@@ -32,7 +32,8 @@ from icbs.errors import DataError, LayerError, ModelError, SettingError, memory_
 from icbs.evaluation.quality import evaluate
 from icbs.models.prunable import layer_weight
 from solvers import Budget, make
-from solvers.problem import CardinalityProblem, frozen
+from solvers.arrays import frozen
+from solvers.problem import CardinalityProblem
 
 # Entries of the factor, 1 GB of float32: the more weights, the fewer samples. Too few say nothing.
 _ENTRIES, _LEAST_ROWS = 1 << 28, 64

@@ -37,7 +37,8 @@ from icbs.blocks.layers import PrunedLayer
 from icbs.blocks.selection import select
 from icbs.errors import ModelError
 from icbs.settings import Settings
-from solvers.problem import CardinalityProblem, frozen
+from solvers.arrays import frozen
+from solvers.problem import CardinalityProblem
 
 Floats = NDArray[np.float64]
 

@@ -50,7 +50,10 @@ def penalised(problem: CardinalityProblem, penalty: float) -> tuple[Floats, Floa
         np.fill_diagonal(Q, 0)
         linear = problem.linear + 0.5 * problem.diagonal + penalty * (1 - 2 * k)
     if not (np.isfinite(Q).all() and np.isfinite(linear).all()):
-        raise ProblemError(f"with the penalty {penalty:.6g} the model's coefficients overflow")
+        raise ProblemError(
+            f"penalty is {penalty:.6g}, with which the model's coefficients overflow: choose a "
+            "smaller one"
+        )
     if penalty and 0 < k < problem.n:
         _check(problem, penalty, Q, linear)
     return Q, linear, problem.offset + penalty * k * k
@@ -74,7 +77,7 @@ def _check(problem: CardinalityProblem, penalty: float, Q: Floats, linear: Float
     if not off <= allowed:
         raise ProblemError(
             f"penalty is {penalty:.6g}: in float64 it moves energies of feasible states by "
-            f"{off:.2g}, while they differ by {spread:.2g} in all; {safe:.2g} is safe"
+            f"{off:.2g}, while they differ by {spread:.2g} in all; choose {safe:.2g} or less"
         )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from solvers.arguments import whole
 from solvers.arithmetic.convex import LONG_UNIT, UNIT
+from solvers.arrays import frozen
 from solvers.errors import ParameterError, ProblemError
 from solvers.memory import check_room
-from solvers.problem import Bools, CardinalityProblem, frozen
+from solvers.problem import Bools, CardinalityProblem
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -36,7 +37,7 @@ _RATE, _OVERRUN = 1e8, 2.0
 
 
 def check_model(bqm: Any) -> None:
-    """Refuses what is no binary quadratic model, and one with a bias that is not finite.
+    """Refuses anything but a binary quadratic model whose biases are finite.
 
     Raises:
         ParameterError: another kind of object.
@@ -92,9 +93,9 @@ def check_composites(sampler: dimod.Sampler) -> None:
             family = kind.__module__.partition(".")[0] in ("dimod", "dwave")
             if family and kind.__name__ not in _HARMLESS:
                 raise ParameterError(
-                    f"cardinality comes through {kind.__name__}, which may flip, fix, add or split "
-                    "the variables it counts: call the solver without that composite; to fix "
-                    "variables, take CardinalityProblem.restricted and sample_problem"
+                    f"cardinality is passed on by {kind.__name__}, which may flip, fix, add or "
+                    "split the variables it counts: call the solver without that composite; to fix "
+                    "variables, use CardinalityProblem.restricted and sample_problem"
                 )
         frame = frame.f_back
 
@@ -120,8 +121,8 @@ def problem_from_bqm(
     size, k = 2 * n, n
     if cardinality is not None:
         size, k = n, whole("cardinality", cardinality, 0, n, ProblemError)
-    remedy = "take fewer variables, or" if size == n else "pass cardinality, or"
-    remedy += " without one a solver of the penalised lane (neal), which gets the model as it is"
+    remedy = "use fewer variables, or" if size == n else "pass cardinality, or"
+    remedy += " leave it out and use a penalised solver (neal), which takes the model as it is"
     check_room(
         _COUPLING * size**2, f"a model of {n:,} variables as a dense problem of {size:,}", remedy
     )
@@ -189,8 +190,8 @@ def check_time(n: int, time_limit: float | None) -> None:
     if time_limit is not None and seconds > max(time_limit, _OVERRUN):
         raise dimod.exceptions.BinaryQuadraticModelSizeError(
             f"time_limit is {time_limit:g}, but a dense problem of {n:,} variables takes about "
-            f"{seconds:.2g} s to build: give more, or take without a cardinality a solver of the "
-            "penalised lane (neal), which gets the model as it is"
+            f"{seconds:.2g} s to build: allow more, or leave cardinality out and use a penalised "
+            "solver (neal), which takes the model as it is"
         )
 
 

@@ -158,7 +158,8 @@ def _together(
     lower = min(known.energy - known.error, float(bounds.min()))
     info = {
         "solver": infos[0]["solver"],
-        "lane": infos[0]["lane"],
+        "track": infos[0]["track"],
+        "lane": infos[0]["track"],
         "received_incumbent": any(one["received_incumbent"] for one in infos),
         "timing": _summed(infos, spent),
         "lower_bound": plus_offset(lower, problem),

@@ -1,4 +1,4 @@
-"""When a call must end: at a time, or at once when somebody stops it."""
+"""When a call must end: at a time, or at once when it is stopped."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Deadline:
 
 class _Never(Deadline):
     def stop(self) -> None:
-        raise RuntimeError("NEVER is everybody's: make a Deadline() to stop it")
+        raise RuntimeError("NEVER is shared by all calls and cannot be stopped: make a Deadline()")
 
 
 NEVER: Deadline = _Never()
-"""No limit, and nobody can stop it: the default of functions that take a deadline."""
+"""No limit, and it cannot be stopped: the default of functions that take a deadline."""

@@ -76,7 +76,7 @@ class Cap:
         if self.used + seconds > self.seconds:
             raise CostError(
                 f"{self.name} would use {seconds:.4g} s of service, with {self.used:.4g} s of "
-                f"max_service_time={self.seconds:g} gone; raise it or make fewer reads"
+                f"max_service_time={self.seconds:g} already used; raise it or make fewer reads"
             )
         self.used += seconds
 
@@ -161,7 +161,8 @@ class _Annealer(dimod.Sampler):
         embedding = find_clique_embedding(nodes, self._graph)
         if len(embedding) != len(nodes):
             raise dimod.exceptions.BinaryQuadraticModelSizeError(
-                f"{self.cap.name}: this chip has no clique of {len(nodes)} variables"
+                f"{self.cap.name} has no clique of {len(nodes)} variables on this chip: take a "
+                "smaller problem"
             )
         qubits = sum(map(len, embedding.values()))
         reserved = self.access_time(qubits, num_reads, annealing_time)
@@ -267,7 +268,8 @@ class LeapHybridCQM(CardinalitySampler):
         limit = request.budget.time_limit or least
         if limit < least:
             raise ParameterError(
-                f"time_limit is {limit:g}, {self.name} takes at least {least:g} s for this problem"
+                f"time_limit is {limit:g}, {self.name} needs at least {least:g} s for this "
+                "problem: raise it"
             )
         self.cap.reserve(limit)
         seed = {"seed": int(request.rng.integers(MAX_SEED))} if self.rehearse else {}

@@ -76,7 +76,7 @@ class PaidQAOA(TrainedQAOA):
         self.rehearse = rehearse
         if max_variables is None:
             max_variables = MAX_VARIABLES if self.device is None else self.device.max_variables
-        self.max_variables = max_variables  # type: ignore[misc]
+        self.max_variables = max_variables
         self._journal = journal
         self._bucket = bucket
         self._limits = {"task_seconds": task_seconds, "poll_timeout": poll_timeout}
@@ -212,7 +212,7 @@ class BraketPenaltyQAOA(PaidQAOA):
     """
 
     name = "qaoa-braket"
-    lane = "penalised"
+    track = "penalised"
     mixers: ClassVar = {"x": "x"}
 
     def __init__(self, device: str | None = None, *, penalty: float = 1.0, **options: Any) -> None:

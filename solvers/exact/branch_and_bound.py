@@ -39,8 +39,9 @@ from solvers.arithmetic.convex import (
 from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.clock.background import computed, one_thread
 from solvers.clock.deadline import Deadline
+from solvers.exact.interval import Bound, core
 from solvers.exact.newton import relax_until
-from solvers.exact.relaxation import Bound, bound, core
+from solvers.exact.relaxation import bound
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.annealing import Annealing
 from solvers.search.repair import LocalSearch
@@ -78,7 +79,7 @@ class Proof:
 
     @property
     def proved(self) -> bool:
-        """Whether `state` is optimal, see `solvers.exact.relaxation.Bound.proved_optimal`."""
+        """Whether `state` is optimal, see `solvers.exact.interval.Bound.proved_optimal`."""
         return self.best.energy + self.best.error - self.lower_bound <= self.best.tolerance
 
 
@@ -112,8 +113,8 @@ def diagonally_shifted(problem: CardinalityProblem) -> Convex:
     return Convex(A, c, k, column_norms(A), error, constant)
 
 
-class BranchAndBound:
-    """The tree over the core of one problem.
+class Tree:
+    """The search tree over the core of one problem.
 
     Args:
         sub: the core, 0 < k < m.
@@ -314,7 +315,7 @@ def prove(
     if below is None:
         return Proof(state, best, root.lower, 0, len(free))
     # The tree need only look for what beats the known state.
-    tree = BranchAndBound(
+    tree = Tree(
         sub.problem,
         below,
         sub.constant,
@@ -370,7 +371,7 @@ def _annealed(core_problem: CardinalityProblem, seconds: float, request: Request
     return row
 
 
-class Exact(CardinalitySampler):
+class BranchAndBound(CardinalitySampler):
     """Branch and bound; proves the optimum, or gives incumbent and bound at the time limit."""
 
     name = "exact"

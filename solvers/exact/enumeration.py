@@ -1,4 +1,4 @@
-"""Exact search."""
+"""Enumeration: every k-subset is looked at, which proves the best one."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _unit(problem: CardinalityProblem) -> float:
     return UNIT * (problem.rank + 4 * problem.cardinality + 16)
 
 
-class Enumerate(CardinalitySampler):
+class Enumeration(CardinalitySampler):
     """Every k-subset of at most 24 variables; the answer is proved by exhaustion.
 
     Where the largest terms are so much larger than those of the answer that rounding could hide a
@@ -149,7 +149,7 @@ class Enumerate(CardinalitySampler):
             hidden = rounding(problem)
             lower = best.energy - best.error - hidden
             if hidden > 0.1 * best.tolerance:
-                state, best, lower = _certain(problem, state, best)
+                state, best, lower = _best_close(problem, state, best)
         request.report(state)
         info = {
             "lower_bound": plus_offset(lower, problem),
@@ -159,7 +159,9 @@ class Enumerate(CardinalitySampler):
         return Solution(state[None], info)
 
 
-def _certain(problem: CardinalityProblem, state: Bools, best: Value) -> tuple[Bools, Value, float]:
+def _best_close(
+    problem: CardinalityProblem, state: Bools, best: Value
+) -> tuple[Bools, Value, float]:
     """The best of the states that rounding could hide, its energy, and a bound on all."""
     lower, close = subsets_near(problem, best.energy + best.error)
     if close is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import highspy
 import numpy as np
@@ -20,7 +20,7 @@ FEASIBILITY = 1e-9
 class MILP(MixedInteger):
     """Outer approximation with HiGHS; ``info["rounds"]`` is the number of programs solved."""
 
-    name: ClassVar[str] = "milp"
+    name = "milp"
     seconds_per_entry = 2e-7
 
     def _optimised(self, form: Form, request: Request) -> tuple[dict[str, Any], bool]:

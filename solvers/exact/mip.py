@@ -35,7 +35,8 @@ from solvers.arithmetic.convex import Value, plus_offset, value
 from solvers.base import CardinalitySampler, Request, Solution
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.exact.branch_and_bound import prove
-from solvers.exact.relaxation import Bound, bound, constructed
+from solvers.exact.interval import Bound
+from solvers.exact.relaxation import bound, constructed
 from solvers.problem import Bools, CardinalityProblem, Floats
 
 TOLERANCE = 1e-7
@@ -49,7 +50,7 @@ PROOF_SECONDS = 1.0
 class MixedInteger(CardinalitySampler):
     """What the two have in common: the scaled form, the start, the listener, the proof.
 
-    Given an incumbent, the solver starts from it. ``info`` has the solver's own claims as
+    Given a start, the solver begins there. ``info`` has the solver's own claims as
     ``claimed_bound`` and ``claimed_optimal``; ``lower_bound`` and ``proved_optimal`` are ours.
     ``finished`` is False where it had to be left behind, or the time did not suffice to build the
     program.
@@ -169,7 +170,7 @@ class Form:
                 self._request.report(state)
 
     def shut(self) -> tuple[Bools, Value]:
-        """The best state and its energy; what is offered later, by a solver left behind, is not."""
+        """The best state and its energy; what an abandoned solver offers later is ignored."""
         with self._lock:
             self._open = False
         return self.best, self._best

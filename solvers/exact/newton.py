@@ -14,7 +14,7 @@ and half its square is the duality gap of the proximal problem. The generalised 
 solves a system of the order of the fewer of r and fractional variables (semismooth Newton; Qi and
 Sun 1993, Li, Sun and Toh 2018). Each step costs two products with A.
 
-Every ``s`` met on the way is a certificate (see `solvers.exact.relaxation`).
+Every ``s`` met on the way is a certificate (see `solvers.exact.interval`).
 """
 
 from __future__ import annotations

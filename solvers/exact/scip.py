@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyscipopt
@@ -26,7 +26,7 @@ class MIQP(MixedInteger):
     Where SCIP gave up, ``info["failure"]`` says why.
     """
 
-    name: ClassVar[str] = "miqp"
+    name = "miqp"
     seconds_per_entry = 1.5e-6
 
     def _optimised(self, form: Form, request: Request) -> tuple[dict[str, Any], bool]:

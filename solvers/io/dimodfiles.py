@@ -15,6 +15,7 @@ import numpy as np
 
 from solvers.errors import FormatError
 from solvers.io.textfile import Objective, check_size
+from solvers.problem import CardinalityProblem
 
 _MAGIC = b"DIMODBQM"
 _BIASES = ("float32", "float64")
@@ -39,6 +40,23 @@ def read_bqm(path: Path) -> Objective:
     except Exception as error:  # dimod raises whatever its parser trips over
         raise FormatError(f"{path.name} is not a dimod BQM file: {error}") from error
     return _objective(bqm)
+
+
+def bqm_bytes(problem: CardinalityProblem, penalty: float | None) -> bytes:
+    """The model as dimod writes it, with the problem's labels.
+
+    Args:
+        problem: what to write.
+        penalty: adds ``penalty * (sum x - k)^2``.
+
+    Raises:
+        ProblemError: a penalty so large that the objective is lost in its rounding.
+    """
+    bqm = problem.to_bqm(penalty)
+    if problem.labels is not None:
+        bqm.relabel_variables(dict(enumerate(problem.labels)))
+    with bqm.to_file() as file:
+        return file.read()
 
 
 def _check_bqm(name: str, data: bytes) -> None:

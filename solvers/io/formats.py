@@ -1,63 +1,138 @@
-"""Files a problem lives in.
+"""The table of instance formats, and `load`, `save` and `export`, which follow it.
 
-===================== ============================================= ===========================
-suffix                what it holds                                 read by
-===================== ============================================= ===========================
-.block.safetensors    everything, factor included; the only format  `load`
-                      that is small and checked against edits
-.bqm                  the objective, optionally penalised, names    dimod
-.lp                   objective, constraint, names                  any MIP solver, dimod
-.ubqp                 **maximise** x'Qx, ``n m`` then ``i j q_ij``, MQLib; OR-Library's layout
-                      1-based
-.sparse               the same to be minimised                      Biq Mac
-.qubo                 D-Wave qbsolv text, 0-based                   qbsolv's descendants
-.qplib                read only: see `solvers.io.qplib`                QPLIB
-===================== ============================================= ===========================
-
-Upper case suffixes are the same. Every text carries all 17 digits. What a text format has no field
-for (cardinality, offset, names) stands in comments that its usual readers skip. How files without
-our comments are read is said in `solvers.io.matrixfiles` and `solvers.io.lpfile`: what two programs
-would read as two problems is refused.
+To add a format: write one module with its reader and writer, and one row of `FORMATS`. The suffix
+of a file decides, in either case. What a format means in detail, and how files without our comments
+are read, is said in its module: what two programs would read as two problems is refused. Texts
+carry all 17 digits; what a text has no field for (cardinality, offset, names) stands in comments
+that its usual readers skip.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import dimod
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
 from solvers.errors import FormatError, ProblemError
-from solvers.io.dimodfiles import read_bqm
+from solvers.io.container import CONTAINER, container_bytes, read_container
+from solvers.io.dimodfiles import bqm_bytes, read_bqm
 from solvers.io.lpfile import lp_text, read_lp
-from solvers.io.matrixfiles import FAMILIES, matrix_text, read_matrix
+from solvers.io.matrixfiles import matrix_text, read_matrix
 from solvers.io.qplib import read_qplib
 from solvers.io.textfile import Objective, check_size
-from solvers.problem import CardinalityProblem, frozen
+from solvers.problem import CardinalityProblem
 
-# 1: first version.
-SCHEMA = 1
-CONTAINER = ".block.safetensors"
-EXPORTS = (".bqm", ".lp", *FAMILIES)
-_READERS = {".bqm": read_bqm, ".lp": read_lp, ".qplib": read_qplib} | dict.fromkeys(
-    FAMILIES, read_matrix
-)
-TENSORS = {
-    "factor": ("F64", 2),
-    "quadratic": ("F64", 2),
-    "linear": ("F64", 1),
-    "initial": ("BOOL", 1),
-    "indices": ("I64", 1),
-}
+__all__ = [
+    "CONTAINER",
+    "FORMATS",
+    "Format",
+    "export",
+    "exports",
+    "file_name",
+    "format_of",
+    "load",
+    "readable",
+    "save",
+]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        suffix: that names end in, lower case, dot included.
+        summary: what it holds and who reads it, one line for people.
+        read: takes a path; None for a format that is only written.
+        write: takes a problem, and a penalty unless the format is constrained, and gives the
+            content, bytes or text; None for a format that is only read.
+        constrained: whether its readers see ``sum x = k`` itself; then a penalty is refused.
+        lossless: whether everything survives, the factor and the start included; other formats hold
+            a dense matrix, which limits their size.
+    """
+
+    suffix: str
+    summary: str
+    read: Callable[[Path], Objective | CardinalityProblem] | None = None
+    write: Callable[..., bytes | str] | None = None
+    constrained: bool = False
+    lossless: bool = False
+
+
+FORMATS = [
+    Format(
+        CONTAINER,
+        "everything, factor included; small, and checked against edits",
+        read_container,
+        container_bytes,
+        constrained=True,
+        lossless=True,
+    ),
+    Format(".bqm", "dimod's binary quadratic model, names included", read_bqm, bqm_bytes),
+    Format(
+        ".lp",
+        "objective, constraint and names, for any MIP solver",
+        read_lp,
+        lp_text,
+        constrained=True,
+    ),
+    Format(
+        ".ubqp",
+        "maximise x'Qx, 1-based: MQLib, OR-Library",
+        partial(read_matrix, suffix=".ubqp"),
+        partial(matrix_text, suffix=".ubqp"),
+    ),
+    Format(
+        ".sparse",
+        "minimise x'Qx, 1-based: Biq Mac Library",
+        partial(read_matrix, suffix=".sparse"),
+        partial(matrix_text, suffix=".sparse"),
+    ),
+    Format(
+        ".qubo",
+        "minimise, 0-based: D-Wave's qbsolv and its descendants",
+        partial(read_matrix, suffix=".qubo"),
+        partial(matrix_text, suffix=".qubo"),
+    ),
+    Format(".qplib", "QPLIB, either sense; read only", read_qplib, constrained=True),
+]
+"""Every format, in the order in which lists name them."""
+
+
+def readable() -> list[str]:
+    """Suffixes of the formats that can be read."""
+    return [row.suffix for row in FORMATS if row.read is not None]
+
+
+def exports() -> dict[str, Format]:
+    """What can be written for other programs, by name as on the command line (``lp``)."""
+    return {row.suffix[1:]: row for row in FORMATS if row.write is not None and not row.lossless}
+
+
+def format_of(path: str | Path, *, written: bool = False) -> Format:
+    """The row of `FORMATS` that a file's name asks for.
+
+    Args:
+        path: only its name counts.
+        written: whether the file is to be written, not read.
+
+    Raises:
+        FormatError: no such suffix; the message lists those there are.
+    """
+    name = Path(path).name
+    known = [row for row in FORMATS if (row.write if written else row.read) is not None]
+    matches = [row for row in known if name.lower().endswith(row.suffix)]
+    if not matches:
+        suffixes = ", ".join(row.suffix for row in known)
+        raise FormatError(f"{name}: unknown suffix; expected one of {suffixes}")
+    return max(matches, key=lambda row: len(row.suffix))
 
 
 def save(problem: CardinalityProblem, path: str | Path) -> Path:
@@ -72,34 +147,13 @@ def save(problem: CardinalityProblem, path: str | Path) -> Path:
         OSError: the folder cannot be written.
     """
     path = Path(path)
-    if not path.name.endswith(CONTAINER):
+    if not path.name.lower().endswith(CONTAINER):
         raise FormatError(f"{path.name}: a container's name ends in {CONTAINER}")
-    tensors = {
-        name: np.ascontiguousarray(array)
-        for name in TENSORS
-        if (array := getattr(problem, name)) is not None
-    }
-    meta = json.dumps(dict(problem.meta), sort_keys=True)
-    texts = {"meta": meta}
-    if problem.labels is not None:
-        texts["labels"] = json.dumps(problem.labels)
-    header = {
-        "schema": SCHEMA,
-        "n": problem.n,
-        "rank": problem.rank,
-        "cardinality": problem.cardinality,
-        "offset": problem.offset,
-        "scale": problem.scale,
-        "content_hash": problem.content_hash,
-        **{f"{name}_hash": _sha256(text) for name, text in texts.items()},
-        "written_by": {name: version(name) for name in ("numpy", "safetensors")},
-    }
-    _write(path, safetensors_bytes(tensors, {"icbs": json.dumps(header), **texts}))
-    return path
+    return export(problem, path)
 
 
 def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem:
-    """Read a problem from any of the formats above.
+    """Read a problem from a file of any format that can be read, see `FORMATS`.
 
     An energy of the problem is the objective that the file has for the same x, or the negated one
     where the file maximises: ``meta["sense"]`` is then ``"max"``. Variables that a file fixes are
@@ -117,16 +171,12 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    suffix = path.suffix.lower()
+    read = format_of(path).read
+    assert read is not None
     try:
-        if path.name.lower().endswith(CONTAINER):
-            problem = _read_container(path)
-            _check_ones(path.name, cardinality, problem.cardinality, problem.n)
-            return problem
-        if suffix not in _READERS:
-            known = ", ".join((CONTAINER, *_READERS))
-            raise FormatError(f"{path.name}: unknown suffix; expected one of {known}")
-        return _problem(path.name, _READERS[suffix](path), cardinality)
+        found = read(path)
+        if isinstance(found, Objective):
+            return _problem(path.name, found, cardinality)
     except (
         ProblemError,
         ValueError,
@@ -138,6 +188,8 @@ def load(path: str | Path, cardinality: int | None = None) -> CardinalityProblem
         if isinstance(error, FormatError | dimod.exceptions.BinaryQuadraticModelSizeError):
             raise
         raise FormatError(f"{path.name} is damaged: {error}") from error
+    _check_ones(path.name, cardinality, found.cardinality, found.n)
+    return found
 
 
 def _problem(name: str, found: Objective, cardinality: int | None) -> CardinalityProblem:
@@ -146,7 +198,7 @@ def _problem(name: str, found: Objective, cardinality: int | None) -> Cardinalit
     _check_ones(name, cardinality, found.ones, n + found.forced, found.forced)
     ones = found.ones if cardinality is None else cardinality
     if ones is None:
-        raise FormatError(f"{name} does not say how many ones: pass cardinality")
+        raise FormatError(f"{name} does not say how many variables are 1: pass cardinality")
     couplings = np.triu(found.Q, 1)
     meta: dict[str, Any] = {"sense": "max"} if found.maximised else {}
     return CardinalityProblem(
@@ -160,7 +212,7 @@ def _problem(name: str, found: Objective, cardinality: int | None) -> Cardinalit
 
 
 def _check_ones(name: str, asked: int | None, found: int | None, most: int, least: int = 0) -> None:
-    """The caller's number of ones against the file's, and against what is possible."""
+    """Refuses a number of ones that contradicts the file or is impossible."""
     if asked is None:
         return
     if found is not None and asked != found:
@@ -175,34 +227,30 @@ def _check_ones(name: str, asked: int | None, found: int | None, most: int, leas
 
 
 def export(problem: CardinalityProblem, path: str | Path, penalty: float | None = None) -> Path:
-    """Write the problem for other programs; the suffix picks the format.
+    """Write the problem for other programs; the suffix picks the format, see `FORMATS`.
 
     Args:
-        problem: of at most 20,000 variables, since these formats are dense.
-        path: ends in one of `EXPORTS` or in the container's suffix.
-        penalty: adds ``penalty * (sum x - k)^2`` for readers without constraints; not for LP,
-            which has them.
+        problem: of at most 20,000 variables unless the format is lossless: the others are dense.
+        path: ends in the suffix of a format that can be written.
+        penalty: adds ``penalty * (sum x - k)^2`` for readers without constraints; not for formats
+            that have them.
 
     Raises:
-        FormatError: unknown suffix, too many variables, a penalty for LP.
+        FormatError: unknown suffix, too many variables, a penalty for a constrained format.
         ProblemError: a penalty so large that the objective is lost in its rounding.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if path.name.endswith(CONTAINER):
-        return save(problem, path)
-    if suffix not in EXPORTS:
-        raise FormatError(f"{path.name}: unknown suffix; expected one of {', '.join(EXPORTS)}")
-    check_size(path.name, problem.n)
-    if suffix in FAMILIES:
-        data = matrix_text(problem, suffix, penalty).encode()
-    elif suffix == ".bqm":
-        data = _bqm_bytes(problem, penalty)
-    elif penalty is None:
-        data = lp_text(problem).encode()
-    else:
-        raise FormatError("an LP file holds the constraint itself: leave penalty out")
-    _write(path, data)
+    row = format_of(path, written=True)
+    assert row.write is not None
+    if row.constrained and penalty is not None:
+        raise FormatError(
+            f"penalty is {penalty!r}, but {path.name} holds the constraint itself: leave penalty "
+            "out"
+        )
+    if not row.lossless:
+        check_size(path.name, problem.n)
+    content = row.write(problem) if row.constrained else row.write(problem, penalty=penalty)
+    _write(path, content.encode() if isinstance(content, str) else content)
     return path
 
 
@@ -224,76 +272,3 @@ def _write(path: Path, data: bytes) -> None:
         except BaseException:
             Path(part.name).unlink(missing_ok=True)
             raise
-
-
-def _read_container(path: Path) -> CardinalityProblem:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            texts = file.metadata() or {}
-            header = _header(path, texts)
-            tensors: dict[str, NDArray[Any]] = {}
-            for name in file.keys():  # noqa: SIM118  (not a mapping)
-                _check_tensor(path, name, file.get_slice(name), header)
-                tensors[name] = frozen(file.get_tensor(name))
-    except SafetensorError as error:
-        raise FormatError(f"{path.name} is truncated or no container: {error}") from error
-    if "linear" not in tensors:
-        raise FormatError(f"{path.name} has no tensor 'linear'")
-    meta = json.loads(texts["meta"])
-    if not isinstance(meta, dict):
-        raise FormatError(f"{path.name}: its metadata is no JSON object")
-    problem = CardinalityProblem(
-        **tensors,
-        cardinality=header["cardinality"],
-        offset=header["offset"],
-        scale=header["scale"],
-        meta=meta,
-        labels=json.loads(texts["labels"]) if "labels" in texts else None,
-    )
-    if problem.content_hash != header["content_hash"]:
-        raise FormatError(f"{path.name} was edited or damaged: its content hash does not match")
-    return problem
-
-
-def _header(path: Path, texts: dict[str, str]) -> dict[str, Any]:
-    if "icbs" not in texts or "meta" not in texts:
-        raise FormatError(f"{path.name} is a safetensors file but holds no block problem")
-    header = json.loads(texts["icbs"])
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        found = header.get("schema") if isinstance(header, dict) else None
-        raise FormatError(
-            f"{path.name} has schema version {found!r}, this release reads {SCHEMA}: "
-            "export it again or install the release that wrote it"
-        )
-    if _sha256(texts["meta"]) != header["meta_hash"]:
-        raise FormatError(f"{path.name} was edited: the hash of its metadata does not match")
-    # Files without labels, and those of releases that had none, have no hash either.
-    labels = texts.get("labels")
-    if header.get("labels_hash") != (None if labels is None else _sha256(labels)):
-        raise FormatError(f"{path.name} was edited: the hash of its labels does not match")
-    return header
-
-
-def _check_tensor(path: Path, name: str, view: Any, header: dict[str, Any]) -> None:
-    """Before any data is read: known name, dtype and shape."""
-    if name not in TENSORS:
-        raise FormatError(f"{path.name} has an unknown tensor {name!r}")
-    dtype, ndim = TENSORS[name]
-    shape = list(view.get_shape())
-    if view.get_dtype() != dtype or len(shape) != ndim or shape[-1] != header["n"]:
-        raise FormatError(
-            f"{path.name}: tensor {name!r} is {view.get_dtype()} {shape}, "
-            f"expected {dtype} with {ndim} dimensions and {header['n']} columns"
-        )
-
-
-def _bqm_bytes(problem: CardinalityProblem, penalty: float | None) -> bytes:
-    bqm = problem.to_bqm(penalty)
-    if problem.labels is not None:
-        bqm.relabel_variables(dict(enumerate(problem.labels)))
-    with bqm.to_file() as file:
-        return file.read()
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -104,15 +104,19 @@ def _model(name: str, text: str) -> _Model:
                 model.kinds[v] = "binary" if "binary" in (section, model.kinds.get(v)) else section
         elif section == "other":
             if not scan.done:
-                raise FormatError(f"{name} has a section {scan.section!r}, which is not read here")
+                raise FormatError(
+                    f"{name} has a section {scan.section!r}, which is not supported: remove it"
+                )
         else:
             into = model.bounds if section == "bounds" else model.constraints
             while not scan.done:
                 into.append(scan.relation(free=section == "bounds"))
                 if into[-1].values:
-                    raise FormatError(f"{name}: constraint {into[-1].label!r} is quadratic")
+                    raise FormatError(
+                        f"{name}: constraint {into[-1].label!r} is quadratic, expected sum x = k"
+                    )
     if objectives != 1:
-        raise FormatError(f"{name} is not an LP file: it has {objectives} objectives")
+        raise FormatError(f"{name} is not an LP file: it has {objectives} objectives, expected one")
     return model
 
 
@@ -133,7 +137,9 @@ def _fixed(model: _Model, names: list[str]) -> dict[int, float]:
         least = math.ceil(low) if whole and math.isfinite(low) else low
         most = math.floor(high) if whole and math.isfinite(high) else high
         if least > most:
-            raise FormatError(f"{model.name}: no value of {names[v]!r} lies in {low:g}..{high:g}")
+            raise FormatError(
+                f"{model.name}: variable {names[v]!r} has no value in {low:g}..{high:g}"
+            )
         if least == most and math.isfinite(least):
             fixed[v] = float(least)
         elif not whole or (least, most) != (0, 1):
@@ -147,26 +153,26 @@ def _fixed(model: _Model, names: list[str]) -> dict[int, float]:
 
 def _bounds(model: _Model, names: list[str]) -> list[tuple[float, float]]:
     """``(low, high)`` of every variable, by its kind and the section of bounds."""
-    said: dict[tuple[int, str], float] = {}
+    given: dict[tuple[int, str], float] = {}
     for bound in model.bounds:
         if list(bound.linear.values()) != [1.0]:
-            raise FormatError(f"{model.name}: a bound must be of one variable, with factor 1")
+            raise FormatError(f"{model.name}: a bound has another form than 'low <= x <= high'")
         (v,) = bound.linear
         for side in bound.given:
             value = bound.low if side == "low" else bound.high
-            if said.setdefault((v, side), value) != value:
+            if given.setdefault((v, side), value) != value:
                 raise FormatError(
-                    f"{model.name} bounds {names[v]!r} by {said[v, side]:g} and by {value:g}: "
-                    "programs differ in which counts"
+                    f"{model.name} bounds {names[v]!r} by {given[v, side]:g} and by {value:g}: "
+                    "programs disagree on which of them counts, keep one"
                 )
     found = []
     for v, name in enumerate(names):
         binary = model.kinds.get(v) == "binary"
-        low, high = said.get((v, "low"), 0.0), said.get((v, "high"), 1.0 if binary else math.inf)
+        low, high = given.get((v, "low"), 0.0), given.get((v, "high"), 1.0 if binary else math.inf)
         if binary and not 0 <= low <= high <= 1:
             raise FormatError(
                 f"{model.name} declares {name!r} binary and bounds it by {low:g}..{high:g}: "
-                "programs differ in what that means"
+                "programs disagree on what that means, bound it by 0 and 1"
             )
         found.append((low, high))
     return found
@@ -174,12 +180,14 @@ def _bounds(model: _Model, names: list[str]) -> list[tuple[float, float]]:
 
 def _labels(file: str, text: str, names: list[str]) -> tuple[str, ...] | None:
     """What comments call the variables, if they do."""
-    said = {name: json.loads(label) for name, label in _COMMENT.findall(text)}
-    if not said:
+    labels = {name: json.loads(label) for name, label in _COMMENT.findall(text)}
+    if not labels:
         return None
-    if set(said) != set(names):
-        raise FormatError(f"{file} has labels for {len(said)} of {len(names)} variables")
-    return tuple(said[name] for name in names)
+    if set(labels) != set(names):
+        raise FormatError(
+            f"{file} has labels for {len(labels)} of {len(names)} variables: label all or none"
+        )
+    return tuple(labels[name] for name in names)
 
 
 def _matrix(objective: Sum, free: list[int], fixed: dict[int, float]) -> tuple[Floats, float]:
@@ -216,10 +224,12 @@ def _cardinality(model: _Model, free: list[int], fixed: dict[int, float]) -> int
         weights = {constraint.linear.get(v, 0.0) for v in free}
         if weights <= {0.0}:
             if not constraint.low <= rest <= constraint.high:
-                raise FormatError(f"{model.name}: constraint {label!r} fails for what is fixed")
+                raise FormatError(
+                    f"{model.name}: constraint {label!r} does not hold for the fixed variables"
+                )
             continue
         if len(weights) > 1:
-            raise FormatError(f"{model.name}: constraint {label!r} is not the one sum x = k")
+            raise FormatError(f"{model.name}: constraint {label!r} is not of the form sum x = k")
         (weight,) = weights
         ends = sorted(((constraint.low - rest) / weight, (constraint.high - rest) / weight))
         low, high = max(low, ends[0]), min(high, ends[1])

@@ -132,7 +132,7 @@ class Scanner:
     def finish(self) -> None:
         """Refuses what is left of the section."""
         if not self.done:
-            self.fail("this is not understood")
+            self.fail("unexpected text")
 
     def fail(self, what: str) -> Never:
         """Raises with the line where reading stopped."""

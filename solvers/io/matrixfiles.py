@@ -64,15 +64,19 @@ FAMILIES = {
 }
 
 
-def read_matrix(path: Path) -> Objective:
-    """The objective in a file of one of the families.
+def read_matrix(path: Path, suffix: str) -> Objective:
+    """The objective in a file, by the convention of a suffix.
+
+    Args:
+        path: the file.
+        suffix: key of `FAMILIES`.
 
     Raises:
-        FormatError: cut off, several problems, an entry that is out of range or stands twice,
+        FormatError: cut off, several problems, an entry that is out of range or appears twice,
             comments that contradict each other.
         ValueError: a word where a number belongs.
     """
-    family = FAMILIES[path.suffix.lower()]
+    family = FAMILIES[suffix]
     lines, comments = _split(path, family.comment)
     notes = _Notes(path.name, comments)
     head = _qubo_head if family.comment == "c" else _ubqp_head
@@ -92,16 +96,16 @@ def read_matrix(path: Path) -> Objective:
     )
 
 
-def matrix_text(problem: CardinalityProblem, suffix: str, penalty: float | None) -> str:
-    """The text of a file in the convention of its suffix, all 17 digits.
+def matrix_text(problem: CardinalityProblem, penalty: float | None, suffix: str) -> str:
+    """The text of a file in the convention of a suffix, all 17 digits.
 
     Args:
         problem: what to write.
-        suffix: key of `FAMILIES`.
         penalty: adds ``penalty * (sum x - k)^2``.
+        suffix: key of `FAMILIES`.
 
     Raises:
-        ProblemError: a penalty that eats the objective.
+        ProblemError: a penalty so large that the objective is lost in its rounding.
     """
     family = FAMILIES[suffix]
     Q, linear, offset = penalised(problem, penalty or 0.0)
@@ -153,19 +157,19 @@ class _Notes:
 
     def __init__(self, name: str, comments: Iterable[str]) -> None:
         self._name = name
-        self._said: dict[str, float] = {}
+        self._values: dict[str, float] = {}
         self._labels: dict[int, str] = {}
         for comment in comments:
             self._note(comment)
-        self.offset = self._said.get("offset", 0.0)
-        self.scale = self._said.get("scale", 1.0)
+        self.offset = self._values.get("offset", 0.0)
+        self.scale = self._values.get("scale", 1.0)
         if self.scale <= 0:
             raise FormatError(f"{name}: its scale is {self.scale}, expected a positive number")
-        ones = self._said.get("cardinality")
+        ones = self._values.get("cardinality")
         if ones is not None and not ones.is_integer():
             raise FormatError(f"{name}: its cardinality is {ones}, expected a whole number")
         self.cardinality = None if ones is None else int(ones)
-        sense = self._said.get("sense")
+        sense = self._values.get("sense")
         self.maximised = None if sense is None else sense < 0
 
     def _note(self, comment: str) -> None:
@@ -179,19 +183,22 @@ class _Notes:
         elif found := _LABEL.fullmatch(comment):
             place, label = whole(found[1]), json.loads(found[2])
             if self._labels.setdefault(place, label) != label:
-                raise FormatError(f"{self._name}: variable {place} has two labels")
+                raise FormatError(f"{self._name}: variable {place} has two labels, keep one")
 
     def _say(self, key: str, value: float) -> None:
         if not math.isfinite(value):
             raise FormatError(f"{self._name}: its {key} is {value}, expected a finite number")
-        if self._said.setdefault(key, value) != value:
-            raise FormatError(f"{self._name}: its comments say {key} twice, differently")
+        if self._values.setdefault(key, value) != value:
+            raise FormatError(f"{self._name}: its comments give two values for {key}, keep one")
 
     def names(self, n: int, first: int) -> tuple[str, ...] | None:
         if not self._labels:
             return None
         if sorted(self._labels) != list(range(first, first + n)):
-            raise FormatError(f"{self._name} has labels for {len(self._labels)} of {n} variables")
+            raise FormatError(
+                f"{self._name} has labels for {len(self._labels)} of {n} variables: label all or "
+                "none"
+            )
         return tuple(self._labels[place] for place in range(first, first + n))
 
 
@@ -227,14 +234,14 @@ def _matrix(name: str, lines: list[str], n: int, count: int, first: int) -> Floa
     for line in lines:
         words = line.split()
         if len(words) != 3:
-            raise FormatError(f"{name}: {line!r} is no entry 'i j value'")
+            raise FormatError(f"{name}: {line!r} is not an entry 'i j value'")
         i, j = sorted((whole(words[0]) - first, whole(words[1]) - first))
         if not 0 <= i <= j < n:
             raise FormatError(f"{name}: entry {line!r} is outside {first}..{n - 1 + first}")
         if stands[i, j]:
-            raise FormatError(f"{name}: pair {words[0]} {words[1]} stands twice")
+            raise FormatError(f"{name}: pair {words[0]} {words[1]} appears twice")
         stands[i, j] = True
         Q[i, j] = number(words[2])
     if not np.isfinite(Q).all():
-        raise FormatError(f"{name} has entries that are not finite")
+        raise FormatError(f"{name} has entries that are not finite numbers")
     return Q

@@ -66,7 +66,7 @@ class _Lines:
             *words, value = self.words(len(sizes) + 1)
             places = tuple(self.place(word, size) for word, size in zip(words, sizes, strict=True))
             if places in seen:
-                raise FormatError(f"{self._name}: the entry of {' '.join(words)} stands twice")
+                raise FormatError(f"{self._name}: the entry of {' '.join(words)} appears twice")
             seen.add(places)
             yield places, number(value)
 
@@ -116,9 +116,7 @@ def read_qplib(path: Path) -> Objective:
     check_size(path.name, n, lines.count)
     constraints = lines.whole() if kind[2] == "L" else 0
     if constraints > 1:
-        raise FormatError(
-            f"{path.name} has {constraints} constraints that are not the one sum x = k"
-        )
+        raise FormatError(f"{path.name} has {constraints} constraints, expected the one sum x = k")
     lower, diagonal = np.zeros((n, n)), np.arange(n)
     for place, value in [] if kind[0] == "L" else lines.entries(n, n):
         lower[place] = value
@@ -149,12 +147,12 @@ def _cardinality(lines: _Lines, n: int, constraints: int, name: str) -> int | No
     if constraints == 0:
         return None
     if n == 0 or not weights[0, 0] or (weights != weights[0, 0]).any():
-        raise FormatError(f"{name} has a constraint that is not the one sum x = k")
+        raise FormatError(f"{name} has a constraint other than sum x = k")
     return count_between(name, float(lower[0]), float(upper[0]), float(weights[0, 0]))
 
 
 def _names(lines: _Lines, n: int, constraints: int, kind: str) -> tuple[str, ...] | None:
-    """What stands after the starting point, in files that go on that far."""
+    """Names after the starting point, in files that have them."""
     try:
         if kind[2] != "L":
             lines.number()  # what counts as infinity

@@ -87,9 +87,9 @@ def count_between(name: str, low: float, high: float, weight: float = 1.0) -> in
     between = f"{name}: sum x = {low:g}" if low == high else f"{name}: {low:g} <= sum x <= {high:g}"
     least, most = np.ceil(low), np.floor(high)
     if not least <= most:
-        raise FormatError(f"{between} holds for no x")
+        raise FormatError(f"{between} has no solution")
     if least < most:
-        raise FormatError(f"{between} is not the one sum x = k")
+        raise FormatError(f"{between} allows several numbers of ones, expected sum x = k")
     return int(least)
 
 
@@ -109,11 +109,11 @@ def check_size(name: str, n: int, lines: int | None = None) -> None:
         raise FormatError(f"{name} declares {n} variables")
     if n > MAX_DENSE_VARIABLES:
         raise FormatError(
-            f"{name}: {n} variables; dense formats stop at {MAX_DENSE_VARIABLES}, "
+            f"{name}: {n} variables; dense formats hold at most {MAX_DENSE_VARIABLES}, "
             "use .block.safetensors"
         )
     if lines is not None and n > max(_FREE_VARIABLES, 2 * lines):
         raise FormatError(
-            f"{name} declares {n} variables in {lines} lines: most of them would be in none; "
-            f"leave out those without an entry, or declare {_FREE_VARIABLES} at most"
+            f"{name} declares {n} variables in {lines} lines: most of them have no entry; "
+            f"leave those out, or declare at most {_FREE_VARIABLES}"
         )

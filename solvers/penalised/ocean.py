@@ -1,4 +1,4 @@
-"""D-Wave Ocean's classical samplers in the penalised lane.
+"""D-Wave Ocean's classical samplers on the penalised track.
 
 Three things are done for them that cost nothing and matter much. Inverse temperatures come from the
 spread of swap energies (Ocean derives its own in a Python loop over all couplings). A time limit
@@ -139,8 +139,8 @@ class _Ocean(PenaltyComposite):
         if time_limit is not None and seconds > 2 * time_limit + 1 and "time_limit" in self.honours:
             raise dimod.exceptions.BinaryQuadraticModelSizeError(
                 f"time_limit is {time_limit:g}, but {self.name} takes about {seconds:.2g} s to "
-                f"read a dense model of {n:,} variables: give it {seconds:.1g} s or more, or take "
-                "a native solver"
+                f"read a dense model of {n:,} variables: allow {seconds:.1g} s or more, or "
+                "choose a native solver"
             )
 
     def _sampled(self, bqm: dimod.BinaryQuadraticModel, keywords: dict[str, Any]) -> Any:
@@ -218,7 +218,7 @@ class PathIntegral(_Annealer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(PathIntegralAnnealingSampler(), name="path-integral", **options)
-        self.max_variables = 1024  # type: ignore[misc]
+        self.max_variables = 1024
 
 
 class OceanTabu(_Ocean):

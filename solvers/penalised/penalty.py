@@ -1,4 +1,4 @@
-"""The penalised lane: any dimod sampler on ``E(x) + P (sum x - k)^2``, then greedy repair.
+"""The penalised track: any dimod sampler on ``E(x) + P (sum x - k)^2``, then greedy repair.
 
 The penalty is given in units of the mean |linear bias| of the unpenalised model. On block problems
 0.01 to 0.1 finds good states once repaired, 1 and more is always feasible and poor.
@@ -39,7 +39,7 @@ def penalty_weight(problem: CardinalityProblem, penalty: float) -> float:
 
 
 class PenaltyComposite(CardinalitySampler, dimod.Composite):
-    """Puts any dimod sampler into the penalised lane.
+    """Puts any dimod sampler on the penalised track.
 
     The sampler's own rows stay in the sample set's record as ``raw_sample``; the samples are the
     repaired ones, with the sampler's ``num_occurrences``. Equal rows are repaired once. Repair is
@@ -58,7 +58,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         ParameterError: a penalty that is not positive, an unknown repair.
     """
 
-    lane = "penalised"
+    track = "penalised"
     compiles = True
     honours: ClassVar[tuple[str, ...]] = ("reads",)
     repairs: ClassVar[tuple[str | None, ...]] = ("greedy", "descent", None)
@@ -77,10 +77,10 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         self._child = child
         self.penalty = penalty
         self.repair = repair
-        self.name = name or type(child).__name__  # type: ignore[misc]
-        self.max_variables = child.properties.get("max_variables")  # type: ignore[misc]
-        self.warm_up_by_size = getattr(child, "warm_up_by_size", False)  # type: ignore[misc]
-        self.extra_parameters = tuple(  # type: ignore[misc]
+        self.name = name or type(child).__name__
+        self.max_variables = child.properties.get("max_variables")
+        self.warm_up_by_size = getattr(child, "warm_up_by_size", False)
+        self.extra_parameters = tuple(
             sorted(set(child.parameters) - {*super().parameters, "initial_states"})
         )
 
@@ -156,7 +156,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         spent = time.perf_counter() - start
         with timing.stage("postprocess"):
             rows, counts, kept = checked_rows(samples, bqm.variables, self.name)
-            self._book(samples.info, spent, request)
+            self._split_time(samples.info, spent, request)
         states, unrepaired = rows, np.zeros(len(rows), dtype=np.bool_)
         if self.repair is not None:
             with timing.stage("repair"):
@@ -168,7 +168,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
                     deadline=request.deadline,
                     late=_later(request),
                 )
-            # Not before the repair has run: a row is worth what is known when it is handed over.
+            # Reported after the repair, which is when these states are known.
             feasible = states[~unrepaired]
             if len(feasible):
                 request.report(feasible[int(np.argmin(problem.energy(feasible)))].astype(np.bool_))
@@ -184,8 +184,8 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         vectors: dict[str, Any] = {"raw_sample": rows, "num_occurrences": counts}
         return Solution(states, info | {"child": child}, vectors)
 
-    def _book(self, info: dict[str, Any], spent: float, request: Request) -> None:
-        """Splits the child's wall time by what it reports, whatever unit it speaks."""
+    def _split_time(self, info: dict[str, Any], spent: float, request: Request) -> None:
+        """Splits the child's wall time by the stages it reports, in whichever unit."""
         reported = info.get("timing") or {}
         timing = request.timing
         seconds = {
@@ -208,7 +208,9 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         if unknown:
             raise ParameterError(f"{self.name} has no parameter {unknown[0]!r}")
         if parameters.pop("initial_state", None) is not None:
-            raise ParameterError(f"{self.name} cannot use an initial state; leave it out")
+            raise ParameterError(
+                f"initial_state is given, but {self.name} cannot start from a state: leave it out"
+            )
         self.check_size(bqm.num_variables)
         budget = Budget(
             parameters.pop("time_limit", None),
@@ -217,7 +219,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
         )
         rng = seeded(parameters.pop("seed", None))
         if not bqm.num_variables:
-            # Of no variables there is one state; not every sampler knows.
+            # A model of no variables has one state; not every sampler returns it.
             return dimod.SampleSet.from_samples_bqm((np.empty((1, 0), np.int8), []), bqm)
         request = Request(budget, rng, None, lambda state: None, Deadline(budget.time_limit))
         samples = self._sampled(bqm, self.child_parameters(bqm, None, request) | parameters)

@@ -48,7 +48,7 @@ def checked_rows(
         raise SampleError(
             f"{name} returned {len(samples.variables)} variables, its model has {len(variables)}"
             + (f"; {missing[0]!r} is missing" if missing else "")
-            + (f"; {strange[0]!r} is not the model's" if strange else "")
+            + (f"; {strange[0]!r} is not a variable of the model" if strange else "")
         )
     values = {dimod.SPIN: (-1, 1), dimod.BINARY: (0, 1)}.get(samples.vartype)
     if values is None:
@@ -64,7 +64,7 @@ def checked_rows(
         )
     counts = np.asarray(samples.record.num_occurrences)
     if not np.array_equal(counts, counts.astype(np.int64)) or (counts < 0).any():
-        raise SampleError(f"{name} returned num_occurrences that are no whole numbers from 0")
+        raise SampleError(f"{name} returned num_occurrences that are not whole numbers from 0")
     kept = np.flatnonzero(counts)
     return rows[kept].astype(np.int8), counts[kept].astype(np.int64), kept
 

@@ -40,10 +40,10 @@ class Angles:
         if len(self.gammas) != len(self.betas):
             raise ParameterError(
                 f"angles has {len(self.gammas)} gammas and {len(self.betas)} betas, "
-                "expected one of each a layer"
+                "expected one of each for every layer"
             )
         if not np.isfinite([*self.gammas, *self.betas]).all():
-            raise ParameterError("angles has entries that are not finite")
+            raise ParameterError("angles has entries that are not finite: give numbers")
 
     @property
     def depth(self) -> int:

@@ -43,8 +43,8 @@ def to_braket(circuit: Circuit, values: ArrayLike = ()) -> BraketCircuit:
 class BraketLocalQAOASampler(GateModelQAOASampler):
     """QAOA on Braket's local simulators: state vector or, with noise, density matrix.
 
-    The simulator draws its shots from a generator nobody can seed. It is therefore asked for the
-    exact probabilities (``shots = 0``), and the shots are drawn here from the given seed.
+    The simulator draws its shots from a generator that cannot be seeded. It is therefore asked for
+    the exact probabilities (``shots = 0``), and the shots are drawn here from the given seed.
 
     Circuits are built anew for every call: binding ``FreeParameter`` measured slower than that.
 

@@ -35,7 +35,7 @@ class CircuitQAOA(TrainedQAOA):
 
     def __init__(self, backend: GateModelQAOASampler, max_variables: int | None = None) -> None:
         self.backend = backend
-        self.max_variables = max_variables or backend.max_qubits  # type: ignore[misc]
+        self.max_variables = max_variables or backend.max_qubits
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         trained = self._trained(problem, request, **parameters)

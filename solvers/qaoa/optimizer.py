@@ -58,17 +58,17 @@ class QiskitOptimizerQAOA(CardinalitySampler):
     """
 
     name = "qaoa-qiskit-optimizer"
-    lane = "penalised"
+    track = "penalised"
     warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads",)
-    extra_parameters: ClassVar[tuple[str, ...]] = ("depth", "iterations")
+    extra_parameters: tuple[str, ...] = ("depth", "iterations")
 
     def __init__(
         self, max_qubits: int = DEFAULT_MAX_QUBITS, *, penalty: float = DEFAULT_PENALTY
     ) -> None:
         if not 0 < penalty < np.inf:
             raise ParameterError(f"penalty is {penalty}, expected a number above 0")
-        self.max_variables = max_qubits  # type: ignore[misc]
+        self.max_variables = max_qubits
         self.penalty = penalty
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:

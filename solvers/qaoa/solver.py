@@ -56,7 +56,7 @@ class TrainedQAOA(CardinalitySampler):
     warm_up_size = (6, 3)
     warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")
-    extra_parameters: ClassVar[tuple[str, ...]] = (
+    extra_parameters: tuple[str, ...] = (
         "depth", "mixer", "angles", "alpha", "iterations",
     )  # fmt: skip
     # Mixer -> what the simulator calls what this class does.

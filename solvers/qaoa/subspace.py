@@ -1,4 +1,4 @@
-"""QAOA that never leaves the feasible states, on the exact simulator: the native-lane solver."""
+"""QAOA that never leaves the feasible states, on the exact simulator: a native solver."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ class SubspaceQAOA(TrainedQAOA):
     }
 
     def __init__(self, max_variables: int = 20, *, num_threads: int | None = None) -> None:
-        self.max_variables = max_variables  # type: ignore[misc]
+        self.max_variables = max_variables
         self.num_threads = num_threads
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         if parameters.get("mixer") == "x":
-            raise ParameterError("mixer is 'x', which leaves the feasible states; see qaoa-aer")
+            raise ParameterError(
+                "mixer is 'x', which leaves the feasible states: use the solver qaoa-aer"
+            )
         trained = self._trained(problem, request, **parameters)
         simulator = trained.simulator
         with request.timing.stage("execute"):

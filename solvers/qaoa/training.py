@@ -177,8 +177,11 @@ def median(library: Sequence[Angles]) -> Angles:
     Raises:
         ParameterError: an empty library, or angles of different depths.
     """
-    if len({angles.depth for angles in library}) != 1:
-        raise ParameterError("library must hold angles of one depth, and at least one")
+    depths = {angles.depth for angles in library}
+    if len(depths) != 1:
+        raise ParameterError(
+            f"library holds angles of {len(depths)} depths, expected those of one depth"
+        )
     gammas = np.median([angles.gammas for angles in library], axis=0)
     betas = np.median([angles.betas for angles in library], axis=0)
     return Angles.given(gammas, betas, f"transferred: median of {len(library)} problems")

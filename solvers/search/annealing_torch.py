@@ -1,9 +1,9 @@
 """Swap annealing of thousands of reads at once, on any torch device.
 
 The chain is that of `solvers.search.annealing`, windows included, with other random numbers. Reads
-are the
-batch: a step proposes one swap in each, a handful of gathers over (reads, r) or, with dense fields,
-(reads, n) arrays. A read whose window is smaller than another's waits for the end of the sweep.
+are the batch: a step proposes one swap in each, a handful of gathers over (reads, r) or, with dense
+fields, (reads, n) arrays. A read whose window is smaller than another's waits for the end of the
+sweep.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def checked_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ParameterError(f"device is {name!r}, which cannot be used here: {reason}") from error
+        raise ParameterError(
+            f"device is {name!r}, which torch cannot use here ({reason}): choose cpu or cuda, or "
+            "leave device out"
+        ) from error
     return device
 
 
@@ -77,7 +80,7 @@ class Batch:
         return torch.addmm(self.linear, self.moments, self.factor.T)
 
     def open_window(self, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Puts the window's variables in front, see `solvers.search.annealing.window`.
+        """Puts the window's variables in front, see `solvers.search.annealing_kernels.window`.
 
         Returns:
             How many ones and how many zeros it has in each read; both 0 where it is empty.

@@ -41,7 +41,7 @@ class Greedy(CardinalitySampler):
 
 
 class Descent(CardinalitySampler):
-    """Swap descent to a local optimum from random starts, or from the incumbent if given one.
+    """Swap descent to a local optimum from random starts, the first from the one given if any.
 
     Args:
         num_threads: reads made at a time; one a usable CPU when None.

@@ -16,19 +16,22 @@ import numpy as np
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.clock.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
-from solvers.search.annealing import Pace, Walk, cooling, first_optimum, hottest, search_for
+from solvers.search.annealing import first_optimum, search_for
 from solvers.search.descent import random_state
+from solvers.search.randomness import random_state_from
 from solvers.search.reads import checked_threads, make_reads
+from solvers.search.schedule import Pace, cooling, hottest
+from solvers.search.walks import Walk
 
 POPULATION = 8
 # Resampling costs n a walker, a sweep of it more.
 SWEEPS_PER_STEP = 5
 
 
-class Tempering(CardinalitySampler):
+class PopulationAnnealing(CardinalitySampler):
     """Population annealing; a read is a population of 8 of which the best state is kept.
 
-    Given an incumbent, one walker of the first read starts there; all others start at random. The
+    Given a start, one walker of the first read begins there; all others start at random. The
     first read is at least as good as the descent that sets the temperatures, as in `Annealing`.
 
     Args:
@@ -62,12 +65,12 @@ class Tempering(CardinalitySampler):
                 ]
                 if number == 0 and request.initial is not None:
                     starts[0] = request.initial
-                words = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)
+                states = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)
                 walks: list[Walk] = []
-                for x, word in zip(starts, words, strict=True):
+                for x, random in zip(starts, states, strict=True):
                     if walks and request.deadline.over:
                         break
-                    walks.append(Walk(search, x, word))
+                    walks.append(Walk(search, x, random))
                 walks = annealed(walks, hot * cooling(sweeps), rng, request.deadline)
                 state = best_of(problem, [walk.x for walk in walks])
                 state = search.descend(state, request.deadline)
@@ -125,7 +128,7 @@ def _copied(walks: list[Walk], chosen: Any, rng: np.random.Generator) -> list[Wa
     for place in chosen.tolist():
         walk = walks[place]
         if place in taken:
-            walk = walk.twin(rng.integers(2**64, size=1, dtype=np.uint64))
+            walk = walk.twin(random_state_from(rng))
         taken.add(place)
         population.append(walk)
     return population

@@ -19,7 +19,12 @@ from numba import njit
 
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.problem import CardinalityProblem, Floats
-from solvers.search.kernels import Word, random_pair, random_unit
+from solvers.search.randomness import (
+    RandomState,
+    random_pair,
+    random_state_from,
+    random_unit,
+)
 
 BETA_FIRST, BETA_LAST, BETA_FACTOR = 0.001, 100.0, 1.1
 
@@ -31,7 +36,7 @@ def inverse_temperatures() -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def reference_sweep(G: Floats, c: Floats, x: Floats, beta: float, word: Word) -> None:
+def published_sweep(G: Floats, c: Floats, x: Floats, beta: float, random: RandomState) -> None:
     """As many Metropolis swaps as variables, each change computed from scratch.
 
     Args:
@@ -39,24 +44,24 @@ def reference_sweep(G: Floats, c: Floats, x: Floats, beta: float, word: Word) ->
         c: linear term, shape (n,).
         x: state of 0.0 and 1.0, shape (n,); changed in place.
         beta: inverse temperature.
-        word: random state, shape (1,).
+        random: its state, shape (1,).
     """
     n = len(c)
     ones, zeros = np.flatnonzero(x > 0.5), np.flatnonzero(x < 0.5)
     for _ in range(n):
-        a, b = random_pair(word, len(ones), len(zeros))
+        a, b = random_pair(random, len(ones), len(zeros))
         i, j = ones[a], zeros[b]
         field_i, field_j = c[i], c[j]
         for t in range(n):
             field_i += G[i, t] * x[t]
             field_j += G[j, t] * x[t]
         delta = field_j - field_i + 0.5 * (G[i, i] + G[j, j]) - G[i, j]
-        if delta <= 0 or random_unit(word) < np.exp(-beta * delta):
+        if delta <= 0 or random_unit(random) < np.exp(-beta * delta):
             x[i], x[j] = 0.0, 1.0
             ones[a], zeros[b] = j, i
 
 
-class ReferenceSA(CardinalitySampler):
+class PublishedAnnealing(CardinalitySampler):
     """Swap annealing with O(n) energy changes on the dense matrix, from the first k variables.
 
     Under a time limit alone it restarts until the time is over.
@@ -73,14 +78,14 @@ class ReferenceSA(CardinalitySampler):
         with request.timing.stage("preprocess"):
             G = problem.gram()
         pool = ReadPool(problem, request)
-        word = request.rng.integers(2**64, size=1, dtype=np.uint64)
+        random = random_state_from(request.rng)
         betas = np.repeat(inverse_temperatures(), budget.sweeps or 1)
         with request.timing.stage("execute"):
             while pool.reads < reads:
                 x = np.zeros(problem.n)
                 x[: problem.cardinality] = 1.0
                 for beta in betas:
-                    reference_sweep(G, problem.linear, x, beta, word)
+                    published_sweep(G, problem.linear, x, beta, random)
                     if request.deadline.over:
                         break
                 pool.add(x > 0.5)

@@ -24,7 +24,8 @@ from solvers.clock.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.annealing import first_optimum
 from solvers.search.descent import random_state
-from solvers.search.kernels import SUMS, Integers, Word, random_pair
+from solvers.search.kernels import SUMS, Integers
+from solvers.search.randomness import RandomState, random_pair, random_state_from
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
 
@@ -44,7 +45,7 @@ ITERATIONS_PER_CHECK = 2000
 @njit(cache=True, nogil=True, fastmath=SUMS)
 def tabu_search(
     G: Floats, f: Floats, x: Bools, free_at: Integers, first: int, count: int, tenures: Integers,
-    energies: Floats, tolerance: float, best: Bools, word: Word,
+    energies: Floats, tolerance: float, best: Bools, random: RandomState,
 ) -> int:  # fmt: skip
     """Tabu iterations `first` to `first + count - 1`.
 
@@ -60,7 +61,7 @@ def tabu_search(
         energies: of x and of the best state, shape (2,); kept up to date.
         tolerance: an improvement must be larger than this.
         best: the best state, shape (m,); kept up to date.
-        word: random state, shape (1,).
+        random: its state, shape (1,).
 
     Returns:
         Number of the iteration after the last improvement, or -1.
@@ -94,7 +95,7 @@ def tabu_search(
         x[i], x[j] = False, True
         for p in range(m):
             f[p] += G[j, p] - G[i, p]
-        extra_one, extra_zero = random_pair(word, tenures[0] + 1, tenures[1] + 1)
+        extra_one, extra_zero = random_pair(random, tenures[0] + 1, tenures[1] + 1)
         free_at[j] = now + 1 + tenures[0] + extra_one
         free_at[i] = now + 1 + tenures[1] + extra_zero
         energies[0] += delta
@@ -139,12 +140,12 @@ def search_core(
     energies = np.full(2, float(part.energy(state)))
     tenures = np.array([min(TENURE, (k - 1) // 2), min(TENURE, (m - k - 1) // 2)])
     free_at = np.zeros(m, np.int64)
-    word = rng.integers(2**64, size=1, dtype=np.uint64)
+    random = random_state_from(rng)
     now, last = 0, 0
     while now - last < PATIENCE * m and not deadline.over:
         count = min(ITERATIONS_PER_CHECK, PATIENCE * m)
         improved = tabu_search(
-            G, f, state, free_at, now, count, tenures, energies, search.tolerance, best, word
+            G, f, state, free_at, now, count, tenures, energies, search.tolerance, best, random
         )
         last = max(last, improved)
         now += count
@@ -166,7 +167,7 @@ def kicked(x: Bools, core: Any, rng: np.random.Generator) -> Bools:
 class Tabu(CardinalitySampler):
     """Swap tabu search with aspiration, kicks and restarts.
 
-    The first read starts at the incumbent if one is given, else at the greedy state; the others
+    The first read begins at the start if one is given, else at the greedy state; the others
     start at random. Each begins with a descent.
 
     Args:

@@ -99,7 +99,7 @@ def test_lists(icbs):
     assert status == 0
     assert set(records) == set(SOLVERS)
     assert records["enumerate"]["exact"] is True
-    assert records["neal"]["lane"] == "penalised"
+    assert records["neal"]["track"] == "penalised"
     assert "annealing" in icbs("solvers")[1]
     assert json.loads(icbs("models", "--json")[1])[0]["name"] == "smollm2"
 

@@ -1,8 +1,10 @@
 """Solvers of other packages, sampler objects, and problems from anybody's files."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from experiments.store.database import Store
 from icbs.loop.pruner import Pruner
 from solvers import available, export, load, make, registry
 from solvers.errors import FormatError, ParameterError, UnavailableError
+from solvers.testing import check
 from tests.icbs_fixtures import tiny_loaded, tiny_samples
 from tests.solvers.test_problem import every_state
 from tests.study_fixtures import block
@@ -24,10 +27,11 @@ MODULE = '''
 import dimod
 
 class Constant(dimod.Sampler):
-    """All zeros, twice."""
+    """All zeros, or all -1, twice."""
     parameters, properties = {"num_reads": []}, {}
     def sample(self, bqm, num_reads=2):
-        return dimod.SampleSet.from_samples_bqm([{v: 0 for v in bqm.variables}] * num_reads, bqm)
+        low = min(bqm.vartype.value)
+        return dimod.SampleSet.from_samples_bqm([{v: low for v in bqm.variables}] * num_reads, bqm)
 
 nothing = 3
 '''
@@ -54,8 +58,9 @@ def installed(tmp_path, monkeypatch):
 
 def test_an_installed_package_adds_a_solver(installed, tmp_path):
     assert {"constant", "absent", "number"} <= set(available())
+    check("constant")
     sampler = make("constant", penalty=0.5)
-    assert (sampler.name, sampler.lane, sampler.penalty) == ("constant", "penalised", 0.5)
+    assert (sampler.name, sampler.track, sampler.penalty) == ("constant", "penalised", 0.5)
     study = Study("s", [block(12)], ["constant", "greedy"], [0.05], seeds=[0])
     run(study, tmp_path / "s.sqlite", progress=False)
     frame = load_runs(tmp_path / "s.sqlite").set_index("solver")
@@ -66,7 +71,7 @@ def test_an_installed_package_adds_a_solver(installed, tmp_path):
 
 
 def test_a_package_cannot_replace_a_solver(installed):
-    assert make("greedy").lane == "native"
+    assert make("greedy").track == "native"
 
 
 @pytest.mark.parametrize(("name", "words"), [("absent", "no_such_module"), ("number", "not a cla")])
@@ -105,7 +110,7 @@ def test_objects_that_are_no_samplers_or_take_no_options():
         make(3)
     with pytest.raises(ParameterError, match="'penalty'"):
         make(make("descent"), penalty=1.0)
-    assert make(SimulatedAnnealingSampler()).lane == "penalised"
+    assert make(SimulatedAnnealingSampler()).track == "penalised"
 
 
 def test_any_sampler_object_in_the_loop():
@@ -199,21 +204,27 @@ def test_a_store_keeps_the_names_of_its_instances(tmp_path):
 
 def test_bench_says_that_a_cardinality_is_missing(tmp_path):
     export(block(10, dense=True), tmp_path / "a.bqm")
-    with pytest.raises(StudyError, match="does not say how many ones"):
+    with pytest.raises(StudyError, match="does not say how many variables are 1"):
         run(Study("s", [tmp_path / "a.bqm"], ["greedy"]), tmp_path / "s.sqlite", progress=False)
 
 
-ONE_CLASS_AND_ONE_LINE = """
+ONE_LINE = """
+def pytest_configure(config=None):
+    from solvers import registry
+
+    registry.SOLVERS["first"] = registry.Entry("first_solver:First", "native", "takes the first k")
+"""
+FIRST_STUDY = """
 import sys
 from pathlib import Path
 
-import numpy as np
+import one_line
 
-from solvers import registry
+one_line.pytest_configure()
 
-registry.SOLVERS["first"] = registry.Entry("first_solver:First", "native", "takes the first k")
-
-from experiments import Study, load_runs, palette, report, run
+from experiments import Study, load_runs, run
+from experiments.figures import palette
+from experiments.report.page import write
 from solvers import available, make
 from tests.study_fixtures import block
 
@@ -225,8 +236,16 @@ assert palette.style("first") in looks
 assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == len(looks)
 run(Study("s", [block(12)], ["first", "greedy"], [0.05], seeds=[0]), folder / "s.sqlite")
 assert set(load_runs(folder / "s.sqlite")["status"]) == {"done"}
-print(report.write(folder / "s.sqlite", folder / "page"))
+print(write(folder / "s.sqlite", folder / "page"))
 """
+# What this package asks of each of its solvers.
+ASKED = (
+    "solvers/test_contract.py::Test_first",
+    "solvers/test_contract.py::test_registry_and_class_agree[first]",
+    "experiments/test_plots.py::test_styles_differ_and_cover_the_registry",
+    "experiments/test_plots.py::test_solvers_without_a_chosen_look_get_one_of_their_own",
+    "cli/test_cli.py::test_lists",
+)
 FIRST_SOLVER = '''
 import numpy as np
 
@@ -236,16 +255,27 @@ class First(CardinalitySampler):
     """The first k variables."""
     name = "first"
     def _solve(self, problem, request, **parameters):
-        return Solution(np.arange(problem.n)[None] < problem.cardinality)
+        states = np.arange(problem.n)[None] < problem.cardinality
+        request.report(states[0])
+        return Solution(states)
 '''
 
 
 def test_a_solver_is_one_class_and_one_line(tmp_path):
-    """Its colour and marker, its rows and its place in a report come by themselves."""
+    """Colour, marker, rows, place in a report and on lists come by themselves; so do its tests."""
     (tmp_path / "first_solver.py").write_text(FIRST_SOLVER)
-    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{ONE_CLASS_AND_ONE_LINE}"
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
+    (tmp_path / "one_line.py").write_text(ONE_LINE)
+    (tmp_path / "study.py").write_text(FIRST_STUDY)
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(tmp_path), str(root), os.environ.get("PYTHONPATH", "")])
+    tests = [f"tests/{test}" for test in ASKED]
+    for command in (
+        [str(tmp_path / "study.py"), str(tmp_path)],
+        ["-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-p", "one_line", *tests],
+    ):
+        ended = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, check=False, cwd=root,
+            env=os.environ | {"PYTHONPATH": path},
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "first" in (tmp_path / "page" / "report.html").read_text("utf-8")

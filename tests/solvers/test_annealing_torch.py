@@ -10,11 +10,12 @@ from scipy.stats import ks_2samp
 from solvers import Budget, make
 from solvers.clock.deadline import NEVER
 from solvers.errors import ParameterError
-from solvers.search.annealing import Walk, cooling, hottest
 from solvers.search.annealing_torch import Batch, anneal_batch
 from solvers.search.repair import LocalSearch
+from solvers.search.schedule import cooling, hottest
+from solvers.search.walks import Walk
 from tests.solvers.test_native import feasible_states
-from tests.solvers.test_search import boltzmann, drawn, frequencies, word
+from tests.solvers.test_search import boltzmann, drawn, frequencies, random_source
 
 CPU = torch.device("cpu")
 
@@ -40,7 +41,7 @@ def test_energies_are_distributed_as_those_of_the_compiled_chain(dense, margin):
     temperatures = 5 * hottest(search, starts[0], rng) * cooling(12)
     batch = anneal_batch(problem, starts, temperatures, margin, CPU, 1, NEVER)
     for seed, start in enumerate(starts):
-        walk = Walk(search, start, word(seed))
+        walk = Walk(search, start, random_source(seed))
         walk.anneal(temperatures, margin)
         compiled.append(walk.x)
     ours, theirs = problem.energy(batch), problem.energy(np.array(compiled))

@@ -10,9 +10,9 @@ import pytest
 import scipy.sparse
 
 from solvers import Budget, CardinalityProblem, load, make, save
+from solvers.arrays import frozen
 from solvers.errors import ParameterError, ProblemError, SolverError
 from solvers.memory import check_room
-from solvers.problem import frozen
 
 BASE = {"linear": np.arange(4.0), "cardinality": 2, "factor": np.ones((1, 4))}
 

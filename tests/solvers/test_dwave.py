@@ -12,7 +12,7 @@ from solvers import Budget, make
 from solvers.cloud import dwave
 from solvers.cloud.dwave import Cap
 from solvers.errors import CostError, ParameterError, UnavailableError
-from tests.solvers.test_contract import problem
+from solvers.testing import example as problem
 
 SERVICES = ("qpu", "leap-hybrid-cqm")
 each = pytest.mark.parametrize("name", SERVICES)
@@ -106,7 +106,7 @@ def test_a_chip_too_small_is_dimods_size_error(monkeypatch):
 def test_hybrid_limits_and_broken_rows(monkeypatch):
     given = problem(30)
     solver = make("leap-hybrid-cqm", max_service_time=1.0, rehearse=True)
-    with pytest.raises(ParameterError, match=r"takes at least 0\.1 s"):
+    with pytest.raises(ParameterError, match=r"needs at least 0\.1 s"):
         solver.sample_problem(given, budget=Budget(time_limit=0.01))
     info = solver.sample_problem(given, budget=Budget(time_limit=0.7), seed=1).info
     assert info["service_seconds"] == pytest.approx(0.7)

@@ -1,7 +1,10 @@
 """Container and exports: every energy survives, every damage is named."""
 
 import json
+import re
 import struct
+import subprocess
+import sys
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from solvers import CardinalityProblem, export, load, save
 from solvers.errors import FormatError
+from solvers.io.formats import CONTAINER, FORMATS, exports, format_of
 from tests.solvers.test_problem import every_state, magnitude, problems
 
 once_per_example = settings(
@@ -300,7 +304,7 @@ def test_edited_headers_are_refused(tmp_path, change, words):
         ("a.ubqp", "2 1\n1 \u0662 1.0\n# cardinality 1\n", "is not a whole number"),
         ("a.ubqp", "2 1\n1 2 1,5\n# cardinality 1\n", "'1,5'"),
         ("a.ubqp", "2 1\n1 2 1d5\n# cardinality 1\n", "'1d5'"),
-        ("a.ubqp", "2 1\n1 2 1.0 2.0\n# cardinality 1\n", "is no entry 'i j value'"),
+        ("a.ubqp", "2 1\n1 2 1.0 2.0\n# cardinality 1\n", "is not an entry 'i j value'"),
         ("a.ubqp", "2 2\n1 2 0\n2 1 1.0\n# cardinality 1\n", "twice"),
         ("a.ubqp", "2 1\n1 2 1.0\n3 4\n# cardinality 1\n", "declares 1 entries and has 2"),
         ("a.ubqp", "2 1\n0 1 1.0\n# cardinality 1\n", "outside 1..2"),
@@ -308,7 +312,7 @@ def test_edited_headers_are_refused(tmp_path, change, words):
         ("a.ubqp", "10\n2 1\n1 2 1.0\n", "holds 10 problems"),
         ("a.lp.gz", "", "unknown suffix"),
         ("a.ubqp", "-2 0\n# cardinality 1\n", "declares -2"),
-        ("a.ubqp", "99999999 0\n# cardinality 1\n", "stop at"),
+        ("a.ubqp", "99999999 0\n# cardinality 1\n", "hold at most 20000"),
         ("a.ubqp", "2 1\n1 2 1.0\n# cardinality 3\n", "damaged"),
         ("a.qubo", "p qubo 1\n", "expected 'p qubo"),
         ("a.qubo", "c only a comment\n", "expected 'p qubo"),
@@ -339,8 +343,94 @@ def test_missing_file_and_wrong_suffix(tmp_path):
         save(some_problem(), tmp_path / "a.safetensors")
     with pytest.raises(FormatError, match="unknown suffix"):
         export(some_problem(), tmp_path / "a.csv")
-    with pytest.raises(FormatError, match="leave penalty out"):
-        export(some_problem(), tmp_path / "a.lp", penalty=1.0)
+    for suffix in (".lp", CONTAINER):
+        with pytest.raises(FormatError, match=r"penalty is 1\.0.*leave penalty out"):
+            export(some_problem(), tmp_path / f"a{suffix}", penalty=1.0)
+        assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_formats_decides(tmp_path):
+    """Every row that writes is read back, in either case; those that do not are refused."""
+    problem = some_problem()
+    for row in FORMATS:
+        path = tmp_path / f"A{row.suffix.upper()}"
+        assert format_of(path) is row
+        if row.write is None:
+            with pytest.raises(FormatError, match="unknown suffix"):
+                export(problem, path)
+            continue
+        says = row.constrained or row.suffix != ".bqm"
+        back = load(export(problem, path), cardinality=None if says else problem.cardinality)
+        assert np.allclose(back.energy(every_state(5)), problem.energy(every_state(5)))
+        assert (back.content_hash == problem.content_hash) >= row.lossless
+    assert set(exports()) == {row.suffix[1:] for row in FORMATS if row.write} - {CONTAINER[1:]}
+
+
+def test_the_page_on_files_names_formats_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\.\S+)`( \(read only\))? \|", page, re.M)
+    assert len(rows) >= 7
+    known = {row.suffix: row for row in FORMATS}
+    for suffix, read_only in rows:
+        assert (known[suffix].write is None) == bool(read_only)
+
+
+COLUMN_FILE = """
+import numpy as np
+
+from solvers.io.textfile import Objective, read_text, whole
+
+def read(path):
+    ones, *costs = read_text(path).split()
+    return Objective(np.diag([float(cost) for cost in costs]), 0.0, whole(ones))
+
+def write(problem, penalty):
+    assert not problem.gram().any() and penalty is None
+    return "\\n".join([str(problem.cardinality), *map(repr, problem.linear.tolist())])
+"""
+ONE_MODULE_AND_ONE_ROW = """
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+
+import column_file
+from solvers.io.formats import FORMATS, Format
+
+FORMATS.append(Format(".column", "linear costs, one a line", column_file.read, column_file.write))
+
+from experiments import Study, load_runs, run
+from experiments.cli import models
+from solvers import CardinalityProblem, export, load
+
+folder = Path(sys.argv[1])
+problem = CardinalityProblem(linear=[3.0, 1.0, 2.0], cardinality=2, factor=np.zeros((1, 3)))
+path = export(problem, folder / "a.column")
+assert load(path).linear.tolist() == [3.0, 1.0, 2.0]
+run(Study("s", [path], ["greedy"]), folder / "s.sqlite", progress=False)
+assert set(load_runs(folder / "s.sqlite")["energy"]) == {3.0}
+for work in (lambda: load(Path(__file__)), lambda: export(problem, folder / "a.x")):
+    try:
+        work()
+    except ValueError as error:
+        assert ".column" in str(error), error
+    else:
+        raise AssertionError
+option = get_type_hints(models.export, include_extras=True)["formats"]
+assert "column" in option.__metadata__[0].help
+"""
+
+
+def test_a_format_is_one_module_and_one_row(tmp_path):
+    """It is read, written, benchmarked and listed without another word."""
+    (tmp_path / "column_file.py").write_text(COLUMN_FILE)
+    (tmp_path / "script.py").write_text(ONE_MODULE_AND_ONE_ROW)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -161,9 +161,9 @@ QUBO = "p qubo 0 2 1 1\n0 0 1.5\n0 1 -1.0\n"
 @pytest.mark.parametrize(
     ("comments", "words"),
     [
-        (["offset 1", "offset : 2"], "say offset twice"),
-        (["cardinality 1", "cardinality = 2"], "say cardinality twice"),
-        (["sense : min", "maximise x'Qx"], "say sense twice"),
+        (["offset 1", "offset : 2"], "give two values for offset"),
+        (["cardinality 1", "cardinality = 2"], "give two values for cardinality"),
+        (["sense : min", "maximise x'Qx"], "give two values for sense"),
         (["cardinality 1.5"], "its cardinality is 1.5"),
         (["cardinality : two"], "damaged"),
         (["cardinality 3"], "damaged: cardinality is 3"),
@@ -173,7 +173,7 @@ QUBO = "p qubo 0 2 1 1\n0 0 1.5\n0 1 -1.0\n"
         (["cardinality 1", "scale : 0"], "its scale is 0.0"),
         (["cardinality 1", 'label 0 "a"'], "labels for 1 of 2"),
         (["cardinality 1", 'label 0 "a"', 'label 0 "b"'], "two labels"),
-        (["cardinality 1", 'label 0 "a"', 'label 1 "a"'], "labels are 1 different"),
+        (["cardinality 1", 'label 0 "a"', 'label 1 "a"'], "labels has 1 different"),
     ],
 )
 def test_comments_that_contradict_or_make_no_sense(tmp_path, comments, words):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from solvers import Budget, CardinalityProblem, make
 from solvers.arithmetic.convex import convex
 from solvers.exact.enumeration import best_subset
-from solvers.exact.relaxation import bound, certified_bound, core
+from solvers.exact.interval import certified_bound, core
+from solvers.exact.relaxation import bound
 from solvers.search.repair import LocalSearch
 from tests.solvers.test_problem import magnitude, problems
 

@@ -1,4 +1,4 @@
-"""The weight-conserving circuits as native-lane solvers on Aer and Braket."""
+"""The weight-conserving circuits as native solvers on Aer and Braket."""
 
 import dimod
 import numpy as np

@@ -1,4 +1,4 @@
-"""Angle strategies, and the native-lane solver that uses them."""
+"""Angle strategies, and the native solver that uses them."""
 
 import dimod
 import numpy as np

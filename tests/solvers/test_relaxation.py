@@ -11,9 +11,10 @@ from solvers import CardinalityProblem
 from solvers.arithmetic.convex import convex
 from solvers.clock.deadline import NEVER
 from solvers.errors import ProblemError
-from solvers.exact import relaxation
+from solvers.exact import frank_wolfe, relaxation
+from solvers.exact.interval import certified_bound
 from solvers.exact.newton import least_sum, proximal_point
-from solvers.exact.relaxation import bound, certified_bound
+from solvers.exact.relaxation import bound
 from tests.solvers.test_native import feasible_states, proper
 from tests.solvers.test_problem import magnitude, problems
 
@@ -102,7 +103,7 @@ def drawn(n, r, curvature):
 
 @pytest.mark.parametrize("steps", [0, 3, 40])
 def test_newton_takes_over_from_any_frank_wolfe_point(steps, monkeypatch):
-    monkeypatch.setattr(relaxation, "FRANK_WOLFE_STEPS", steps)
+    monkeypatch.setattr(frank_wolfe, "FRANK_WOLFE_STEPS", steps)
     for n, r, curvature in ((200, 40, 1e4), (256, 128, 1.0), (256, 128, 10.0)):
         problem = drawn(n, r, curvature)
         found = bound(problem)

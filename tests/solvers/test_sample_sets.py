@@ -61,7 +61,7 @@ def canned(rows, labels=None, vartype="BINARY", counts=None, dtype=None):
 
 
 FAULTS = [
-    (canned([[0] * 6], labels=range(1, 7)), "0 is missing; 6 is not the model's"),
+    (canned([[0] * 6], labels=range(1, 7)), "0 is missing; 6 is not a variable of the model"),
     (canned([[0] * 5], labels=range(5)), "returned 5 variables, its model has 6; 5 is missing"),
     (canned([[0] * 7], labels=range(7)), "returned 7 variables, its model has 6; 6 is not"),
     (canned([[-1, 1] * 3]), "returned -1 for variable 0 in BINARY samples, expected 0 or 1"),
@@ -69,7 +69,7 @@ FAULTS = [
     (canned([[0, 257] * 3], dtype=np.int16), "returned 257 for variable 1"),
     (canned([[0, 0.5] * 3], dtype=np.float64), r"returned 0\.5 for variable 1"),
     (canned([[0, np.nan] * 3], dtype=np.float64), "returned nan for variable 1"),
-    (canned([[0] * 6], counts=[-1]), "num_occurrences that are no whole numbers from 0"),
+    (canned([[0] * 6], counts=[-1]), "num_occurrences that are not whole numbers from 0"),
     (make(Canned(lambda bqm: None), name="canned"), "returned a NoneType, expected"),
     (make(Canned(lambda bqm: [{0: 1}]), name="canned"), "returned a list, expected"),
 ]
@@ -216,7 +216,9 @@ COUNTING = {
 @pytest.mark.parametrize("what", COUNTING)
 def test_composites_that_change_what_is_counted_are_refused(name, what):
     bqm = problem().to_bqm()
-    with pytest.raises(ParameterError, match=r"cardinality comes through .*Composite.*restricted"):
+    with pytest.raises(
+        ParameterError, match=r"cardinality is passed on by .*Composite.*restricted"
+    ):
         COUNTING[what](make(name), bqm)
 
 

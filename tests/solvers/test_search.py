@@ -14,21 +14,21 @@ from solvers import Budget, CardinalityProblem, make
 from solvers.base import ReadPool, Request
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
-from solvers.search.annealing import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, Walk, hottest, window
+from solvers.search.annealing_kernels import window
 from solvers.search.kernels import (
     dense_pays,
     greedy_fill,
     greedy_fill_dense,
-    next_random,
-    random_pair,
-    random_unit,
     swap_descent,
 )
 from solvers.search.population import resampled
-from solvers.search.published import inverse_temperatures, reference_sweep
+from solvers.search.published import inverse_temperatures, published_sweep
+from solvers.search.randomness import next_random, random_pair, random_unit
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
+from solvers.search.schedule import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, hottest
 from solvers.search.tabu import core_of, kicked, tabu_search
+from solvers.search.walks import Walk
 from tests.solvers.test_native import feasible_states, proper
 from tests.solvers.test_problem import magnitude, problems
 
@@ -58,7 +58,7 @@ def request(budget=None, deadline=None, report=lambda state: None):
     )
 
 
-def word(seed=7):
+def random_source(seed=7):
     return np.array([seed], dtype=np.uint64)
 
 
@@ -82,7 +82,7 @@ def frequencies(states, visited):
 def test_annealing_visits_states_by_their_boltzmann_weight(couplings):
     problem = drawn(6, 2, 2, seed=4, dense=couplings == "dense")
     states, expected = boltzmann(problem, 1.3)
-    walk = Walk(LocalSearch(problem, couplings == "cached"), states[0], word())
+    walk = Walk(LocalSearch(problem, couplings == "cached"), states[0], random_source())
     visited, once = [], np.array([1.3])
     for _ in range(40_000):
         walk.anneal(once, np.inf)
@@ -100,13 +100,13 @@ def test_annealing_visits_states_by_their_boltzmann_weight(couplings):
 @pytest.mark.parametrize("couplings", ["factor", "cached", "dense"])
 def test_walks_know_their_energy_and_twins_go_their_own_way(couplings):
     problem = drawn(20, 8, 4, seed=2, dense=couplings == "dense")
-    walk = Walk(LocalSearch(problem, couplings == "cached"), np.arange(20) < 8, word(1))
+    walk = Walk(LocalSearch(problem, couplings == "cached"), np.arange(20) < 8, random_source(1))
     for _ in range(30):
         walk.anneal(np.array([2.0]))
         expected = problem.energy(walk.x) - problem.offset
         assert walk.energy == pytest.approx(expected, abs=1e-4 if couplings == "cached" else 1e-9)
-    twin, before = walk.twin(word(2)), walk.x.copy()
-    same = walk.twin(walk.word.copy())
+    twin, before = walk.twin(random_source(2)), walk.x.copy()
+    same = walk.twin(walk.random.copy())
     twin.anneal(np.full(5, 50.0))
     assert (walk.x == before).all()
     walk.anneal(np.full(5, 50.0))
@@ -123,9 +123,9 @@ def test_walks_know_their_energy_and_twins_go_their_own_way(couplings):
 def test_reference_visits_states_by_their_boltzmann_weight():
     problem = drawn(6, 2, 2, seed=4)
     states, expected = boltzmann(problem, 1.3)
-    x, G, state, visited = states[0].astype(float), problem.gram(), word(), []
+    x, G, state, visited = states[0].astype(float), problem.gram(), random_source(), []
     for _ in range(40_000):
-        reference_sweep(G, problem.linear, x, 1 / 1.3, state)
+        published_sweep(G, problem.linear, x, 1 / 1.3, state)
         visited.append(x > 0.5)
     assert np.abs(frequencies(states, visited) - expected).max() < 0.012
 
@@ -413,7 +413,7 @@ def test_every_tabu_iteration_takes_the_best_swap_allowed(seed):
     x = np.arange(14) < 6
     f, best = problem.fields(x), x.copy()
     energies = np.full(2, problem.energy(x))
-    free_at, tenures, state = np.zeros(14, np.int64), np.array([2, 3]), word(seed)
+    free_at, tenures, state = np.zeros(14, np.int64), np.array([2, 3]), random_source(seed)
     aspirations = 0
     for now in range(300):
         free = free_at <= now
@@ -474,7 +474,7 @@ def test_resampling_takes_each_state_by_its_weight(energies, beta_step, seed):
 
 
 def test_random_numbers_are_uniform():
-    state = word(1)
+    state = random_source(1)
     draws = np.array([random_pair(state, 7, 3) for _ in range(70_000)])
     table = np.zeros((7, 3))
     np.add.at(table, (draws[:, 0], draws[:, 1]), 1)

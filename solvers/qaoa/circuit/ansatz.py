@@ -98,7 +98,9 @@ def subspace_ansatz(
         ParameterError: another mixer, or a weight that leaves one state only.
     """
     if not 0 < k < n:
-        raise ParameterError(f"k is {k}, expected 0 < k < {n}: one state needs no circuit")
+        raise ParameterError(
+            f"k is {k}, expected 1..{n - 1}: there is one state otherwise, without a circuit"
+        )
     if mixer not in ("ring", "complete", "grover"):
         raise ParameterError(f"mixer is {mixer!r}, expected ring, complete or grover")
     gates = dicke_state(n, k)

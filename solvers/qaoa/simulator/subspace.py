@@ -173,7 +173,7 @@ def checked_alpha(alpha: float) -> float:
         ParameterError: not above 0 and at most 1.
     """
     if isinstance(alpha, str | bool) or not 0 < alpha <= 1:
-        raise ParameterError(f"alpha is {alpha!r}, expected 0 < alpha <= 1")
+        raise ParameterError(f"alpha is {alpha!r}, expected a number above 0 and at most 1")
     return alpha
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 # Starting two threads costs about what one pass over this many amplitudes does.
-WORTH = 1 << 15
+LEAST_AMPLITUDES = 1 << 15
 
 
 class Threads:
@@ -63,7 +63,7 @@ class Threads:
 @contextmanager
 def threads(count: int, dim: int) -> Iterator[Threads]:
     """Threads for vectors of `dim` entries: none where they would cost more than they save."""
-    if count == 1 or dim < WORTH:
+    if count == 1 or dim < LEAST_AMPLITUDES:
         yield Threads(1, None)
         return
     with ThreadPoolExecutor(count) as pool:

@@ -1,0 +1,79 @@
+"""How hot annealing starts, how it cools, and how many sweeps a read makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from solvers.base import Budget
+from solvers.clock.deadline import Deadline
+from solvers.problem import Bools, Floats
+from solvers.search.repair import LocalSearch
+
+DEFAULT_SWEEPS = 1000
+# Sweeps of the first read under a time limit; later reads take more, see `Pace`.
+FIRST_SWEEPS = 100
+HEAT = 4.0
+COOLING = 1e-4
+
+
+@dataclass
+class Pace:
+    """How many sweeps each read makes.
+
+    Those of the budget; under a time limit alone twice as many in each round of reads, one a
+    thread, and in the last round as many as the time left allows: a read that is cut off while hot
+    is worth nothing.
+
+    Attributes:
+        budget: what may be spent.
+        deadline: of the call.
+        num_threads: reads made at a time.
+        seconds_per_sweep: of the read that ended last; 0 before that.
+    """
+
+    budget: Budget
+    deadline: Deadline
+    num_threads: int
+    seconds_per_sweep: float = 0.0
+
+    def sweeps(self, number: int) -> int:
+        """Sweeps of a read that starts now."""
+        if self.budget.sweeps is not None:
+            return self.budget.sweeps
+        if self.budget.reads is not None or self.budget.time_limit is None:
+            return DEFAULT_SWEEPS
+        planned = FIRST_SWEEPS << min(number // self.num_threads, 40)
+        if not self.seconds_per_sweep:
+            return FIRST_SWEEPS
+        left = self.deadline.left
+        fitting = int(0.9 * left / self.seconds_per_sweep)
+        return max(1, fitting) if fitting < 3 * planned else planned
+
+
+def cooling(sweeps: int) -> Floats:
+    """Geometric from 1 to `COOLING`, shape (sweeps,)."""
+    return np.asarray(COOLING ** np.linspace(0, 1, sweeps))
+
+
+def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> float:
+    """First temperature: `HEAT` times the 1 % quantile of |energy change| of 2000 random swaps.
+
+    Args:
+        search: n variables.
+        optimum: a swap-descent optimum, shape (n,).
+        rng: picks the swaps.
+    """
+    problem = search.problem
+    out = rng.choice(np.flatnonzero(optimum), 2000)
+    into = rng.choice(np.flatnonzero(~optimum), 2000)
+    f, d = problem.fields(optimum), problem.diagonal
+    deltas = f[into] - f[out] + 0.5 * (d[out] + d[into])
+    if problem.factor is not None:
+        deltas -= np.einsum("ir,ir->i", search.F[out], search.F[into])
+    elif problem.quadratic is not None:
+        deltas -= problem.quadratic[out, into]
+    deltas = np.abs(deltas)
+    # All swaps equal leave nothing to scale by; any temperature is then as good.
+    return HEAT * (float(np.quantile(deltas, 0.01)) or float(deltas.max()) or 1.0)
