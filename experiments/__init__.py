@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import icbs  # noqa: F401  refuses to go on where somebody's module hides one of ours
 from solvers.lazy import exports
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def check_before_loading(
     _check_device_name(device)
     for name, amount in amounts.items():
         if amount is not None and amount < 1 and name == "batch_size":
-            raise SettingError(f"batch_size is {amount}, expected at least 1")
+            raise SettingError(f"batch_size is {amount}; choose a whole number from 1")
         if amount is not None and amount < 1:
             raise DataError(f"--{name} is {amount}, expected at least one window or image")
     if length is not None and length < 2:

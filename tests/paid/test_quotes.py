@@ -79,10 +79,9 @@ budgets = [{reads = 100}, {reads = 1000}]
 solvers = [
     "greedy",
     {name = "qaoa-xy-braket", label = "on Garnet", options = {device = "Garnet", max_cost = 25}},
-    {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1",
-    task_seconds = 6}},
+    {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1", task_seconds = 6}},
 ]
-"""
+"""  # noqa: E501
 
 
 def test_a_quote_of_a_study_is_what_running_it_reserves(braket, tmp_path):

@@ -9,7 +9,7 @@ from experiments import Study, load_runs, run
 from experiments.cli import app
 from experiments.errors import StudyError
 from experiments.store.database import Store
-from experiments.study.study import STUDIES
+from experiments.study.paths import STUDIES
 from solvers import save
 from solvers.cloud.devices import find_device
 from tests.paid.calls import rows, study
