@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments.running.warmup import warm_up
+from experiments.warmup import warm_up
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.clock.deadline import Deadline
 from solvers.clock.warmup import tiny_problems
@@ -43,7 +43,7 @@ SEARCHES = ("greedy", "descent", "annealing", "tabu", "tempering", "relaxation",
             "reference-sa")  # fmt: skip
 FIRST_CALL = """
 import sys, time
-from experiments.running.warmup import warm_up
+from experiments.warmup import warm_up
 from solvers.clock.warmup import tiny_problems
 from solvers import make
 sampler = make(sys.argv[1])

@@ -190,7 +190,7 @@ def report(
     ] = "screen",
 ) -> None:
     """Turn a store into one self-contained HTML page and its figures (PDF, SVG, PNG)."""
-    from experiments.study.paths import store_path
+    from experiments.store.paths import store_path
 
     store_path(store)
     # Not before mistakes are told: these import most of what there is.
@@ -224,7 +224,7 @@ def store_check(
     Every energy is computed again from the state that is stored beside it. Nothing is changed.
     """
     from experiments.errors import StoreError
-    from experiments.study.paths import store_path
+    from experiments.store.paths import store_path
 
     store_path(store)
     from experiments.store.check import check
@@ -243,7 +243,7 @@ def store_export(
     out: Annotated[Path, typer.Option(help="A file whose name ends in .csv or .parquet.")],
 ) -> None:
     """Write a store's runs, with instances, references and gaps, as CSV or Parquet."""
-    from experiments.study.paths import store_path
+    from experiments.store.paths import store_path
 
     store_path(store)
     from experiments.metrics.export import export as export_runs
@@ -257,7 +257,7 @@ def store_merge(
     out: Annotated[Path, typer.Option(help="The store to add to, made if it is missing.")],
 ) -> None:
     """Copy the cells of several stores into one; what is there already stays."""
-    from experiments.study.paths import store_path
+    from experiments.store.paths import store_path
 
     for source in sources:
         store_path(source)

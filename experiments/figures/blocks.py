@@ -58,7 +58,7 @@ def hardness(instances: pd.DataFrame) -> Figure:
         ("effective_rank", "effective rank of the curvature", False),
         ("bound_gap", "bound gap (share of the gain)", True),
     )
-    fishers = palette.fishers(instances)
+    fishers = glossary.fishers(instances)
     frame = instances.assign(fisher=instances["fisher"].fillna(""))
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 2.5)
@@ -134,7 +134,7 @@ def predicted_against_measured(steps: pd.DataFrame) -> Figure:
         axis = figure.subplots()
         axis.plot([-reach, reach], [-reach, reach], color="#999999", linewidth=0.7, zorder=1)
         handles = []
-        for name in palette.fishers(frame):
+        for name in glossary.fishers(frame):
             for one, kind in ((False, "single blocks"), (True, "whole steps")):
                 part = frame[(fisher == name) & (loop == one)]
                 if part.empty:

@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -190,13 +189,6 @@ def ordered(labels: set[str]) -> list[str]:
     """Labels in one order everywhere: known solvers first, the rest by name."""
     known = list(SOLVERS)
     return sorted(labels, key=lambda s: (known.index(s) if s in known else len(known), s))
-
-
-def fishers(frame: pd.DataFrame) -> list[str]:
-    """The kinds of Fisher in a frame, the known ones first; ``['']`` if it does not say."""
-    known = list(FISHERS)
-    found = set(frame["fisher"].fillna("")) if "fisher" in frame else {""}
-    return sorted(found, key=lambda f: (known.index(f) if f in known else len(known), f)) or [""]
 
 
 def fisher_style(fisher: str) -> Style:

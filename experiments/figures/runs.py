@@ -72,7 +72,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
     """
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna()]
     scored = scored.assign(fisher=scored["fisher"].fillna(""))
-    sizes, fishers = sorted(scored["n"].unique()), palette.fishers(scored)
+    sizes, fishers = sorted(scored["n"].unique()), glossary.fishers(scored)
     panels = group_order(scored)
     full = len(panels) == len(sizes) * len(fishers)
     columns = len(fishers) if full and len(fishers) > 1 else min(2, max(1, len(panels)))
@@ -162,7 +162,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
     The longest time limit at each n counts. Instances on which nothing can be gained are left out.
     """
     table = rank_table(runs)
-    fishers = palette.fishers(table)
+    fishers = glossary.fishers(table)
     lanes = dict(zip(table["solver"], table["lane"], strict=True))
     solvers = sorted(palette.ordered(set(lanes)), key=lambda solver: str(lanes[solver]))
     native = sum(lanes[solver] == "native" for solver in solvers)

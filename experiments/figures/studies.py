@@ -245,7 +245,7 @@ def _kind(fisher: str) -> str:
 def ladder(runs: pd.DataFrame) -> Figure:
     """Median gap and wall time against n; which kind of reference each n has stands below."""
     scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
-    fishers = palette.fishers(scored)
+    fishers = glossary.fishers(scored)
     labels = palette.ordered(set(scored["solver"]))
     lanes = dict(scored.groupby("solver")["lane"].first())
     with palette.look():

@@ -54,7 +54,7 @@ def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Share of (run, target) pairs reached within a time, a panel a Fisher."""
     reached = targets.times(runs, incumbents)
-    fishers, lanes = palette.fishers(reached), _lanes(reached)
+    fishers, lanes = glossary.fishers(reached), _lanes(reached)
     labels = palette.ordered(set(reached["solver"]))
     finite = reached.loc[np.isfinite(reached["seconds"]), "seconds"]
     ends = (max(finite.min(), 1e-6), finite.max()) if len(finite) else (1e-3, 1.0)
@@ -109,7 +109,7 @@ def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Dolan-More performance profiles of the expected running time to two targets."""
     reached = targets.times(runs, incumbents, PROFILED)
-    fishers, lanes = palette.fishers(reached), _lanes(reached)
+    fishers, lanes = glossary.fishers(reached), _lanes(reached)
     labels = palette.ordered(set(reached["solver"]))
     ratios = np.geomspace(1, 1e5, 300).tolist()
     with palette.look():
@@ -165,7 +165,7 @@ def _kind(fisher: str) -> str:
 def time_to_solution(runs: pd.DataFrame) -> Figure:
     """Time to solution at 99 % against n with bootstrap intervals, a panel a Fisher."""
     table = targets.solutions(runs)
-    fishers, lanes = palette.fishers(table), _lanes(table)
+    fishers, lanes = glossary.fishers(table), _lanes(table)
     labels = palette.ordered(set(table["solver"]))
     finite = table.loc[np.isfinite(table["tts"]), "tts"]
     top = finite.max() * 10 if len(finite) else 1.0

@@ -16,12 +16,15 @@ from solvers.problem import CardinalityProblem
 
 
 def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, int]:
-    """Puts every instance into the store, with its hardness.
+    """Puts files and blocks cut from models into the store, with their hardness.
+
+    What a study runs to get at its instances, the closed loop, is not here: see
+    `experiments.running.runner`.
 
     One instance is in memory at a time. An instance that comes twice counts once.
 
     Args:
-        study: with instances of any kind.
+        study: with instances and blocks.
         store: open for writing.
         progress: show a bar or a line.
 
@@ -37,18 +40,12 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
     except StudyError:
         store.withdraw()
         raise
-    if study.blocks or study.loop is not None or study.pruning:
+    if study.blocks:
         # Only these need a model, and with it PyTorch.
         from experiments.instances.cutting import cut_once
-        from experiments.pruning.comparing import measure
-        from experiments.running.closedloop import follow
 
         for blocks in study.blocks:
             sizes |= cut_once(blocks, store, progress=progress)
-        if study.loop is not None:
-            sizes |= follow(study, study.loop, store, progress=progress)
-        for models in study.pruning:
-            measure(models, store, progress=progress)
     return sizes
 
 

@@ -121,3 +121,10 @@ def shown(page: str) -> str:
 def used(text: str) -> list[tuple[str, str]]:
     """The terms that a text uses, with their meanings."""
     return [(term, meaning) for term, pattern, meaning in _TERMS if re.search(pattern, text)]
+
+
+def fishers(frame: pd.DataFrame) -> list[str]:
+    """The kinds of Fisher in a frame, the known ones first; ``['']`` if it does not say."""
+    known = list(_CURVATURES)
+    found = set(frame["fisher"].fillna("")) if "fisher" in frame else {""}
+    return sorted(found, key=lambda f: (known.index(f) if f in known else len(known), f)) or [""]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from experiments.figures import palette
 from experiments.metrics import chance, glossary, paidruns, targets
 from experiments.metrics import formulas as metrics
 from experiments.metrics.glossary import TRACKS
@@ -274,7 +273,7 @@ def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
 def group_order(table: pd.DataFrame) -> list[tuple[int, str]]:
     """Pairs of n and curvature, in the order in which every table and figure has them."""
     pairs = set(zip(table["n"], table["fisher"].fillna(""), strict=True))
-    places = {name: place for place, name in enumerate(palette.fishers(table))}
+    places = {name: place for place, name in enumerate(glossary.fishers(table))}
     return sorted(pairs, key=lambda pair: (pair[0], places[pair[1]]))
 
 

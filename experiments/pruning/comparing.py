@@ -27,10 +27,10 @@ from torch import nn
 from experiments.figures import palette
 from experiments.figures.methods import FIRST_TUNED, LOOP, METHODS, REPAIRED, TUNED
 from experiments.pruning.running import Data, Judge
-from experiments.running.warmup import warm_up
 from experiments.store.database import METHODS as TABLE
 from experiments.store.database import Store
 from experiments.study.sources import PruningSource
+from experiments.warmup import warm_up
 from icbs.baselines.oneshot import BASELINES, SHARED, prune_once
 from icbs.blocks.probe import usable_layers
 from icbs.data.loading import load_samples

@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.figures import palette
-from experiments.metrics import paidruns
+from experiments.metrics import glossary, paidruns
 from experiments.metrics.glossary import curvature, tag
 from experiments.metrics.ranking import ROUND_OFF, duration, share, solver_order
 from experiments.metrics.references import SCORED
@@ -32,7 +31,7 @@ class Order:
 
     def __init__(self, table: pd.DataFrame, runs: pd.DataFrame) -> None:
         self._solvers = {name: i for i, name in enumerate(solver_order(table, runs["solver"]))}
-        self._curvatures = {name: i for i, name in enumerate(palette.fishers(runs))}
+        self._curvatures = {name: i for i, name in enumerate(glossary.fishers(runs))}
 
     def sorted(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows with any of the columns n, fisher, solver, in this order; ties stay as they are."""

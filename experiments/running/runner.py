@@ -168,7 +168,7 @@ def run(
     tracks = _check_solvers(study)
     clear_bench()
     with Store(store, create=True) as opened:
-        sizes = register(study, opened, progress=progress)
+        sizes = register(study, opened, progress=progress) | _whole_models(study, opened, progress)
         plan = _Plan(study, opened, sizes, tracks, memory)
         counts: Counter[str] = Counter()
         failure, pending = "", 0
@@ -201,6 +201,25 @@ def run(
         left = f"Interrupted: {remaining} cells are left"
         print(_how_to_resume(left, store), file=sys.stderr)
     return Outcome(dict(counts), dict(plan.earlier), remaining, Path(store), failure, pending)
+
+
+def _whole_models(study: Study, store: Store, progress: bool) -> dict[str, int]:
+    """Runs the closed loop and the prunings of a study, which need a model and this process.
+
+    Returns:
+        The blocks that the loop met: content hash -> number of variables.
+    """
+    sizes: dict[str, int] = {}
+    if study.loop is not None:
+        from experiments.running.closedloop import follow
+
+        sizes = follow(study, study.loop, store, progress=progress)
+    if study.pruning:
+        from experiments.pruning.comparing import measure
+
+        for models in study.pruning:
+            measure(models, store, progress=progress)
+    return sizes
 
 
 def _how_to_resume(what: str, store: str | Path) -> str:

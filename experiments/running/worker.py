@@ -26,9 +26,9 @@ import numpy as np
 from experiments.record.host import load_average
 from experiments.record.ledger import Ledger
 from experiments.record.scoring import Incumbents, ScoringError, score
-from experiments.running.warmup import warm_up
 from experiments.store.database import Store, problem_of
 from experiments.study.study import Cell, SolverSpec, budget_json
+from experiments.warmup import warm_up
 from solvers.base import Budget, CardinalitySampler
 from solvers.clock.warmup import tiny_problems
 from solvers.errors import NotSentError

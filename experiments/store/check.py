@@ -19,7 +19,7 @@ from experiments.errors import StoreError
 from experiments.record.hardness import magnitude
 from experiments.record.scoring import TOLERANCE
 from experiments.store.database import Store
-from experiments.study.study import TERMS
+from experiments.store.schema import TERMS
 from solvers.errors import SolverError
 from solvers.registry import SOLVERS
 

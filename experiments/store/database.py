@@ -26,9 +26,9 @@ import pandas as pd
 from experiments.errors import StoreError
 from experiments.record.instance import instance_row
 from experiments.store.driverlock import DriverLock
+from experiments.store.paths import store_path
 from experiments.store.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
 from experiments.store.shape import check_shape, check_types, layout
-from experiments.study.paths import store_path
 from solvers.errors import SolverError
 from solvers.io import formats
 from solvers.problem import CardinalityProblem

@@ -1,10 +1,10 @@
-"""Studies and stores that were named; imports nothing that takes time."""
+"""Studies that were named; imports nothing that takes time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.errors import StoreError, StudyError
+from experiments.errors import StudyError
 
 STUDIES = Path(__file__).parents[1] / "studies"
 """The studies of this package."""
@@ -23,17 +23,3 @@ def study_path(name: str | Path) -> Path:
         names = ", ".join(sorted(one.stem for one in STUDIES.glob("*.toml")))
         raise StudyError(f"study {str(name)!r} is no file and no study of this package: {names}")
     return own
-
-
-def store_path(path: str | Path) -> Path:
-    """A store to be read.
-
-    Raises:
-        StoreError: no such file, an empty one, or no file.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise StoreError(f"store {path} is no file; name a file, new or of a study")
-    if not path.exists() or path.stat().st_size == 0:
-        raise StoreError(f"store {path} does not exist or is empty; run a study into it")
-    return path

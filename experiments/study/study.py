@@ -43,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.errors import StudyError
+from experiments.store.schema import TERMS
 from experiments.study.sources import BlockSource, LoopSource, PruningSource, parse_source
 from experiments.study.tomlcheck import expect, number, refuse_unknown
 from solvers.base import Budget
@@ -54,9 +55,6 @@ _KEYS = ("name", "seed", "instances", "solvers", "budgets", "seeds", "seeds_by_s
          "give_initial", "cardinality", "blocks", "loop", "pruning", "rehearse",
          "figures")  # fmt: skip
 MAX_SEEDS = 1_000_000
-# Options of solvers that cost money which say what may be spent and where it is noted, and do not
-# decide the answer: a cell that was paid for under another cap is the same cell.
-TERMS = ("max_cost", "journal", "poll_timeout", "max_service_time")
 _SOLVER_KEYS = ("name", "label", "options", "parameters", "max_variables", "seeds_by_size",
                 "resource")  # fmt: skip
 

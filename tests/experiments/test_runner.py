@@ -182,7 +182,7 @@ def test_what_is_loaded_is_left_out_of_garbage_collections_during_a_call_only(tm
 
 def test_warm_up_is_outside_the_clock(tmp_path, monkeypatch):
     # Or so long a call would be made again.
-    monkeypatch.setattr("experiments.running.warmup.LONG", math.inf)
+    monkeypatch.setattr("experiments.warmup.LONG", math.inf)
 
     class Compiling(First):
         name = "compiling"
@@ -215,7 +215,7 @@ def test_warm_up_goes_on_until_nothing_is_compiled(monkeypatch):
             clock.now += self.waits[-1]
             return super()._solve(problem, request)
 
-    monkeypatch.setattr("experiments.running.warmup.time", clock)
+    monkeypatch.setattr("experiments.warmup.time", clock)
     for slow, calls in ((0, 4), (1, 5), (100, 2)):
         Compiling.slow, Compiling.waits = slow, []
         Workbench().warm_up(spec(Compiling), block(10))
