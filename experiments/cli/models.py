@@ -178,8 +178,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="Other file types to write besides .block.safetensors, separated by commas: "
-            "bqm, lp, ... (an unknown one is answered with the list).",
+            help="File types to write besides .block.safetensors, separated by commas, such as "
+            "bqm,lp; an unknown one is answered with the list.",
         ),
     ] = "",
     penalty: Annotated[

@@ -108,7 +108,9 @@ def _shown(value: Any) -> object:
 def solve(
     instance: Annotated[
         Path,
-        typer.Argument(help="A problem: a .block.safetensors, .bqm, .lp, .qplib file, ..."),
+        typer.Argument(
+            help="A file of a problem: .block.safetensors, .bqm, .lp, .qplib and so on."
+        ),
     ],
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
     time_limit: Annotated[

@@ -77,7 +77,11 @@ def test_bqm_row_of_a_variable_that_is_not_there(tmp_path):
         ("a.lp", "Minimize\n obj: + 0.7\0 x0\nEnd\n", "NUL"),
         ("a.ubqp", "19999 1\n1 1 1.0\n# cardinality 1\n", "declares 19999 variables in 1 lines"),
         ("a.qubo", "c cardinality 1\np qubo 0 19999 1 0\n0 0 1.0\n", "declares 19999 variables"),
-        ("a.qplib", "x\nQBL\nminimize\n4\n4294967296\n0\n", "constraints that are not the one"),
+        (
+            "a.qplib",
+            "x\nQBL\nminimize\n4\n4294967296\n0\n",
+            "4294967296 constraints, expected",
+        ),
         ("a.qplib", "x\nQBN\nminimize\n19999\n0\n", "declares 19999 variables"),
         ("a.qplib", "x\nQBN\nminimize\n4\n-1\n", "declares -1"),
     ],

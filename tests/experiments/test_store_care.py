@@ -136,7 +136,7 @@ def test_check_allows_for_round_off(filled, tmp_path):
         ("UPDATE runs SET instance = 'none' WHERE rowid = 3", "refers to a row of instances"),
         ("DELETE FROM invocations", "refers to a row of invocations"),
         ("UPDATE incumbents SET energy = energy + 1", "end at"),
-        ("UPDATE instances SET container = zeroblob(100)", "truncated or no container"),
+        ("UPDATE instances SET container = zeroblob(100)", "not a container"),
         ("UPDATE instances SET container = 'text'", "no container"),
         ("UPDATE invocations SET settings = '[1]'", "settings is damaged"),
     ],

@@ -108,5 +108,5 @@ def test_sizes_that_cannot_be(sizes):
 
 
 def test_no_incumbent():
-    with pytest.raises(ValueError, match="incumbent"):
+    with pytest.raises(ValueError, match="no initial state"):
         nested_subblocks(block(10).blinded(), [4])

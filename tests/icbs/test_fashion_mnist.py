@@ -252,7 +252,7 @@ def test_samples(tmp_path):
     assert len(held_out) == 12
     with pytest.raises(DataError, match="has 12 images for calibration"):
         load_samples(perceptron(), folder, count=10, start=3)
-    with pytest.raises(DataError, match="at least one image"):
+    with pytest.raises(DataError, match="choose a count from 1"):
         load_samples(perceptron(), folder, count=0)
     with pytest.raises(DataError, match="part is 'test'"):
         load_samples(perceptron(), folder, part="test", count=1)

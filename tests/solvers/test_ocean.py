@@ -20,7 +20,7 @@ from solvers.penalised.ocean import ReadClock, flip_spread
 SCRIPT = """
 import os, signal, sys, threading, time
 import numpy as np
-from solvers import Budget, CardinalityProblem, background, make
+from solvers import Budget, CardinalityProblem, make
 
 name, n, free = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "free"
 rng = np.random.default_rng(0)

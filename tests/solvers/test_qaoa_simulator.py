@@ -145,7 +145,7 @@ def test_complete_mixer_at_fifteen_is_the_sum_of_exchanges():
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_threads_agree_with_one_thread(mixer, monkeypatch):
-    monkeypatch.setattr("solvers.qaoa.simulator.threads.WORTH", 1)
+    monkeypatch.setattr("solvers.qaoa.simulator.threads.LEAST_AMPLITUDES", 1)
     instance = problem(9, 4)
     one, two = (make(mixer, instance, num_threads=count) for count in (1, 2))
     schedule = angles(2)
