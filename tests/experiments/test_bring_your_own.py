@@ -261,6 +261,7 @@ class First(CardinalitySampler):
 '''
 
 
+@pytest.mark.slow  # our registry's own tests, once more with the line
 def test_a_solver_is_one_class_and_one_line(tmp_path):
     """Colour, marker, rows, place in a report and on lists come by themselves; so do its tests."""
     (tmp_path / "first_solver.py").write_text(FIRST_SOLVER)
