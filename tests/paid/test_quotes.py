@@ -193,6 +193,7 @@ settings = {density = 0.1, block_size = 8, fisher = "position", batch_size = 64}
 """
 
 
+@pytest.mark.slow
 def test_a_quote_of_a_loop_bounds_what_running_it_reserves(braket, tmp_path):
     (tmp_path / "study.toml").write_text(LOOP)
     answer = json.loads(quoted(tmp_path / "study.toml", "--json"))
