@@ -91,6 +91,9 @@ MOE = {
         },
     ),
 }  # fmt: skip
+# One of each layout; the others with the slow tests.
+QUICK = ("mixtral", "gpt_oss", "llama4", "jetmoe")
+FAMILIES = [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in MOE]
 CONFIG = {"llama4": "Llama4TextConfig"}
 # expert matrices of a model of two blocks
 EXPERTS = {"deepseek_v2": 8, "jetmoe": 32, "longcat_flash": 8, "dbrx": 24}
@@ -161,7 +164,7 @@ def test_writing_a_layer_writes_the_stack(family):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("family", MOE)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_equal_autograd_sample_by_sample(family, padded):
     model, samples = moe(family), samples_of(padded=padded)
     layers = usable_layers(model, "*", samples).layers
@@ -187,7 +190,7 @@ def test_gradients_equal_autograd_sample_by_sample(family, padded):
             assert len(rows) == samples.inputs.numel()
 
 
-@pytest.mark.parametrize("family", MOE)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_norms_are_those_of_the_routed_positions(family):
     model, samples = moe(family), samples_of(padded=True)
     layers = usable_layers(model, "*", samples).layers
@@ -214,7 +217,7 @@ def test_norms_are_those_of_the_routed_positions(family):
 
 
 @pytest.mark.parametrize("method", BASELINES)
-@pytest.mark.parametrize("family", MOE)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_prunes_every_expert_exactly(family, method):
     model, samples = moe(family), samples_of()
     layers = usable_layers(model, "*", samples).layers
@@ -237,7 +240,7 @@ def test_every_method_prunes_every_expert_exactly(family, method):
 
 
 @pytest.mark.parametrize("fisher", ["sequence", "position", "exact"])
-@pytest.mark.parametrize("family", MOE)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_loop_repair_and_tuning(family, fisher):
     model, samples = moe(family), samples_of()
     loaded = LoadedModel(model, None, family, "random")
@@ -343,7 +346,7 @@ def test_copies_and_moves_have_their_own_views():
     evaluate(model, samples, progress=False)
 
 
-@pytest.mark.parametrize("family", MOE)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_layer_may_compute_with_other_weights_for_a_while(family):
     """As in tuning, where the dense weights are put in to ask the dense model."""
     model, samples = moe(family), samples_of()

@@ -18,7 +18,7 @@ from icbs.models.loading import load_model
 from icbs.models.prunable import layer_weight, prunable_layers
 from icbs.models.saving import round_weights, save_model
 from tests.icbs.test_evaluate import save_tokenizer
-from tests.icbs.test_experts import MOE, moe, samples_of
+from tests.icbs.test_experts import FAMILIES, moe, samples_of
 from tests.icbs.test_families import FEED, TEXT
 from tests.icbs.test_models import folder
 from tests.icbs_fixtures import tiny_llama, tiny_samples
@@ -84,7 +84,7 @@ def test_values_that_the_computation_rounds_are_saved_as_they_were(folder, tmp_p
         assert torch.equal(after[key], tensor if mask is None else tensor * mask)
 
 
-@pytest.mark.parametrize("family", MOE)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_experts_are_saved_and_loaded(family, tmp_path):
     """Exactly half of every stack is 0 after the way through the checkpoint's own names."""
     moe(family).to(torch.bfloat16).save_pretrained(tmp_path / "old")
