@@ -184,9 +184,10 @@ class Study:
             # Matplotlib takes half a second to import.
             from experiments.figures.figure import asked
 
-            if unknown := [name for name in self.figures if name not in asked()]:
+            known = asked()
+            if unknown := [name for name in self.figures if name not in known]:
                 raise StudyError(
-                    f"figures: {unknown[0]!r} is unknown; choose from {', '.join(asked())}"
+                    f"figures: {unknown[0]!r} is unknown; choose from {', '.join(known)}"
                 )
         labels = [spec.label for spec in self.specs]
         for label in labels:

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from solvers import Budget, CardinalityProblem, make
+from solvers.arithmetic import convex
 from solvers.base import Request
 from solvers.clock.background import computed, run_until
 from solvers.clock.deadline import NEVER, Deadline
+from solvers.clock.warmup import HIGH_RANK
 from solvers.registry import SOLVERS, entry
 from solvers.search.descent import Greedy
+from solvers.search.kernels import DESCENT_RANK
 from solvers.search.reads import make_reads
 
 
@@ -148,21 +151,18 @@ def test_a_first_call_with_an_empty_cache_is_on_time(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["relaxation", "exact", "milp", "miqp"])
-def test_heavy_columns_and_no_time_leave_greedy_and_descent(name):
+def test_heavy_columns_and_no_time_leave_greedy_and_descent(name, monkeypatch):
     """The bound of a dense problem cannot be had in the time: the answer is no worse for it."""
+    # A machine on which a factorisation would take a year, however busy this one is.
+    monkeypatch.setattr(convex, "CHOLESKY_RATE", 1.0)
     rng = np.random.default_rng(0)
     A = rng.standard_normal((420, 400))
     A[:, :4] *= 1e3
     G = A.T @ A / 400
     problem = CardinalityProblem(linear=np.zeros(400), cardinality=200, quadratic=(G + G.T) / 2)
+    samples = make(name).sample_problem(problem, budget=Budget(time_limit=2), seed=0)
     greedy = make("greedy").sample_problem(problem).first.energy
-    # Greedy takes 2 of the 50 ms, which a busy machine may give to somebody else.
-    for _ in range(3):
-        samples = make(name).sample_problem(problem, budget=Budget(time_limit=0.05), seed=0)
-        if samples.first.energy <= greedy * (1 + 1e-12):
-            break
-    else:
-        raise AssertionError(samples.first.energy, greedy)
+    assert samples.first.energy <= greedy * (1 + 1e-12)
     assert samples.info["lower_bound"] <= samples.first.energy
     assert samples.info["proved_optimal"] is False
 
@@ -181,3 +181,7 @@ def test_an_interrupted_warm_up_is_made_again():
         solver.warm_up(dense=True)
     assert solver.warm_up(dense=True) > 0
     assert solver.warm_up(dense=True) == 0
+
+
+def test_warm_up_reaches_the_loops_of_high_rank():
+    assert HIGH_RANK >= DESCENT_RANK
