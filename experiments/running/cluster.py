@@ -30,8 +30,9 @@ import distributed
 from distributed.utils import sync
 
 from experiments.errors import StudyError
+from experiments.running.limits import CALL, guard_with
 from experiments.running.pool import WorkerDied
-from experiments.running.worker import CALL, Record, Source, Task, guard_with
+from experiments.running.worker import Record, Source, Task
 from experiments.store.database import Store
 
 # Problems that the scheduler keeps at a time.

@@ -21,7 +21,8 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, ParamSpec, TypeVar
 
 from experiments.errors import StudyError
-from experiments.running.worker import CALL, guard_with, start_worker
+from experiments.running.limits import CALL, guard_with
+from experiments.running.worker import start_worker
 from solvers.search.reads import checked_threads
 
 P = ParamSpec("P")

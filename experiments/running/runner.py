@@ -10,43 +10,25 @@ import itertools
 import signal
 import sys
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from experiments.errors import StudyError
 from experiments.instances.register import register
 from experiments.progress import cell_progress
 from experiments.record import host
-from experiments.running.pool import WorkerDied, WorkerPool
-from experiments.running.worker import (
-    WARM_UP,
-    Record,
-    Task,
-    blank_row,
-    clear_bench,
-    kill_limit,
-    options_json,
-    run_task,
-    submit_task,
-)
+from experiments.running.crew import Crew, Stop, driven, hired
+from experiments.running.worker import Task, clear_bench, options_json, submit_task
 from experiments.store.database import Store
-from experiments.study.study import Cell, SolverSpec, Study, budget_json
+from experiments.study.study import Cell, Study, budget_json
 from solvers.errors import SolverError
-from solvers.registry import make, registered
+from solvers.registry import make
 
-P = ParamSpec("P")
-T = TypeVar("T")
-# Cells handed out per worker: enough to keep it busy, few enough to stay out of memory.
-AHEAD = 2
-# Cells handed out to a cluster however small it is: some are on their way.
-_ON_THE_WAY = 4
 # Keys looked up in the store at a time: what is planned ahead of what runs.
 _LOOK_UP = 500
 
@@ -97,24 +79,6 @@ class Outcome:
 
 def _numbered(counts: dict[str, int]) -> list[str]:
     return [f"{count} {status}" for status, count in sorted(counts.items())]
-
-
-@dataclass
-class _Stop:
-    asked: bool = False
-
-
-class InProcess(Executor):
-    """Runs each call at once, in this process: no daemon, no pickling, nothing to warm twice."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Runs `fn` before it returns."""
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # handed to who asks for it
-            future.set_exception(error)
-        return future
 
 
 def run(
@@ -173,7 +137,7 @@ def run(
         counts: Counter[str] = Counter()
         failure, pending = "", 0
         with (
-            _crew(study, opened, workers, executor, scheduler, isolate) as crew,
+            hired(study, opened, workers, executor, scheduler, isolate) as crew,
             _interrupt() as stop,
             cell_progress(f"Running {plan.total} cells", plan.total, show=progress) as advance,
         ):
@@ -181,7 +145,7 @@ def run(
             plan.on_resumed = advance
             plan.submit(crew)
             try:
-                for record in _drive(crew, plan.tasks(), stop):
+                for record in driven(crew, plan.tasks(), stop):
                     invocation = invocation or opened.add_invocation(
                         study.name,
                         _settings(study, sizes, crew.workers, plan.total),
@@ -277,7 +241,7 @@ class _Plan:
         for cell in self._cells:
             yield self._task(cell)
 
-    def submit(self, crew: _Crew) -> None:
+    def submit(self, crew: Crew) -> None:
         """Submits the cells of solvers that cost money, so that their tasks queue together."""
         paid = [spec.paid for spec in self._study.specs]
         if not any(paid):
@@ -330,134 +294,10 @@ def _settings(study: Study, sizes: Mapping[str, int], workers: int, cells: int) 
     }
 
 
-@dataclass
-class _Crew:
-    """Who runs the cells.
-
-    Attributes:
-        local: the store, for those who can read it.
-        workers: how many run at a time, as far as is known before.
-        submit: hands a cell out.
-        room: how many cells may be out.
-    """
-
-    local: Path
-    workers: int
-    submit: Callable[[Task], Future[Record]]
-    room: Callable[[], int]
-
-
 @contextmanager
-def _crew(
-    study: Study, store: Store, workers: int, executor: Executor | None, scheduler: str | None,
-    isolate: bool,
-) -> Iterator[_Crew]:  # fmt: skip
-    path = store.path.absolute()
-    if scheduler is not None:
-        if find_spec("distributed") is None:
-            raise StudyError("a scheduler needs Dask: pip install 'icbs-bench[dask]'")
-        from experiments.running.cluster import Cluster
-
-        with Cluster(scheduler, store) as cluster:
-            cluster.check({resource_of(spec) for spec in study.specs} - {""})
-            yield _Crew(
-                path, cluster.slots(),
-                lambda task: cluster.submit(run_task, task, resource_of(task.spec)),
-                lambda: max(_ON_THE_WAY, AHEAD * cluster.slots()),
-            )  # fmt: skip
-    elif executor is not None:
-        yield _Crew(path, workers, lambda task: executor.submit(run_task, task, path),
-                    lambda: AHEAD * workers)  # fmt: skip
-    elif isolate or workers > 1:
-        with WorkerPool(workers) as pool:
-            yield _Crew(path, workers, lambda task: pool.submit(run_task, task, path),
-                        lambda: AHEAD * workers)  # fmt: skip
-    else:
-        here = InProcess()
-        yield _Crew(path, 1, lambda task: here.submit(run_task, task, path), lambda: 1)
-
-
-def resource_of(spec: SolverSpec) -> str:
-    """What a worker must have to run a solver: what the study says, else the registry."""
-    if spec.resource or spec.sampler is not None:
-        return spec.resource
-    return registered()[spec.name].resource
-
-
-def _drive(crew: _Crew, tasks: Iterator[Task], stop: _Stop) -> Iterator[Record]:
-    """Hands out tasks, a bounded number ahead, and yields records as they come.
-
-    A cell whose worker died is run again, once and with nothing beside it: the worker may have died
-    of something else. If it dies again, or was killed for being late, that is the cell's row.
-    """
-    out: dict[Future[Record], Task] = {}
-    suspects: deque[Task] = deque()
-
-    def hand_out(task: Task) -> None:
-        future = crew.submit(task)
-        out[future] = task
-        # In the pool's own thread, and so before it hands out the next cell.
-        future.add_done_callback(partial(_learn, task))
-
-    while True:
-        alone = any(task.again for task in out.values())
-        while not alone and not stop.asked:
-            if suspects:
-                if not out:
-                    hand_out(replace(suspects.popleft(), again=True))
-                break
-            if len(out) >= crew.room() or (fresh := next(tasks, None)) is None:
-                break
-            hand_out(fresh)
-        if not out:
-            return
-        finished, _ = wait(out, return_when=FIRST_COMPLETED)
-        for future in finished:
-            task = out.pop(future)
-            try:
-                yield future.result()
-            except WorkerDied as death:
-                if death.late and death.stage == WARM_UP:
-                    hand_out(task)
-                elif task.again or death.late:
-                    yield _obituary(task, death)
-                else:
-                    suspects.append(task)
-
-
-def _learn(task: Task, future: Future[Record]) -> None:
-    """Notes that a solver's warm-up was killed: no process waits for it again."""
-    death = None if future.cancelled() else future.exception()
-    if isinstance(death, WorkerDied) and death.late and death.stage == WARM_UP:
-        task.unwarmed.add(task.spec.identity)
-
-
-def _obituary(task: Task, death: WorkerDied) -> Record:
-    """The row of a cell whose worker died."""
-    limit = kill_limit(task.cell.budget)
-    seconds = death.seconds
-    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.track}
-    if task.spec.paid:
-        # Its task may be out there: whoever asks again collects it.
-        row["pending"] = 1
-    if death.late:
-        seconds = limit if seconds is None else seconds
-        row |= {"status": "timeout", "wall": seconds}
-        row["reason"] = (
-            f"no answer after {seconds:.3g} s, killed; the limit is "
-            f"{task.cell.budget.time_limit:g} s"
-        )
-        if task.spec.identity in task.unwarmed:
-            row["reason"] += "; called without a warm-up, since that was killed as well"
-    else:
-        row |= {"status": "error", "wall": seconds, "reason": f"{death}, twice"}
-    return Record(row, [])
-
-
-@contextmanager
-def _interrupt() -> Iterator[_Stop]:
+def _interrupt() -> Iterator[Stop]:
     """The first Ctrl-C asks to stop after the running cells, the second stops at once."""
-    stop = _Stop()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -18,8 +18,8 @@ from experiments.metrics.targets import solutions
 from experiments.report import tables
 from experiments.report.causes import causes
 from experiments.report.page import _whole_dates, write
+from experiments.running.crew import InProcess
 from experiments.running.pool import WorkerDied
-from experiments.running.runner import InProcess
 from tests.study_fixtures import Raising, block, spec
 
 EVIL = "layer</script><img src=x onerror=alert(1)>{{7*7}}"

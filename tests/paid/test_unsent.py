@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from experiments import load_runs, run
+from experiments.running.crew import row_of_the_dead
+from experiments.running.limits import CALL
 from experiments.running.pool import WorkerDied
-from experiments.running.runner import _obituary
-from experiments.running.worker import CALL, Task
+from experiments.running.worker import Task
 from experiments.study.study import Study
 from solvers import Budget
 from solvers.errors import CostError, NotSentError, OfflineError, TaskError, UnavailableError
@@ -119,7 +120,7 @@ def test_a_worker_that_dies_of_a_paid_cell_leaves_it_to_be_collected(tmp_path, l
         mixed = Study("s", [block(4)], [contestant], [Budget(time_limit=1.0)], seeds=[0])
         (cell,) = mixed.cells({"i": 4})
         task = Task(cell, contestant, False, 0.0, "native")
-        row = _obituary(task, WorkerDied("died", stage=CALL, late=late, seconds=3.0)).row
+        row = row_of_the_dead(task, WorkerDied("died", stage=CALL, late=late, seconds=3.0)).row
         assert row.get("pending") == pending
 
 
