@@ -146,15 +146,11 @@ def _in_words(runs: pd.DataFrame) -> str:
     table = targets.solutions(runs)
     top = table[table["n"] == table["n"].max()].sort_values("tts")
     said = [
-        f"{row['solver']}{_kind(row['fisher'])} "
+        f"{row['solver']}{glossary.in_brackets(row['fisher'])} "
         f"{duration(row['tts']) if row['tts'] < float('inf') else 'never'}"
         for row in top.to_dict("records")
     ]
     return f"At n = {table['n'].max()}: {', '.join(said)}."
-
-
-def _kind(fisher: str) -> str:
-    return f" ({glossary.curvature(fisher)})" if fisher else ""
 
 
 @figure(

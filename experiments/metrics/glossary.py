@@ -106,6 +106,12 @@ def curvature(fisher: Any) -> str:
     return _CURVATURES.get(str(fisher), str(fisher))
 
 
+def in_brackets(fisher: Any) -> str:
+    """What a block's curvature is called, in brackets behind something else; empty for none."""
+    name = curvature(fisher)
+    return f" ({name})" if name else ""
+
+
 def tag(name: Any) -> str:
     """What is known of a problem's best known energy: certified, bounded or best known."""
     return _TAGS.get(str(name), str(name))
