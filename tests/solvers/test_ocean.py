@@ -22,6 +22,8 @@ import os, signal, sys, threading, time
 import numpy as np
 from solvers import Budget, CardinalityProblem, make
 
+# What was started in the background of a shell without job control ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 name, n, free = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "free"
 rng = np.random.default_rng(0)
 problem = CardinalityProblem(
@@ -58,7 +60,15 @@ def test_ctrl_c_is_answered(name, how):
     assert float(ended.stdout) < 2
 
 
-def test_an_interrupted_annealer_stops_with_its_read():
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard, also by tests that were started where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_annealer_stops_with_its_read(ctrl_c):
     problem = CardinalityProblem(
         linear=np.arange(50.0), cardinality=20, factor=np.random.default_rng(0).normal(size=(4, 50))
     )
