@@ -7,13 +7,12 @@ import numpy as np
 
 from solvers.arithmetic.convex import plus_offset, value
 from solvers.errors import SampleError
-from solvers.problem import CardinalityProblem
+from solvers.problem import Bools, CardinalityProblem
 from solvers.request import Request, Solution, Track
 
 
-def forced(problem: CardinalityProblem, request: Request, track: Track) -> Solution:
-    """The one feasible state of a problem with k = 0 or k = n."""
-    state = np.full(problem.n, problem.cardinality > 0)
+def forced(problem: CardinalityProblem, state: Bools, request: Request, track: Track) -> Solution:
+    """The answer to a problem with one feasible state, shape (n,)."""
     request.report(state)
     raw = {"raw_sample": state[None].astype(np.int8)} if track == "penalised" else {}
     known = value(problem, state)

@@ -42,7 +42,7 @@ from solvers.bqm.convert import (
 )
 from solvers.bqm.unconstrained import alternating, every_cardinality
 from solvers.clock.deadline import Deadline
-from solvers.errors import ParameterError
+from solvers.errors import ParameterError, ProblemError
 from solvers.problem import Bools, CardinalityProblem
 from solvers.readpool import ReadPool
 from solvers.request import (
@@ -96,6 +96,7 @@ class CardinalitySampler(dimod.Sampler):
     honours: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = False
     takes_initial: ClassVar[bool] = False
+    takes_groups: ClassVar[bool] = False
     compiles: ClassVar[bool] = False
     # Of the problems it is compiled on: variables and ones. At 8 variables the relaxation is solved
     # before its Newton method is asked.
@@ -135,6 +136,7 @@ class CardinalitySampler(dimod.Sampler):
             "max_variables": self.max_variables,
             "honours": list(self.honours),
             "takes_initial": self.takes_initial,
+            "takes_groups": self.takes_groups,
         }
 
     def check(self) -> None:
@@ -171,7 +173,7 @@ class CardinalitySampler(dimod.Sampler):
         """Solve the structured problem.
 
         Args:
-            problem: n variables, k ones.
+            problem: n variables, k ones; with groups only where the solver `takes_groups`.
             budget: what may be spent; the solver's own defaults when None.
             seed: whole number from 0; the same seed gives the same samples.
             initial: feasible start, shape (n,); None where the solver is to find its own.
@@ -185,7 +187,7 @@ class CardinalitySampler(dimod.Sampler):
 
         Raises:
             ParameterError: a keyword the solver does not have, a value of another type.
-            ProblemError: an infeasible `initial`.
+            ProblemError: an infeasible `initial`, groups that the solver does not keep.
             BinaryQuadraticModelSizeError: more variables than `max_variables`.
         """
         self._check_keywords(parameters)
@@ -196,6 +198,12 @@ class CardinalitySampler(dimod.Sampler):
             )
         if not isinstance(budget, Budget | None):
             raise ParameterError(f"budget is {budget!r}, expected Budget(time_limit=..., ...)")
+        if problem.groups is not None and not self.takes_groups:
+            raise ProblemError(
+                f"problem has {problem.num_groups} groups, each with its own number of ones, which "
+                f"{self.name} cannot keep: use a solver that takes groups, such as annealing or "
+                "tabu"
+            )
         start = None if initial is None else problem.checked_state(initial)
         if start is not None and not self.takes_initial:
             raise ParameterError(
@@ -211,8 +219,8 @@ class CardinalitySampler(dimod.Sampler):
             report=on_incumbent or (lambda state: None),
             deadline=Deadline(budget.time_limit),
         )
-        if problem.cardinality in (0, problem.n):
-            solution = forced(problem, request, self.track)
+        if (only := problem.only_state) is not None:
+            solution = forced(problem, only, request, self.track)
         else:
             solution = self._solve(problem, request, **parameters)
         if spent:

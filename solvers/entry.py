@@ -27,8 +27,9 @@ class Entry:
         exact: whether it can prove the optimum.
         max_variables: the size limit of a solver made without options.
         takes_initial: whether it can start from a given state.
+        takes_groups: whether it keeps a number of ones in each of several groups.
 
-    The last four are what `make(name).properties` says, for lists that must not import an SDK.
+    The last five are what `make(name).properties` says, for lists that must not import an SDK.
     """
 
     target: str
@@ -42,6 +43,7 @@ class Entry:
     exact: bool = False
     max_variables: int | None = None
     takes_initial: bool = False
+    takes_groups: bool = False
 
     @property
     def lane(self) -> Track | None:
@@ -65,4 +67,5 @@ class Entry:
             "max_variables": self.max_variables,
             "honours": list(self.honours),
             "takes_initial": self.takes_initial,
+            "takes_groups": self.takes_groups,
         }

@@ -6,6 +6,9 @@
 first-order part; see `icbs.blocks.build` for how both follow from a layer. A problem that has no
 factor carries the symmetric matrix ``G`` (`quadratic`, n x n) instead, with ``1/2 x'Gx`` in place
 of ``1/2 ||A x||^2``; ``G`` need not be positive semidefinite.
+
+Variables may be in disjoint groups, each with its own number of ones: the rows of a layer, or the
+groups of an N:M pattern. Without groups all variables are one.
 """
 
 from __future__ import annotations
@@ -25,18 +28,21 @@ from solvers.arguments import finite, numbers, positive, whole
 from solvers.arithmetic.rounding import penalised
 from solvers.arrays import distinct_names, finite_numbers, frozen, whole_numbers
 from solvers.errors import ProblemError
+from solvers.groups import Integers, checked_groups
 from solvers.jsonvalues import frozen_json
 from solvers.memory import check_room
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+# What the content hash covers beside the numbers, where there is such an array.
+_HASHED = ("factor", "quadratic", "linear", "initial", "indices", "groups", "cardinalities")
 # Entries of states that are turned into float64 at a time.
 _AT_ONCE = 2**24
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CardinalityProblem:
-    """A quadratic over binary vectors with exactly `cardinality` ones.
+    """A quadratic over binary vectors with exactly `cardinality` ones, in all or group by group.
 
     Nothing in it can be changed, also after a copy or a pickle. Arrays are copied, unless they are
     read-only down to the array that owns the numbers: see `solvers.arrays.frozen`.
@@ -55,11 +61,15 @@ class CardinalityProblem:
             such.
         labels: what the variables are called, n different texts; None: by their places. They tell
             a reader which variable is which and are no part of the content hash.
+        groups: label 0..m-1 of each variable's group, shape (n,); None where all variables are one
+            group, also if labels were given that say so.
+        cardinalities: ones of each group, shape (m,), adding up to `cardinality`; with `groups`
+            only.
 
     Raises:
         ProblemError: arrays of the wrong shape or type, NaN or infinite, k outside 0..n, an initial
             state that is not feasible, a scale that is not positive, a `meta` that is no JSON,
-            labels that repeat.
+            labels that repeat, groups that have gaps or cannot have so many ones.
     """
 
     linear: Floats
@@ -72,6 +82,8 @@ class CardinalityProblem:
     indices: NDArray[np.int64] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    groups: Integers | None = None
+    cardinalities: Integers | None = None
 
     def __post_init__(self) -> None:
         linear = finite_numbers("linear", self.linear, ndim=1)
@@ -96,6 +108,7 @@ class CardinalityProblem:
                 raise ProblemError("quadratic is not symmetric; pass (Q + Q.T) / 2")
             put(self, "quadratic", quadratic)
         put(self, "cardinality", whole("cardinality", self.cardinality, 0, n, ProblemError))
+        self._check_groups()
         put(self, "offset", finite("offset", self.offset, ProblemError))
         put(self, "scale", positive("scale", self.scale, ProblemError, "a positive number"))
         if self.initial is not None:
@@ -110,6 +123,25 @@ class CardinalityProblem:
         put(self, "meta", frozen_json("meta", self.meta))
         if self.labels is not None:
             put(self, "labels", distinct_names(self.labels, n))
+
+    def _check_groups(self) -> None:
+        groups, ones = self.groups, self.cardinalities
+        if (groups is None) != (ones is None):
+            missing = "groups" if groups is None else "cardinalities"
+            raise ProblemError(
+                f"{missing} is None: give both groups and cardinalities, or neither of them"
+            )
+        if groups is not None and ones is not None:
+            groups, ones = checked_groups(groups, ones, self.cardinality, self.n)
+            if len(ones) <= 1:
+                groups, ones = None, None
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "cardinalities", ones)
+
+    def __repr__(self) -> str:
+        form = "dense" if self.factor is None else f"rank={self.rank}"
+        groups = "" if self.groups is None else f", {self.num_groups} groups"
+        return f"<CardinalityProblem n={self.n}, k={self.cardinality}, {form}{groups}>"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what a pickle or a copy holds; its arrays are as read-only as before."""
@@ -127,6 +159,63 @@ class CardinalityProblem:
     def rank(self) -> int:
         """Rows of the factor; n for a dense problem."""
         return self.n if self.factor is None else len(self.factor)
+
+    @property
+    def num_groups(self) -> int:
+        """How many groups there are: 1 without `groups`."""
+        return 1 if self.cardinalities is None else len(self.cardinalities)
+
+    @cached_property
+    def group_labels(self) -> Integers:
+        """`groups`, or zeros: label of each variable's group, shape (n,)."""
+        return frozen(np.zeros(self.n, np.int64)) if self.groups is None else self.groups
+
+    @cached_property
+    def group_ones(self) -> Integers:
+        """`cardinalities`, or the one cardinality: ones of each group, shape (num_groups,)."""
+        if self.cardinalities is None:
+            return frozen(np.array([self.cardinality], np.int64))
+        return self.cardinalities
+
+    @cached_property
+    def members(self) -> tuple[NDArray[np.intp], ...]:
+        """The variables of each group, ascending; `num_groups` arrays."""
+        order = np.argsort(self.group_labels, kind="stable")
+        sizes = np.bincount(self.group_labels, minlength=self.num_groups)
+        return tuple(frozen(part) for part in np.split(order, np.cumsum(sizes)[:-1]))
+
+    @property
+    def only_state(self) -> Bools | None:
+        """The feasible state if there is only one: every group has no ones or nothing else."""
+        full = np.bincount(self.group_labels, minlength=self.num_groups) == self.group_ones
+        if not (full | (self.group_ones == 0)).all():
+            return None
+        return np.asarray(full[self.group_labels])
+
+    def ones_of(self, x: ArrayLike) -> NDArray[Any]:
+        """Sum of x over each group: (num_groups,) for x of shape (n,), (m, num_groups) for (m, n).
+
+        Args:
+            x: zeros and ones, feasible or not.
+        """
+        x = np.asarray(x)
+        wide = x.astype(np.int64, copy=False) if x.dtype.kind in "biu" else x
+        if self.groups is None:
+            return np.asarray(wide.sum(axis=-1))[..., None]
+        return np.stack([wide[..., part].sum(axis=-1) for part in self.members], axis=-1)
+
+    def random_state(self, rng: np.random.Generator) -> Bools:
+        """A uniformly drawn feasible state, shape (n,)."""
+        state = np.zeros(self.n, dtype=np.bool_)
+        if self.groups is None:
+            state[rng.permutation(self.n)[: self.cardinality]] = True
+            return state
+        # Each group in random order, one after the other; the first k_g of each become ones.
+        order = np.lexsort((rng.random(self.n), self.groups))
+        sizes = np.bincount(self.groups)
+        place = np.arange(self.n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        state[order[place < np.repeat(self.group_ones, sizes)]] = True
+        return state
 
     @cached_property
     def diagonal(self) -> Floats:
@@ -154,7 +243,7 @@ class CardinalityProblem:
         """``x`` as a bool array.
 
         Raises:
-            ProblemError: not shape (n,), not 0/1, or not exactly k ones.
+            ProblemError: not shape (n,), not 0/1, or not exactly k ones, group by group.
         """
         x = numbers("state", x, ndim=1)
         if x.shape != (self.n,):
@@ -164,13 +253,22 @@ class CardinalityProblem:
             raise ProblemError("state has entries other than 0 and 1")
         if state.sum() != self.cardinality:
             raise ProblemError(f"state has {state.sum()} ones, expected {self.cardinality}")
+        found = self.ones_of(state)
+        for g in np.flatnonzero(found != self.group_ones):
+            raise ProblemError(
+                f"state has {found[g]} ones in group {g}, expected {self.group_ones[g]}"
+            )
         return state
 
     def is_feasible(self, x: ArrayLike) -> Bools:
-        """Whether each state is binary with k ones: () for x of shape (n,), (m,) for (m, n)."""
+        """Whether each state is binary with k ones, group by group.
+
+        Args:
+            x: shape (n,) or (m, n); the answer has shape () or (m,).
+        """
         x = np.asarray(x)
         binary = np.all((x == 0) | (x == 1), axis=-1)
-        return np.asarray(binary & (x.sum(axis=-1) == self.cardinality))
+        return np.asarray(binary & (self.ones_of(x) == self.group_ones).all(axis=-1))
 
     def energy(self, x: ArrayLike) -> Floats:
         """E(x) in float64, feasible or not: () for x of shape (n,), (m,) for (m, n)."""
@@ -223,7 +321,8 @@ class CardinalityProblem:
         """The problem as a dense BINARY model over variables 0..n-1.
 
         Args:
-            penalty: weight P of ``P (sum x - k)^2``; None leaves the constraint out.
+            penalty: weight P of ``P (sum x - k)^2``, one such term a group; None leaves the
+                constraint out.
 
         Returns:
             A float64 model whose energy is ``E(x) + P (sum x - k)^2`` for every x in {0,1}^n.
@@ -235,13 +334,18 @@ class CardinalityProblem:
         return self._objective(dimod.BinaryQuadraticModel, 0.0 if penalty is None else penalty)
 
     def to_cqm(self) -> dimod.ConstrainedQuadraticModel:
-        """The problem with ``sum x = k`` as a constraint labelled ``cardinality``."""
+        """The problem with ``sum x = k`` as a constraint labelled ``cardinality``.
+
+        With groups there is one constraint a group, ``cardinality_0``, ``cardinality_1``, ...
+        """
         cqm = dimod.ConstrainedQuadraticModel()
         cqm.set_objective(self._objective(dimod.BinaryQuadraticModel, 0.0))
-        if self.n:
-            cqm.add_constraint_from_iterable(
-                [(i, 1) for i in range(self.n)], "==", self.cardinality, label="cardinality"
-            )
+        for g, (part, ones) in enumerate(zip(self.members, self.group_ones, strict=True)):
+            if len(part):
+                label = "cardinality" if self.groups is None else f"cardinality_{g}"
+                cqm.add_constraint_from_iterable(
+                    [(int(i), 1) for i in part], "==", int(ones), label=label
+                )
         return cqm
 
     def _objective(self, model: type, penalty: float) -> dimod.BinaryQuadraticModel:
@@ -269,11 +373,17 @@ class CardinalityProblem:
             initial=_taken(self.initial, order, 0),
             indices=_taken(self.indices, order, 0),
             labels=None if self.labels is None else tuple(self.labels[i] for i in order),
-            **{"linear": _taken(self.linear, order, 0), **changes},
+            **{
+                "linear": _taken(self.linear, order, 0),
+                "groups": _taken(self.groups, order, 0),
+                **changes,
+            },
         )
 
     def restricted(self, indices: ArrayLike, at: ArrayLike | None = None) -> CardinalityProblem:
         """The sub-problem over some variables, the others fixed; energies stay the full ones.
+
+        Groups keep the ones that the fixed variables leave them; those without a free variable go.
 
         Args:
             indices: variables that stay free, each once, in their new order.
@@ -300,23 +410,32 @@ class CardinalityProblem:
         rest = state.copy()
         rest[free] = False
         fixed = self if at is None else replace(self, initial=state)
+        groups, ones = None, None
+        if self.groups is not None:
+            groups = np.unique(self.groups[free], return_inverse=True)[1]
+            ones = np.bincount(groups, weights=state[free])
         return fixed._take(
             free,
             linear=self.fields(rest)[free],
             offset=float(self.energy(rest)),
             cardinality=int(state[free].sum()),
+            groups=groups,
+            cardinalities=ones,
         )
 
     def with_cardinality(self, cardinality: int) -> CardinalityProblem:
-        """The same energies with another number of ones, without `initial`; nothing is checked.
+        """The same energies with another number of ones, without `initial` and groups.
+
+        Nothing is checked but the number.
 
         Raises:
             ProblemError: a cardinality outside 0..n.
         """
         other = copy(self)
-        other.__dict__.pop("content_hash", None)
+        for name in ("content_hash", "group_labels", "group_ones", "members"):
+            other.__dict__.pop(name, None)
         k = whole("cardinality", cardinality, 0, self.n, ProblemError)
-        other.__dict__.update(cardinality=k, initial=None)
+        other.__dict__.update(cardinality=k, initial=None, groups=None, cardinalities=None)
         return other
 
     def blinded(self) -> CardinalityProblem:
@@ -327,7 +446,7 @@ class CardinalityProblem:
     def content_hash(self) -> str:
         """SHA-256 (hex) of every array and number; `meta` and `labels` do not count."""
         digest = hashlib.sha256()
-        for name in ("factor", "quadratic", "linear", "initial", "indices"):
+        for name in _HASHED:
             array = getattr(self, name)
             if array is not None:
                 digest.update(f"{name}{array.shape}{array.dtype.str}".encode())

@@ -27,6 +27,7 @@ import pickle
 import time
 import unittest
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 import dimod
@@ -121,6 +122,20 @@ def degenerate_examples() -> Iterator[CardinalityProblem]:
     yield CardinalityProblem(linear=np.zeros(4), cardinality=2, quadratic=-np.eye(4))
 
 
+def grouped_examples() -> Iterator[CardinalityProblem]:
+    """Problems with a number of ones in each group: mixed sizes and orders, some groups settled."""
+    for sizes, ones, seed in (
+        ((4, 4), (2, 2), 0),
+        ((2, 3, 3), (1, 2, 1), 1),
+        ((3, 1, 2, 2), (1, 1, 0, 1), 2),
+        ((5, 3), (0, 3), 3),
+    ):
+        rng = np.random.default_rng(seed)
+        groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+        bare = example(len(groups), sum(ones), seed)
+        yield replace(bare, initial=None, groups=groups, cardinalities=np.array(ones))
+
+
 class _Contract(unittest.TestCase):
     """The tests; a subclass has `made`."""
 
@@ -180,6 +195,18 @@ class _Contract(unittest.TestCase):
         for problem in degenerate_examples():
             with self.subTest(n=problem.n, k=problem.cardinality, rank=problem.rank):
                 samples = sampler.sample_problem(problem.blinded(), budget=Budget(reads=3), seed=1)
+                self.holds(sampler, problem, samples)
+
+    def test_groups_are_kept_or_refused(self) -> None:
+        """As `takes_groups` says."""
+        sampler = self.made()
+        for problem in grouped_examples():
+            with self.subTest(ones=problem.group_ones.tolist()):
+                if not sampler.takes_groups:
+                    with self.assertRaisesRegex(ProblemError, "groups"):
+                        sampler.sample_problem(problem)
+                    continue
+                samples = sampler.sample_problem(problem, budget=Budget(reads=3), seed=1)
                 self.holds(sampler, problem, samples)
 
     def test_the_seed_decides(self) -> None:

@@ -30,7 +30,7 @@ def penalised(problem: CardinalityProblem, penalty: float) -> tuple[Floats, Floa
     """``E(x) + P (sum x - k)^2`` as ``sum_(i<j) Q_ij x_i x_j + linear.x + offset``.
 
     Args:
-        problem: n variables.
+        problem: n variables; with groups there is one penalty term a group.
         penalty: weight P; 0 leaves the constraint out.
 
     Returns:
@@ -43,25 +43,32 @@ def penalised(problem: CardinalityProblem, penalty: float) -> tuple[Floats, Floa
     """
     if not math.isfinite(penalty):
         raise ProblemError(f"penalty is {penalty}, expected a finite number")
-    k = problem.cardinality
+    squares = int((problem.group_ones**2).sum())
     with np.errstate(over="ignore", invalid="ignore"):
         Q = problem.gram()
-        Q += 2 * penalty
+        if problem.groups is None:
+            Q += 2 * penalty
+        else:
+            for part in problem.members:
+                Q[np.ix_(part, part)] += 2 * penalty
         np.fill_diagonal(Q, 0)
-        linear = problem.linear + 0.5 * problem.diagonal + penalty * (1 - 2 * k)
+        ones = problem.group_ones[problem.group_labels]
+        linear = problem.linear + 0.5 * problem.diagonal + penalty * (1 - 2 * ones)
     if not (np.isfinite(Q).all() and np.isfinite(linear).all()):
         raise ProblemError(
             f"penalty is {penalty:.6g}, with which the model's coefficients overflow: choose a "
             "smaller one"
         )
-    if penalty and 0 < k < problem.n:
-        _check(problem, penalty, Q, linear)
-    return Q, linear, problem.offset + penalty * k * k
+    if penalty and problem.only_state is None:
+        _check(problem, penalty, squares, Q, linear)
+    return Q, linear, problem.offset + penalty * squares
 
 
-def _check(problem: CardinalityProblem, penalty: float, Q: Floats, linear: Floats) -> None:
-    k = problem.cardinality
-    states = _feasible(problem)
+def _check(
+    problem: CardinalityProblem, penalty: float, squares: int, Q: Floats, linear: Floats
+) -> None:
+    rng = np.random.default_rng(0)
+    states = np.array([problem.random_state(rng) for _ in range(STATES)], dtype=np.float64)
     energies = problem.energy(states) - problem.offset
     spread = float(np.ptp(energies))
     # Energies of this size are rounded by as much without any penalty.
@@ -69,22 +76,13 @@ def _check(problem: CardinalityProblem, penalty: float, Q: Floats, linear: Float
     if spread <= own:
         return
     allowed = SHARE * spread + own
-    safe = allowed / (4 * _EPSILON * k * k)
+    safe = allowed / (4 * _EPSILON * squares)
     if abs(penalty) <= safe:
         return
     pairs = 0.5 * np.einsum("si,si->s", states @ Q, states)
-    off = float(np.abs(pairs + states @ linear + penalty * k * k - energies).max())
+    off = float(np.abs(pairs + states @ linear + penalty * squares - energies).max())
     if not off <= allowed:
         raise ProblemError(
             f"penalty is {penalty:.6g}: in float64 it moves energies of feasible states by "
             f"{off:.2g}, while they differ by {spread:.2g} in all; choose {safe:.2g} or less"
         )
-
-
-def _feasible(problem: CardinalityProblem) -> Floats:
-    """Random feasible states, always the same ones, shape (STATES, n)."""
-    rng = np.random.default_rng(0)
-    states = np.zeros((STATES, problem.n))
-    for row in states:
-        row[rng.choice(problem.n, problem.cardinality, replace=False)] = 1
-    return states

@@ -30,6 +30,8 @@ TENSORS = {
     "linear": ("F64", 1),
     "initial": ("BOOL", 1),
     "indices": ("I64", 1),
+    "groups": ("I64", 1),
+    "cardinalities": ("I64", 1),
 }
 
 
@@ -116,7 +118,8 @@ def _check_tensor(path: Path, name: str, view: Any, header: dict[str, Any]) -> N
         raise FormatError(f"{path.name} has an unknown tensor {name!r}")
     dtype, ndim = TENSORS[name]
     shape = list(view.get_shape())
-    if view.get_dtype() != dtype or len(shape) != ndim or shape[-1] != header["n"]:
+    columns = shape[-1] if name == "cardinalities" else header["n"]
+    if view.get_dtype() != dtype or len(shape) != ndim or shape[-1] != columns:
         raise FormatError(
             f"{path.name}: tensor {name!r} is {view.get_dtype()} {shape}, "
             f"expected {dtype} with {ndim} dimensions and {header['n']} columns"
