@@ -17,7 +17,6 @@ from experiments import SolverSpec, Study, load_runs, run
 from experiments.cli import pruning
 from experiments.errors import StudyError
 from solvers import make, save
-from tests.cli.test_cli import icbs  # noqa: F401, a fixture
 from tests.study_fixtures import block
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +28,7 @@ def instance(tmp_path):
 
 
 @pytest.fixture
-def bench(icbs, instance, tmp_path):  # noqa: F811
+def bench(icbs, instance, tmp_path):
     """Runs `icbs bench` on one block into s.sqlite, other options last."""
 
     def command(*options, instances=instance, solvers="greedy"):
@@ -48,7 +47,7 @@ def test_it_counts_cells_by_status(bench, tmp_path):
     assert out.splitlines()[0] == "6 cells: 2 done, 4 in the store before"
 
 
-def test_a_study_of_errors_only_fails(icbs, instance, tmp_path):  # noqa: F811
+def test_a_study_of_errors_only_fails(icbs, instance, tmp_path):
     plan = tmp_path / "s.toml"
     plan.write_text(f"""
 instances = ["{instance}"]
@@ -189,7 +188,7 @@ def test_a_store_without_runs_is_gone_on_with(bench, tmp_path):
     assert f"--store {tmp_path / 's.sqlite'} has runs: pass --resume" in err
 
 
-def test_errors_name_the_option_that_was_given(icbs, instance, tmp_path):  # noqa: F811
+def test_errors_name_the_option_that_was_given(icbs, instance, tmp_path):
     (tmp_path / "file").touch()
     status, _, err = icbs("bench", "--instances", instance, "--solvers", "greedy",
                           "--store", tmp_path / "file" / "s.sqlite")  # fmt: skip

@@ -7,59 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from experiments import cli
 from solvers import CardinalityProblem, load, save
 from solvers.registry import SOLVERS
-from tests.icbs_fixtures import tiny_llama
-
-SENTENCE = "the a model of weights and masks is pruned step by step until nothing more can go"
-WORDS = sorted(set(SENTENCE.split()))
-
-
-@pytest.fixture
-def icbs(monkeypatch, capsys):
-    """Runs a command line; returns exit status, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["icbs", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code or 0, out, err
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
-    """A tiny Llama with a word-level tokenizer, as a folder transformers can load."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_llama().save_pretrained(folder)
-    vocabulary = {word: i for i, word in enumerate(["<pad>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder)
-    rng = np.random.default_rng(0)
-    lines = ("\n\n".join(" ".join(rng.choice(WORDS, 30)) for _ in range(60))) + "\n"
-    (folder / "text.txt").write_text(lines)
-    return folder
-
-
-@pytest.fixture
-def block(tmp_path):
-    rng = np.random.default_rng(0)
-    problem = CardinalityProblem(
-        linear=rng.normal(size=10),
-        cardinality=4,
-        factor=rng.normal(size=(3, 10)),
-        initial=np.arange(10) < 4,
-        meta={"model": "m", "layer": "l", "fisher": "sequence"},
-    )
-    return save(problem, tmp_path / "a.block.safetensors")
 
 
 def export_arguments(model_folder, out, **changes):

@@ -10,7 +10,6 @@ import typer
 from experiments.cli import app, models, pruning, solving
 from experiments.cli.app import as_typed, resumable
 from solvers import CardinalityProblem, save
-from tests.cli.test_cli import block, icbs  # noqa: F401, fixtures
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def interrupted(monkeypatch):
     return put
 
 
-def test_an_interrupted_demo_ends_with_130_and_says_what_to_do(icbs, interrupted, tmp_path):  # noqa: F811
+def test_an_interrupted_demo_ends_with_130_and_says_what_to_do(icbs, interrupted, tmp_path):
     from experiments.cli import demo
 
     out = tmp_path / "deep" / "demo"
@@ -37,7 +36,7 @@ def test_an_interrupted_demo_ends_with_130_and_says_what_to_do(icbs, interrupted
     assert not (tmp_path / "deep").exists()
 
 
-def test_a_demo_interrupted_among_its_solvers_goes_no_further(icbs, monkeypatch, tmp_path):  # noqa: F811
+def test_a_demo_interrupted_among_its_solvers_goes_no_further(icbs, monkeypatch, tmp_path):
     from types import SimpleNamespace
 
     import pandas as pd
@@ -72,7 +71,7 @@ def test_a_demo_interrupted_among_its_solvers_goes_no_further(icbs, monkeypatch,
         (pruning, "load_on", ["baselines", "garment-mlp", "--out", "OUT"], "icbs: interrupted\n"),
     ],
 )  # fmt: skip
-def test_long_commands_end_with_130(icbs, interrupted, home, name, arguments, words, tmp_path):  # noqa: F811
+def test_long_commands_end_with_130(icbs, interrupted, home, name, arguments, words, tmp_path):
     interrupted(home, name)
     typed = [str(tmp_path / "out") if word == "OUT" else word for word in arguments]
     status, _, err = icbs(*typed)
@@ -81,7 +80,7 @@ def test_long_commands_end_with_130(icbs, interrupted, home, name, arguments, wo
     assert not (tmp_path / "out").exists()
 
 
-def test_solving_ends_with_130(icbs, block, monkeypatch):  # noqa: F811
+def test_solving_ends_with_130(icbs, block, monkeypatch):
     from solvers.search.descent import Greedy
 
     def stop(self, problem, request, **parameters):
@@ -120,7 +119,7 @@ def test_errors_name_options(message, told):
     assert as_typed(message, context_of("solve")) == told
 
 
-def test_an_instance_of_a_study_is_told_the_key_not_the_option(icbs, tmp_path):  # noqa: F811
+def test_an_instance_of_a_study_is_told_the_key_not_the_option(icbs, tmp_path):
     import dimod
 
     with dimod.BinaryQuadraticModel({0: 1.0, 1: 2.0}, {}, "BINARY").to_file() as file:
@@ -134,7 +133,7 @@ def test_an_instance_of_a_study_is_told_the_key_not_the_option(icbs, tmp_path): 
     assert "pass --cardinality" in icbs("solve", tmp_path / "a.bqm")[2]
 
 
-def test_a_command_that_fails_leaves_no_folder(icbs, tmp_path):  # noqa: F811
+def test_a_command_that_fails_leaves_no_folder(icbs, tmp_path):
     new = tmp_path / "a" / "b"
     assert icbs("report", tmp_path / "none.sqlite", "--out", new)[0] == 1
     assert icbs("cut", tmp_path / "none.block.safetensors", "--out", new)[0] == 1
@@ -144,7 +143,7 @@ def test_a_command_that_fails_leaves_no_folder(icbs, tmp_path):  # noqa: F811
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cutting_needs_a_current_mask(icbs, tmp_path):  # noqa: F811
+def test_cutting_needs_a_current_mask(icbs, tmp_path):
     problem = CardinalityProblem(linear=np.zeros(12), cardinality=6, factor=np.ones((1, 12)))
     path = save(problem, tmp_path / "a.block.safetensors")
     status, _, err = icbs("cut", path, "--out", tmp_path / "out")
@@ -153,14 +152,14 @@ def test_cutting_needs_a_current_mask(icbs, tmp_path):  # noqa: F811
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_was_there_stays(icbs, tmp_path):  # noqa: F811
+def test_a_folder_that_was_there_stays(icbs, tmp_path):
     out = tmp_path / "mine"
     out.mkdir()
     assert icbs("report", tmp_path / "none.sqlite", "--out", out)[0] == 1
     assert out.is_dir()
 
 
-def test_a_reader_that_goes_away_is_no_error(icbs, monkeypatch):  # noqa: F811
+def test_a_reader_that_goes_away_is_no_error(icbs, monkeypatch):
     def gone(*arguments):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 

@@ -12,12 +12,9 @@ from icbs.errors import DensityError, LayerError, SettingError
 from icbs.evaluation.quality import worse_than_guessing
 from icbs.models.loading import load_model, skeleton
 from icbs.models.prunable import layer_weight, prunable_layers
-from tests.cli.test_cli import icbs, model_folder
-from tests.experiments.test_pruning import OPTIONS, data
-from tests.icbs.test_experts import moe, samples_of
+from tests.experiments.factories import OPTIONS, data
+from tests.icbs.factories import moe, samples_of
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples
-
-__all__ = ["icbs", "model_folder"]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from solvers import available, export, load, make, registry
 from solvers.errors import FormatError, ParameterError, UnavailableError
 from solvers.testing import check
 from tests.icbs_fixtures import tiny_loaded, tiny_samples
-from tests.solvers.test_problem import every_state
+from tests.solvers.reference import every_state
 from tests.study_fixtures import block
 
 MODULE = '''

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from experiments.pruning.comparing import METHODS, compare, figure
-from experiments.pruning.running import Data, curve, prune, steps_table
+from experiments.pruning.running import curve, prune, steps_table
 from experiments.store.database import Store
 from icbs.baselines.oneshot import prune_once
 from icbs.data.fashion_mnist import EMBEDDED
@@ -23,16 +23,8 @@ from icbs.loop.records import STAGES
 from icbs.models.loading import load_model
 from icbs.models.prunable import prunable_layers
 from icbs.settings import Settings, parse_settings
-from tests.cli.test_cli import icbs, model_folder
+from tests.experiments.factories import OPTIONS, data
 from tests.icbs_fixtures import tiny_loaded, tiny_samples
-
-__all__ = ["icbs", "model_folder"]
-
-OPTIONS = {"block_size": 40, "batch_size": 3, "damping": 1.0, "solver": "greedy", "progress": False}
-
-
-def data():
-    return Data(tiny_samples(), tiny_samples(4, seed=9), {"text": tiny_samples(4, seed=5)})
 
 
 def test_folder_of_a_run(tmp_path):

@@ -10,7 +10,7 @@ from experiments.scripts.results import main
 from experiments.scripts.results_check import BLOCK, ENERGY, GAP, LOSS, compare
 from experiments.study.paths import study_path
 from icbs.data.fashion_mnist import EMBEDDED
-from tests.experiments.test_runner import rows, same
+from tests.experiments.factories import rows, same
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from experiments.report.page import write
 from experiments.store.merge import merge
 from solvers import Budget
 from tests.paid.calls import rows, study
-from tests.paid.conftest import braket  # noqa: F401 - a fixture
 from tests.study_fixtures import Drawn, Raising, block, spec
 
 BLOCKS = [block(8), block(12)]
@@ -237,7 +236,7 @@ def test_one_word_for_each_thing_and_a_meaning_for_each_word(drawn, tmp_path):
     assert "rehearsal" not in listed
 
 
-def test_hardware_that_was_paid_for_is_named(braket, tmp_path):  # noqa: F811
+def test_hardware_that_was_paid_for_is_named(braket, tmp_path):
     rows(tmp_path, seeds=2)
     text = page(tmp_path / "s.sqlite", tmp_path / "page")
     words = (
@@ -278,7 +277,7 @@ def test_a_rehearsal_names_itself_its_device_and_its_stand_in(tmp_path):
     assert (use.rehearsal, use.cost, use.charged) == (True, "nothing", 0.0)
 
 
-def test_what_only_the_bill_tells_is_said(braket, tmp_path):  # noqa: F811
+def test_what_only_the_bill_tells_is_said(braket, tmp_path):
     braket.end = "FAILED"
     rows(tmp_path)
     runs = load_runs(tmp_path / "s.sqlite")
@@ -290,7 +289,7 @@ def test_what_only_the_bill_tells_is_said(braket, tmp_path):  # noqa: F811
     assert "Garnet, real hardware" in text
 
 
-def test_what_waits_for_a_device_is_missing(braket, tmp_path):  # noqa: F811
+def test_what_waits_for_a_device_is_missing(braket, tmp_path):
     braket.end = "QUEUED"
     rows(tmp_path, poll_timeout=0.2)
     text = page(tmp_path / "s.sqlite", tmp_path / "page")

@@ -20,6 +20,7 @@ from experiments.record.ledger import STAGES
 from experiments.running.worker import Workbench
 from solvers import Budget, make, save
 from solvers.clock.warmup import tiny_problems
+from tests.experiments.factories import rows, same
 from tests.study_fixtures import (
     FAULTS,
     Deadly,
@@ -32,20 +33,9 @@ from tests.study_fixtures import (
     spec,
 )
 
-TIMINGS = ["wall", "cpu", "load", "started", "bound_seconds", "invocation", *STAGES]
-
 
 def quiet(study, path, **options):
     return run(study, path, progress=False, **options)
-
-
-def rows(path):
-    frame = load_runs(path).drop(columns=TIMINGS)
-    return frame.sort_values("key").reset_index(drop=True)
-
-
-def same(left, right):
-    assert left.to_csv() == right.to_csv()
 
 
 def test_every_fault_is_one_honest_row(tmp_path):

@@ -14,7 +14,7 @@ from experiments.running.closedloop import Leaving, worsened
 from experiments.study.paths import STUDIES, study_path
 from icbs.data.fashion_mnist import EMBEDDED
 from solvers import make
-from tests.experiments.test_runner import TIMINGS, same
+from tests.experiments.factories import TIMINGS, same
 from tests.study_fixtures import block
 
 NAMES = sorted(path.stem for path in STUDIES.glob("*.toml"))

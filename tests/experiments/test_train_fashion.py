@@ -12,7 +12,7 @@ from icbs.data.loading import fashion_samples
 from icbs.errors import DataError
 from icbs.models.loading import load_model
 from icbs.models.mlp import MlpConfig
-from tests.icbs.test_fashion_mnist import write
+from tests.icbs.factories import write
 
 SMALL = {
     "garment-mlp": MlpConfig(hidden_sizes=(16,), dropout=0.1, num_labels=10),

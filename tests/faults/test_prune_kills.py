@@ -10,9 +10,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments.store.database import Store
-from tests.cli.test_cli import model_folder
-
-__all__ = ["model_folder"]
 
 # What the command says right before it is killed.
 MOMENTS = [

@@ -9,19 +9,8 @@ from icbs.data.samples import next_token
 from icbs.errors import LayerError, ModelError
 from icbs.evaluation.losses import sample_losses
 from icbs.models.prunable import prunable_layers
+from tests.icbs.factories import autograd
 from tests.icbs_fixtures import tiny_llama, tiny_samples, tiny_tokens
-
-
-def autograd(model, layer, tokens, mask=None):
-    """Sample-by-sample gradients the plain way, shape (B, out * in)."""
-    rows = []
-    layer.weight.requires_grad_(True)
-    for s, row in enumerate(tokens):
-        row = row if mask is None else row[mask[s]]
-        logits = model(input_ids=row[None]).logits[0]
-        loss = functional.cross_entropy(logits[:-1], row[1:])
-        rows.append(torch.autograd.grad(loss, layer.weight)[0].flatten())
-    return torch.stack(rows)
 
 
 @pytest.mark.parametrize("crossover", [0, 10**9])

@@ -17,34 +17,8 @@ from safetensors.torch import load_file, save_file
 from icbs import Pruner
 from icbs.errors import CheckpointError, OutputError
 from icbs.loop.checkpoint import Checkpoint, pack_mask
+from tests.icbs.factories import OPTIONS, pruner, same
 from tests.icbs_fixtures import tiny_loaded, tiny_samples
-
-OPTIONS = {
-    "solver": "relaxation",
-    "block_size": 40,
-    "batch_size": 3,
-    "damping": 1.0,
-    "tabu": 0.3,
-    "fixed_kept": 0.1,
-    "progress": False,
-}
-
-
-def pruner(samples=None, seed=0, **options):
-    held = tiny_samples(4, seed=9)
-    return Pruner(
-        tiny_loaded(seed), samples or tiny_samples(), heldout=held, **{**OPTIONS, **options}
-    )
-
-
-def same(one, other):
-    """Everything but the clock."""
-    for a, b in zip(one.steps, other.steps, strict=True):
-        assert {**a.to_json(), "seconds": 0} == {**b.to_json(), "seconds": 0}
-    for name, layer in one.layers.items():
-        assert torch.equal(layer.weight, other.layers[name].weight)
-        assert torch.equal(layer.touched, other.layers[name].touched)
-        assert torch.equal(layer.tabu.active, other.layers[name].tabu.active)
 
 
 @pytest.mark.parametrize("options", [{}, {"fisher": "position", "momentum": 0.0}])
@@ -65,7 +39,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, options):
 CHILD = """
 import sys
 from pathlib import Path
-from tests.icbs.test_checkpoint import pruner
+from tests.icbs.factories import pruner
 run = pruner(on_block=lambda problem: print("block", flush=True))
 run.run(6, checkpoint=Path(sys.argv[1]))
 print("done", flush=True)

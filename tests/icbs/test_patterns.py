@@ -14,7 +14,7 @@ from icbs.errors import DensityError, LayerError, SettingError
 from icbs.loop.moves import keep_pattern
 from icbs.models.loading import LoadedModel
 from solvers.problem import CardinalityProblem
-from tests.icbs.test_checkpoint import same
+from tests.icbs.factories import same
 from tests.icbs_fixtures import BestOfSort, tiny_loaded, tiny_samples
 
 OPTIONS = {"block_size": 40, "damping": 1.0, "batch_size": 3, "progress": False}

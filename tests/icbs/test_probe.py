@@ -17,7 +17,7 @@ from icbs.evaluation.losses import sample_losses
 from icbs.loop.pruner import Pruner
 from icbs.models.loading import LoadedModel
 from icbs.models.prunable import layer_weight, prunable_layers
-from tests.icbs.test_families import FEED, TEXT
+from tests.icbs.factories import FEED, TEXT
 from tests.icbs_fixtures import tiny_llama, tiny_loaded, tiny_samples, tiny_tokens
 
 WORDS = {**TEXT, "vocab_size": 61}

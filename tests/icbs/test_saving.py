@@ -17,13 +17,8 @@ from icbs.evaluation.quality import evaluate
 from icbs.models.loading import load_model
 from icbs.models.prunable import layer_weight, prunable_layers
 from icbs.models.saving import round_weights, save_model
-from tests.icbs.test_evaluate import save_tokenizer
-from tests.icbs.test_experts import FAMILIES, moe, samples_of
-from tests.icbs.test_families import FEED, TEXT
-from tests.icbs.test_models import folder
+from tests.icbs.factories import FAMILIES, FEED, TEXT, moe, samples_of, save_tokenizer
 from tests.icbs_fixtures import tiny_llama, tiny_samples
-
-__all__ = ["folder"]
 
 
 def prune_half(loaded, samples):

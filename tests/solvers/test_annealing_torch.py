@@ -14,8 +14,8 @@ from solvers.search.annealing_torch import Batch, anneal_batch
 from solvers.search.repair import LocalSearch
 from solvers.search.schedule import cooling, hottest
 from solvers.search.walks import Walk
-from tests.solvers.test_native import feasible_states
-from tests.solvers.test_search import boltzmann, drawn, frequencies, random_source
+from tests.solvers.factories import drawn, random_source
+from tests.solvers.reference import boltzmann, feasible_states, frequencies
 
 CPU = torch.device("cpu")
 

@@ -9,31 +9,9 @@ from hypothesis import given, settings
 
 from solvers import Budget, CardinalityProblem, make
 from solvers.exact.branch_and_bound import diagonally_shifted
-from tests.solvers.test_native import feasible_states, proper
-from tests.solvers.test_problem import magnitude, problems
-
-FAMILIES = ("weak", "strong", "quadratic only", "ties", "zero columns", "dense indefinite")
-
-
-def member(family, seed, n):
-    """One problem of n variables."""
-    rng = np.random.default_rng([FAMILIES.index(family), seed, n])
-    linear = rng.normal(size=n)
-    factor = rng.normal(size=(int(rng.integers(1, 2 * n)), n)) / np.sqrt(n)
-    if family == "dense indefinite":
-        G = rng.normal(size=(n, n))
-        return CardinalityProblem(
-            linear=linear, cardinality=int(rng.integers(1, n)), quadratic=(G + G.T) / 2
-        )
-    factor *= {"weak": 0.05, "strong": 30.0}.get(family, 1.0)
-    if family == "quadratic only":
-        linear[:] = 0
-    if family == "ties":
-        linear, factor = np.round(linear), np.round(2 * factor)
-    if family == "zero columns":
-        factor[:, rng.random(n) < 0.4] = 0
-        linear[rng.random(n) < 0.4] = 0
-    return CardinalityProblem(linear=linear, cardinality=int(rng.integers(1, n)), factor=factor)
+from tests.solvers.factories import FAMILIES, member
+from tests.solvers.reference import feasible_states, magnitude, proper
+from tests.strategies import problems
 
 
 @pytest.mark.parametrize("family", FAMILIES)

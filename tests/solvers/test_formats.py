@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from solvers import CardinalityProblem, export, load, save
 from solvers.errors import FormatError
 from solvers.io.formats import CONTAINER, FORMATS, exports, format_of
-from tests.solvers.test_problem import every_state, magnitude, problems
+from tests.solvers.reference import every_state, magnitude
+from tests.strategies import problems
 
 once_per_example = settings(
     max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]

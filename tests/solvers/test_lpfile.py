@@ -9,7 +9,7 @@ import pytest
 
 from solvers import CardinalityProblem, export, load
 from solvers.errors import FormatError
-from tests.solvers.test_problem import every_state
+from tests.solvers.reference import every_state
 
 
 def ours(path):

@@ -7,7 +7,7 @@ import pytest
 
 from solvers import CardinalityProblem, export, load
 from solvers.errors import FormatError
-from tests.solvers.test_problem import every_state
+from tests.solvers.reference import every_state
 
 # MQLib's documentation has this problem as bin/sampleQUBO.txt; the maximum of x'Qx is 6.
 MQLIB = """# Sample QUBO problem instance

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from solvers import Budget, make
-from tests.solvers.test_branch_and_bound import FAMILIES, member
-from tests.solvers.test_problem import magnitude
+from tests.solvers.factories import FAMILIES, member
+from tests.solvers.reference import magnitude
 
 each = pytest.mark.parametrize("name", ["milp", "miqp"])
 

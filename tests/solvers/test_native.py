@@ -13,22 +13,10 @@ from solvers.exact.enumeration import best_subset
 from solvers.exact.interval import certified_bound, core
 from solvers.exact.relaxation import bound
 from solvers.search.repair import LocalSearch
-from tests.solvers.test_problem import magnitude, problems
+from tests.solvers.reference import feasible_states, magnitude, proper
+from tests.strategies import problems
 
 families = problems(max_n=9)
-
-
-def feasible_states(problem):
-    rows = []
-    for chosen in itertools.combinations(range(problem.n), problem.cardinality):
-        x = np.zeros(problem.n, dtype=bool)
-        x[list(chosen)] = True
-        rows.append(x)
-    return np.array(rows)
-
-
-def proper(problem):
-    return 0 < problem.cardinality < problem.n
 
 
 @given(families)

@@ -1,7 +1,5 @@
 """The problem: energies, invariants, conversions."""
 
-import itertools
-
 import dimod
 import numpy as np
 import pytest
@@ -11,38 +9,8 @@ from hypothesis import strategies as st
 from solvers import CardinalityProblem
 from solvers.bqm.convert import problem_from_bqm
 from solvers.errors import ProblemError
-
-
-def every_state(n):
-    return np.array(list(itertools.product([0, 1], repeat=n)), dtype=np.int8).reshape(2**n, n)
-
-
-@st.composite
-def problems(draw, max_n=6, dense=None):
-    """Random problems of every family: low-rank and dense, ties, zero columns, any k."""
-    n = draw(st.integers(1, max_n))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    k = draw(st.integers(0, n))
-    linear = rng.normal(size=n) * draw(st.sampled_from([0.0, 1e-6, 1.0, 1e3]))
-    if draw(st.booleans()):
-        linear = np.round(linear)
-    initial = np.zeros(n, dtype=bool)
-    initial[rng.permutation(n)[:k]] = True
-    common = {
-        "linear": linear,
-        "cardinality": k,
-        "offset": float(rng.normal()),
-        "scale": float(rng.uniform(0.5, 2)),
-        "initial": initial,
-        "indices": rng.integers(0, 10**9, size=n),
-        "meta": {"layer": "model.layers.0.mlp.up_proj"},
-    }
-    if dense if dense is not None else draw(st.booleans()):
-        G = rng.normal(size=(n, n))
-        return CardinalityProblem(quadratic=G + G.T, **common)
-    factor = rng.normal(size=(draw(st.integers(0, 3)), n))
-    factor[:, rng.random(n) < 0.2] = 0
-    return CardinalityProblem(factor=factor, **common)
+from tests.solvers.reference import every_state, magnitude
+from tests.strategies import problems
 
 
 def direct_energy(problem, x):
@@ -55,16 +23,6 @@ def direct_energy(problem, x):
         )
     G = problem.quadratic
     return total + 0.5 * sum(G[i, j] * x[i] * x[j] for i in range(len(x)) for j in range(len(x)))
-
-
-def magnitude(problem):
-    """Size of the terms an energy is summed from: what relative precision refers to."""
-    return (
-        abs(problem.offset)
-        + np.abs(problem.linear).sum()
-        + 0.5 * np.abs(problem.gram()).sum()
-        + 1e-300
-    )
 
 
 @given(problems())

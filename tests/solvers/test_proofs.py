@@ -14,9 +14,8 @@ from solvers import Budget, CardinalityProblem, make
 from solvers.arithmetic.convex import convex, part, row_scales, value
 from solvers.errors import ProblemError
 from solvers.exact.branch_and_bound import diagonally_shifted
-from tests.solvers.test_native import feasible_states, proper
-from tests.solvers.test_problem import problems
-from tests.solvers.test_relaxation import exact_energy
+from tests.solvers.reference import exact_energy, feasible_states, proper
+from tests.strategies import problems
 
 
 @pytest.mark.parametrize("name", PROVERS)

@@ -10,9 +10,14 @@ from solvers.qaoa.circuit.ansatz import Ising, parameter_values, subspace_ansatz
 from solvers.qaoa.circuit.dicke import dicke_state, inverse
 from solvers.qaoa.circuit.gates import Circuit
 from solvers.qaoa.simulator.subspace import Simulator
-from tests.solvers.test_qaoa_reference import bits, run_dense, same_up_to_phase
-from tests.solvers.test_qaoa_samplers import braket_state, qiskit_state
-from tests.solvers.test_qaoa_simulator import problem
+from tests.solvers.circuits import (
+    bits,
+    braket_state,
+    problem,
+    qiskit_state,
+    run_dense,
+    same_up_to_phase,
+)
 
 SIMULATED = {"ring": "ring", "complete": "complete-trotter", "grover": "grover"}
 

@@ -13,7 +13,7 @@ from solvers.qaoa.braket import BraketLocalQAOASampler, BraketLocalSubspaceQAOA
 from solvers.qaoa.circuit.ansatz import Ising, parameter_values, x_ansatz
 from solvers.qaoa.qiskit import AerSubspaceQAOA, to_qiskit
 from solvers.qaoa.simulator.subspace import Simulator
-from tests.solvers.test_qaoa_simulator import problem
+from tests.solvers.circuits import problem
 
 SOLVERS = [AerSubspaceQAOA, BraketLocalSubspaceQAOA]
 by_solver = pytest.mark.parametrize("cls", SOLVERS)

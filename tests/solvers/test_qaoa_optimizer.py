@@ -8,8 +8,7 @@ from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.optimizer import QiskitOptimizerQAOA, to_quadratic_program
 from solvers.qaoa.simulator.subspace import Simulator
-from tests.solvers.test_qaoa_reference import bits
-from tests.solvers.test_qaoa_simulator import make, problem
+from tests.solvers.circuits import bits, make, problem
 
 
 @pytest.mark.parametrize("dense", [False, True])

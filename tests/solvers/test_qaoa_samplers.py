@@ -7,14 +7,22 @@ import unittest
 import dimod
 import numpy as np
 import pytest
-from qiskit.quantum_info import Statevector
 from scipy.linalg import expm
 
 from solvers.qaoa.angles import Angles, linear_ramp
-from solvers.qaoa.braket import BraketLocalQAOASampler, to_braket
+from solvers.qaoa.braket import BraketLocalQAOASampler
 from solvers.qaoa.circuit.ansatz import Ising, parameter_values, x_ansatz
-from solvers.qaoa.qiskit import AerQAOASampler, to_qiskit
-from tests.solvers.test_qaoa_reference import X, bits, every_gate, on, run_dense, same_up_to_phase
+from solvers.qaoa.qiskit import AerQAOASampler
+from tests.solvers.circuits import (
+    X,
+    bits,
+    braket_state,
+    every_gate,
+    on,
+    qiskit_state,
+    run_dense,
+    same_up_to_phase,
+)
 
 SAMPLERS = [AerQAOASampler, BraketLocalQAOASampler]
 by_sampler = pytest.mark.parametrize("cls", SAMPLERS)
@@ -28,20 +36,6 @@ class TestAerModels(unittest.TestCase):
 @dimod.testing.load_sampler_bqm_tests(BraketLocalQAOASampler)
 class TestBraketModels(unittest.TestCase):
     pass
-
-
-def qiskit_state(circuit, values=()):
-    rendered = to_qiskit(circuit)
-    return Statevector(rendered.assign_parameters(list(values))).data
-
-
-def braket_state(circuit, values=()):
-    from braket.devices import LocalSimulator
-
-    rendered = to_braket(circuit, values)
-    state = LocalSimulator().run(rendered.state_vector(), shots=0).result().values[0]
-    n = circuit.num_qubits
-    return np.asarray(state).reshape([2] * n).transpose().ravel()
 
 
 @pytest.fixture

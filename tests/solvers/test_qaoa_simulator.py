@@ -7,34 +7,18 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.circuit.mixers import complete_edges, ring_edges
 from solvers.qaoa.simulator import basis
 from solvers.qaoa.simulator.subspace import MIXERS, Simulator
-from tests.solvers.test_qaoa_reference import X, Y, bits, on
+from tests.solvers.circuits import X, Y, bits, make, on, problem
 
 SUBSPACE = [mixer for mixer in MIXERS if mixer != "x"]
-
-
-def problem(n=6, k=2, seed=1):
-    """Asymmetric linear terms and a factor of rank 3."""
-    rng = np.random.default_rng(seed)
-    return CardinalityProblem(
-        linear=np.linspace(-1.7, 2.3, n) ** 2 - rng.normal(size=n),
-        factor=rng.normal(size=(3, n)),
-        cardinality=k,
-        offset=0.6,
-    )
 
 
 def angles(p=3, seed=4):
     rng = np.random.default_rng(seed)
     return Angles.given(rng.normal(size=p) * 0.4, rng.normal(size=p))
-
-
-def make(mixer, instance, **options):
-    return Simulator(instance, mixer, penalty=0.3 if mixer == "x" else None, **options)
 
 
 def exchange_term(n, edge):

@@ -20,7 +20,7 @@ from solvers.qaoa.training import (
     transferred,
     untrained,
 )
-from tests.solvers.test_qaoa_simulator import make, problem
+from tests.solvers.circuits import make, problem
 
 
 def ratio(simulator, angles):

@@ -4,7 +4,7 @@ import pytest
 
 from solvers import load
 from solvers.errors import FormatError
-from tests.solvers.test_problem import every_state
+from tests.solvers.reference import every_state
 
 # minimise x1^2 - 1.5 x1 x2 + 0.25 x3 x4 + x1 - 2 x3 + 0.5 with sum x = 2
 FILE = """test

@@ -15,19 +15,8 @@ from solvers.exact import frank_wolfe, relaxation
 from solvers.exact.interval import certified_bound
 from solvers.exact.newton import least_sum, proximal_point
 from solvers.exact.relaxation import bound
-from tests.solvers.test_native import feasible_states, proper
-from tests.solvers.test_problem import magnitude, problems
-
-
-def exact_energy(problem, x):
-    """In rational numbers: no rounding at all."""
-    chosen = np.flatnonzero(x)
-    total = Fraction(problem.offset) + sum(Fraction(float(problem.linear[i])) for i in chosen)
-    if problem.factor is not None:
-        rows = (sum(Fraction(float(row[i])) for i in chosen) for row in problem.factor)
-        return total + sum((v * v for v in rows), Fraction(0)) / 2
-    G = problem.quadratic
-    return total + sum(Fraction(float(G[i, j])) for i in chosen for j in chosen) / 2
+from tests.solvers.reference import exact_energy, feasible_states, magnitude, proper
+from tests.strategies import problems
 
 
 @settings(max_examples=60)

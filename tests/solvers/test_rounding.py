@@ -6,7 +6,7 @@ import pytest
 from solvers import CardinalityProblem, export, make
 from solvers.arithmetic.rounding import penalised
 from solvers.errors import ProblemError
-from tests.solvers.test_problem import every_state
+from tests.solvers.reference import every_state
 
 
 def some_problem(scale=1.0, n=10):

@@ -29,53 +29,18 @@ from solvers.search.repair import LocalSearch
 from solvers.search.schedule import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, hottest
 from solvers.search.tabu import core_of, kicked, tabu_search
 from solvers.search.walks import Walk
-from tests.solvers.test_native import feasible_states, proper
-from tests.solvers.test_problem import magnitude, problems
+from tests.solvers.factories import drawn, random_source
+from tests.solvers.reference import boltzmann, feasible_states, frequencies, magnitude, proper
+from tests.strategies import problems
 
 families = problems(max_n=9)
 SEARCHES = ("descent", "annealing", "tabu", "tempering")
-
-
-def drawn(n, k, rank, seed, curvature=1.0, dense=False):
-    rng = np.random.default_rng(seed)
-    problem = CardinalityProblem(
-        linear=rng.normal(size=n), cardinality=k, factor=curvature * rng.normal(size=(rank, n))
-    )
-    if dense:
-        return CardinalityProblem(
-            linear=problem.linear, cardinality=k, quadratic=symmetric(problem.gram())
-        )
-    return problem
-
-
-def symmetric(G):
-    return (G + G.T) / 2
 
 
 def request(budget=None, deadline=None, report=lambda state: None):
     return Request(
         budget or Budget(), np.random.default_rng(0), None, report, deadline or Deadline()
     )
-
-
-def random_source(seed=7):
-    return np.array([seed], dtype=np.uint64)
-
-
-def boltzmann(problem, temperature):
-    """Feasible states and their probabilities."""
-    states = feasible_states(problem)
-    energies = problem.energy(states)
-    weights = np.exp(-(energies - energies.min()) / temperature)
-    return states, weights / weights.sum()
-
-
-def frequencies(states, visited):
-    keys = {tuple(x): row for row, x in enumerate(states.tolist())}
-    counts = np.zeros(len(states))
-    for x in np.asarray(visited).tolist():
-        counts[keys[tuple(x)]] += 1
-    return counts / counts.sum()
 
 
 @pytest.mark.parametrize("couplings", ["factor", "cached", "dense"])

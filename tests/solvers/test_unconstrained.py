@@ -17,7 +17,7 @@ from solvers.bqm.unconstrained import (
     flip_descent,
 )
 from solvers.clock.deadline import NEVER, Deadline
-from tests.solvers.test_problem import every_state
+from tests.solvers.reference import every_state
 
 
 def random_model(n, seed=0, vartype="BINARY", scale=1.0):

@@ -1,0 +1,34 @@
+"""Hypothesis strategies shared by the tests."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from solvers import CardinalityProblem
+
+
+@st.composite
+def problems(draw, max_n=6, dense=None):
+    """Random problems of every family: low-rank and dense, ties, zero columns, any k."""
+    n = draw(st.integers(1, max_n))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    k = draw(st.integers(0, n))
+    linear = rng.normal(size=n) * draw(st.sampled_from([0.0, 1e-6, 1.0, 1e3]))
+    if draw(st.booleans()):
+        linear = np.round(linear)
+    initial = np.zeros(n, dtype=bool)
+    initial[rng.permutation(n)[:k]] = True
+    common = {
+        "linear": linear,
+        "cardinality": k,
+        "offset": float(rng.normal()),
+        "scale": float(rng.uniform(0.5, 2)),
+        "initial": initial,
+        "indices": rng.integers(0, 10**9, size=n),
+        "meta": {"layer": "model.layers.0.mlp.up_proj"},
+    }
+    if dense if dense is not None else draw(st.booleans()):
+        G = rng.normal(size=(n, n))
+        return CardinalityProblem(quadratic=G + G.T, **common)
+    factor = rng.normal(size=(draw(st.integers(0, 3)), n))
+    factor[:, rng.random(n) < 0.2] = 0
+    return CardinalityProblem(factor=factor, **common)
