@@ -48,6 +48,7 @@ def sample_set(
             "solver": name,
             "track": track,
             "lane": track,
+            "received_start": request.initial is not None,
             "received_incumbent": request.initial is not None,
             "timing": dict(request.timing),
             **solution.info,

@@ -8,7 +8,8 @@ author of a solver needs can be imported from this module; `solvers.testing` che
 
 * ``solver``: the registry name;
 * ``track``: ``native`` or ``penalised``; until the next release also as ``lane``;
-* ``received_incumbent``: whether the solver was handed a start;
+* ``received_start``: whether the solver was handed a start; until the next release also as
+  ``received_incumbent``;
 * ``timing``: seconds, every key of `TIMING_KEYS`, measured by the solver itself;
 * ``lower_bound``: certified lower bound on the optimum, where the solver has one;
 * ``proved_optimal``: True only with a proof;

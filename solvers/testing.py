@@ -154,7 +154,7 @@ class _Contract(unittest.TestCase):
         self.assertLessEqual(off, CLOSE, "energies are not those of the states")
         self.assertEqual(info["solver"], sampler.name)
         self.assertEqual(info["track"], sampler.track)
-        self.assertIs(info["received_incumbent"], False)
+        self.assertIs(info["received_start"], False)
         self.assertEqual(set(info["timing"]), set(TIMING_KEYS))
         self.assertTrue(all(seconds >= 0 for seconds in info["timing"].values()))
         json.dumps(info["timing"])
@@ -253,7 +253,7 @@ class _Contract(unittest.TestCase):
         samples = sampler.sample_problem(
             problem.blinded(), initial=problem.initial, budget=Budget(reads=1), seed=0
         )
-        self.assertIs(samples.info["received_incumbent"], True)
+        self.assertIs(samples.info["received_start"], True)
         with self.assertRaisesRegex(ProblemError, "expected 6"):
             sampler.sample_problem(problem, initial=np.ones(12))
 

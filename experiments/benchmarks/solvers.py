@@ -184,7 +184,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
             figure,
             f"SmolLM2-135M blocks of {layers} layers (4-bit release, dequantised), H multiplied by "
             f"the number after x, and random families; variables permuted, incumbent given to "
-            f"nobody; time limit {limit:g} s, {seeds} seed(s), all solvers in the native lane, "
+            f"nobody; time limit {limit:g} s, {seeds} seed(s), all solvers in the native track, "
             f"wall time, compilation outside; load average {frame['load'].median():.1f} in the "
             f"median on {int(frame['cpus'].max())} CPUs. Reference: the proved optimum, or where a "
             f"share follows the name the best energy known, the optimum at most that far below it. "

@@ -168,7 +168,8 @@ def solve(
         "proved_optimal": bool(samples.info.get("proved_optimal", False)),
         "tolerance": samples.info.get("tolerance"),
         "reads": int(samples.record.num_occurrences.sum()),
-        "received_incumbent": samples.info["received_incumbent"],
+        "received_start": samples.info["received_start"],
+        "received_incumbent": samples.info["received_start"],
         "seconds": samples.info["timing"],
         "warm_up": samples.info.get("warm_up", 0.0),
         "ones": states[best].nonzero()[0].tolist(),
@@ -185,8 +186,10 @@ def solve(
     ones = answer.pop("ones")
     names, fixed = answer.pop("names"), answer.pop("fixed")
     seconds, warm_up = answer.pop("seconds"), answer.pop("warm_up")
-    named = {"lane": "track", "received_incumbent": "given the current mask"}
-    rows = [(named.get(key, key.replace("_", " ")), _shown(value)) for key, value in answer.items()]
+    former = ("lane", "received_incumbent")  # said for one more release, in --json
+    named = {"received_start": "given the current mask"}
+    rows = [(named.get(key, key.replace("_", " ")), _shown(value)) for key, value in answer.items()
+            if key not in former]  # fmt: skip
     rows += [(f"seconds, {stage}", f"{value:.4f}") for stage, value in seconds.items() if value]
     if warm_up:
         rows.append(("seconds before, to load or compile the solver", f"{warm_up:.4f}"))

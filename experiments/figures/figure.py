@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from experiments.errors import FigureError
 from experiments.metrics.ranking import Headline, headline
 from experiments.metrics.references import SCORED, annotate
-from experiments.store.database import APPLIED, METHODS, TRAJECTORIES, Store
+from experiments.store.database import APPLIED, TRAJECTORIES, WHOLE_MODELS, Store
 
 F = TypeVar("F", bound=Callable[..., Figure])
 
@@ -57,7 +57,7 @@ class Records:
     @classmethod
     def of(cls, store: Store) -> Records:
         """Those of a store that is open."""
-        models = store.table(METHODS)
+        models = store.table(WHOLE_MODELS)
         return cls(
             runs=annotate(store.runs()),
             instances=store.instances(),

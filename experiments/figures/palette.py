@@ -1,4 +1,4 @@
-"""How figures look: one colour and one marker per solver everywhere, one line style per lane.
+"""How figures look: one colour and one marker per solver everywhere, one line style per track.
 
 Colours are those of Okabe and Ito (2008) and Tol (2021), told apart by colour-blind readers; the
 marker says the same again for a grey print.
@@ -104,7 +104,7 @@ MIXERS = {
     "x": Style("#CC79A7", "v"),
 }
 """Mixers of QAOA, in figures where no other solver has these colours."""
-METHODS = {
+METHOD_LOOKS = {
     "magnitude": Style("#999999", "v"),
     "gradient": Style("#CC79A7", "<"),
     "random": Style("#BBBBBB", "d"),
@@ -117,7 +117,7 @@ METHODS = {
     TUNED: Style("#332288", "h"),
 }
 """Ways to prune a whole model."""
-LANES: dict[str, Literal["-", "--"]] = {"native": "-", "penalised": "--"}
+LINES: dict[str, Literal["-", "--"]] = {"native": "-", "penalised": "--"}
 FISHERS = {"sequence": Style("#0072B2", "o"), "position": Style("#D55E00", "^")}
 STAGES = {
     "build": ("#BBBBBB", ""),
@@ -250,11 +250,11 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def solver_handles(labels: list[str], lanes: dict[str, str]) -> list[Line2D]:
-    """Legend entries: colour, marker and the line style of the lane."""
+def solver_handles(labels: list[str], tracks: dict[str, str]) -> list[Line2D]:
+    """Legend entries: colour, marker and the line style of the track."""
     return [
         Line2D([], [], color=style(s).colour, marker=style(s).marker, label=s,
-               linestyle=LANES.get(lanes.get(s, ""), ":"))
+               linestyle=LINES.get(tracks.get(s, ""), ":"))
         for s in labels
     ]  # fmt: skip
 

@@ -25,7 +25,7 @@ def _models(table: pd.DataFrame) -> list[str]:
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
-    return [name for name in palette.METHODS if name in set(table["method"])]
+    return [name for name in palette.METHOD_LOOKS if name in set(table["method"])]
 
 
 def _quality_axis(axis: Axes, part: pd.DataFrame) -> None:
@@ -83,7 +83,7 @@ def density(models: pd.DataFrame) -> Figure:
             column = quality(part)
             for method in _methods(part):
                 one = part[part["method"] == method].sort_values("density")
-                look = palette.METHODS[method]
+                look = palette.METHOD_LOOKS[method]
                 axis.plot(one["density"], one[column], color=look.colour, marker=look.marker)
             _quality_axis(axis, part)
             values = sorted(part.loc[part["method"] != "dense", "density"].unique())
@@ -125,7 +125,7 @@ def tradeoff(models: pd.DataFrame) -> Figure:
                 here = part[part["density"] == at]
                 for method in _methods(here):
                     one = here[here["method"] == method].sort_values("seconds")
-                    look = palette.METHODS[method]
+                    look = palette.METHOD_LOOKS[method]
                     axis.plot(one["seconds"], one[column], color=look.colour, marker=look.marker,
                               linestyle="-" if method == LOOP else "none")  # fmt: skip
                 axis.set_xscale("log")
@@ -179,9 +179,9 @@ def _conditions(table: pd.DataFrame) -> str:
 
 
 def _legend(figure: Figure, table: pd.DataFrame) -> None:
+    looks = {name: palette.METHOD_LOOKS[name] for name in _methods(table)}
     handles = [
-        Line2D([], [], color=palette.METHODS[name].colour, marker=palette.METHODS[name].marker,
-               label=name)
-        for name in _methods(table)
-    ]  # fmt: skip
+        Line2D([], [], color=look.colour, marker=look.marker, label=name)
+        for name, look in looks.items()
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=7, frameon=False)

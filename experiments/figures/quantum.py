@@ -187,7 +187,7 @@ def cost(runs: pd.DataFrame) -> Figure:
                 for axis, column in zip(row, ("hit", "gap"), strict=True):
                     y = one[column].mean()
                     axis.plot(y.index, y, color=looks[name].colour, marker=looks[name].marker,
-                              linestyle=palette.LANES[part["lane"].iloc[0]])  # fmt: skip
+                              linestyle=palette.LINES[part["track"].iloc[0]])  # fmt: skip
             free = runs[(runs["n"] == n) & runs["quote"].isna() & runs["status"].isin(SCORED)]
             free = free[free["instance"].isin(part["instance"])]
             for solver, own in free.groupby("solver"):

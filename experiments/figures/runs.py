@@ -42,7 +42,7 @@ def conditions(runs: pd.DataFrame) -> str:
     tags = ", ".join(
         f"{glossary.tag(tag)} on {per_instance[tag]}" for tag in TAGS if tag in per_instance
     )
-    got = sorted(set(runs.loc[runs["received_incumbent"].fillna(False).astype(bool), "solver"]))
+    got = sorted(set(runs.loc[runs["received_start"].fillna(False).astype(bool), "solver"]))
     start = f"Current mask given to {', '.join(got) or 'nobody'}"
     return (
         f"Best known: {tags} instances. Tracks: native solid, penalised dashed (after repair). "
@@ -81,12 +81,12 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
         figure = palette.new_figure(palette.PAGE, 0.95 + 1.55 * rows)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         labels = palette.ordered(set(scored["solver"]))
-        lanes = _lanes(scored)
+        tracks = _tracks(scored)
         for axis, (n, fisher) in zip(axes.flat, panels, strict=False):
             part = scored[(scored["n"] == n) & (scored["fisher"] == fisher)]
             for place, label in enumerate(labels):
                 zero = FLOOR * BAND ** ((place + 1) / (len(labels) + 1))
-                _gap_curve(axis, part[part["solver"] == label], label, lanes, zero)
+                _gap_curve(axis, part[part["solver"] == label], label, tracks, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
             note = ", ".join(f"{tags[t]} {glossary.tag(t)}" for t in TAGS if t in tags)
             axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
@@ -96,7 +96,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
         long = "gap to the best known (share of what the current mask leaves to gain)"
         figure.supylabel(long if rows > 1 else "gap (share of the gain)", fontsize=7)
         figure.legend(
-            handles=palette.solver_handles(labels, lanes),
+            handles=palette.solver_handles(labels, tracks),
             loc="outside upper center", ncols=6, frameon=False,
         )  # fmt: skip
         palette.caption(
@@ -108,7 +108,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
 
 
 def _gap_curve(
-    axis: Axes, part: pd.DataFrame, label: str, lanes: dict[str, str], zero: float
+    axis: Axes, part: pd.DataFrame, label: str, tracks: dict[str, str], zero: float
 ) -> None:
     if part.empty:
         return
@@ -123,7 +123,7 @@ def _gap_curve(
         x[0.5], y[0.5],
         xerr=np.array([x[0.5] - x[0.25], x[0.75] - x[0.5]]),
         yerr=np.array([y[0.5] - y[0.25], y[0.75] - y[0.5]]),
-        color=look.colour, marker=look.marker, linestyle=palette.LANES.get(lanes[label], ":"),
+        color=look.colour, marker=look.marker, linestyle=palette.LINES.get(tracks[label], ":"),
         elinewidth=0.6, markeredgecolor="white", markeredgewidth=0.3,
     )  # fmt: skip
 
@@ -163,9 +163,9 @@ def ranking(runs: pd.DataFrame) -> Figure:
     """
     table = rank_table(runs)
     fishers = glossary.fishers(table)
-    lanes = dict(zip(table["solver"], table["lane"], strict=True))
-    solvers = sorted(palette.ordered(set(lanes)), key=lambda solver: str(lanes[solver]))
-    native = sum(lanes[solver] == "native" for solver in solvers)
+    tracks = dict(zip(table["solver"], table["track"], strict=True))
+    solvers = sorted(palette.ordered(set(tracks)), key=lambda solver: str(tracks[solver]))
+    native = sum(tracks[solver] == "native" for solver in solvers)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.35 + 0.3 * len(solvers))
         axes = figure.subplots(1, max(1, len(fishers)), squeeze=False, sharey=True)
@@ -303,5 +303,5 @@ def _named(fisher: str) -> str:
     return f", {glossary.curvature(fisher)}" if fisher else ""
 
 
-def _lanes(runs: pd.DataFrame) -> dict[str, str]:
-    return dict(runs.dropna(subset=["lane"]).groupby("solver")["lane"].first())
+def _tracks(runs: pd.DataFrame) -> dict[str, str]:
+    return dict(runs.dropna(subset=["track"]).groupby("solver")["track"].first())

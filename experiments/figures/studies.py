@@ -54,7 +54,7 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     improvements = anytime.clocked(runs, incumbents)
     sizes = sorted(runs.loc[~runs["flat"].astype(bool), "n"].unique())[-3:]
     labels = palette.ordered(set(runs.loc[runs["status"].isin(SCORED), "solver"]))
-    lanes = dict(runs.dropna(subset=["lane"]).groupby("solver")["lane"].first())
+    tracks = dict(runs.dropna(subset=["track"]).groupby("solver")["track"].first())
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.1 + 1.6 * max(1, len(sizes)))
         axes = figure.subplots(max(1, len(sizes)), 3, squeeze=False, sharey=True, sharex="row")
@@ -65,7 +65,7 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
             curves = {a: anytime.median_curves(part, own, grid, a) for a in anytime.ACCOUNTINGS}
             found = anytime.changes(curves)
             for axis, accounting in zip(row, anytime.ACCOUNTINGS, strict=True):
-                _anytime_panel(axis, curves[accounting], labels, lanes)
+                _anytime_panel(axis, curves[accounting], labels, tracks)
                 spans = found.loc[found["accounting"] == accounting, ["start", "end"]]
                 for start, end in spans.to_numpy(dtype=float):
                     axis.axvspan(start, max(end, 1.05 * start), color="#E4E4E4", zorder=0)
@@ -73,7 +73,7 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
         for axis in axes[-1]:
             axis.set_xlabel("seconds")
         figure.supylabel("median gap to the best known", fontsize=7)
-        figure.legend(handles=palette.solver_handles(labels, lanes), loc="outside upper center",
+        figure.legend(handles=palette.solver_handles(labels, tracks), loc="outside upper center",
                       ncols=6, frameon=False)  # fmt: skip
         palette.caption(
             figure,
@@ -86,7 +86,7 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
 
 
 def _anytime_panel(
-    axis: Axes, curves: pd.DataFrame, labels: list[str], lanes: dict[str, str]
+    axis: Axes, curves: pd.DataFrame, labels: list[str], tracks: dict[str, str]
 ) -> None:
     for place, label in enumerate(labels):
         if label not in curves:
@@ -95,7 +95,7 @@ def _anytime_panel(
         # Those at the reference lie side by side at the foot.
         y = y.clip(lower=_LEAST).mask(y <= 0, _LEAST * 10 ** (-0.3 - 0.1 * place))
         axis.step(curves.index, y, where="post", color=palette.style(label).colour,
-                  linestyle=palette.LANES.get(lanes.get(label, ""), ":"))  # fmt: skip
+                  linestyle=palette.LINES.get(tracks.get(label, ""), ":"))  # fmt: skip
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_yticks([1e-6, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
@@ -113,7 +113,7 @@ def penalties(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     scored["penalty"] = scored["info"].map(lambda text: _said(text, "penalty"))
     violated = scored["info"].map(lambda text: _said(text, "raw_violation"))
     scored["raw_violation"] = violated / scored["n"]
-    return scored, scored[(scored["lane"] == "penalised") & (scored["solver_name"] != "random")]
+    return scored, scored[(scored["track"] == "penalised") & (scored["solver_name"] != "random")]
 
 
 def penalty_words(runs: pd.DataFrame) -> str:
@@ -239,14 +239,14 @@ def ladder(runs: pd.DataFrame) -> Figure:
     scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
     fishers = glossary.fishers(scored)
     labels = palette.ordered(set(scored["solver"]))
-    lanes = dict(scored.groupby("solver")["lane"].first())
+    tracks = dict(scored.groupby("solver")["track"].first())
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.0 + 1.9 * len(fishers))
         axes = figure.subplots(len(fishers), 2, squeeze=False, sharex=True)
         for row, fisher in zip(axes, fishers, strict=True):
             part = scored[scored["fisher"].fillna("") == fisher]
             for axis, column in zip(row, ("gap", "wall"), strict=True):
-                _ladder_panel(axis, part, column, labels, lanes)
+                _ladder_panel(axis, part, column, labels, tracks)
             tags = part.drop_duplicates("instance").groupby("n")["tag"].first()
             row[0].set_title(glossary.curvature(fisher) or "all instances", loc="left")
             ticks = [f"{n}\n{_letters(tags.get(n, ''))}" for n in sorted(part["n"].unique())]
@@ -254,7 +254,7 @@ def ladder(runs: pd.DataFrame) -> Figure:
                 axis.set_xticks(sorted(part["n"].unique()), ticks, fontsize=5.5)
                 axis.xaxis.set_minor_locator(NullLocator())
                 axis.xaxis.set_tick_params(labelbottom=True)
-        figure.legend(handles=palette.solver_handles(labels, lanes), loc="outside upper center",
+        figure.legend(handles=palette.solver_handles(labels, tracks), loc="outside upper center",
                       ncols=6, frameon=False)  # fmt: skip
         palette.caption(
             figure,
@@ -269,7 +269,7 @@ def _letters(tag: Any) -> str:
 
 
 def _ladder_panel(
-    axis: Axes, part: pd.DataFrame, column: str, labels: list[str], lanes: dict[str, str]
+    axis: Axes, part: pd.DataFrame, column: str, labels: list[str], tracks: dict[str, str]
 ) -> None:
     for place, label in enumerate(labels):
         y = part[part["solver"] == label].groupby("n")[column].median()
@@ -277,7 +277,7 @@ def _ladder_panel(
             y = y.clip(lower=_LEAST).mask(y <= 0, _LEAST * 10 ** (-0.4 - 0.15 * place))
         look = palette.style(label)
         axis.plot(y.index, y, color=look.colour, marker=look.marker,
-                  linestyle=palette.LANES.get(lanes[label], ":"))  # fmt: skip
+                  linestyle=palette.LINES.get(tracks[label], ":"))  # fmt: skip
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     if column == "gap":

@@ -24,8 +24,8 @@ PROFILED = (0.01, 0.0)
 """Targets of the performance profile."""
 
 
-def _lanes(table: pd.DataFrame) -> dict[str, str]:
-    return dict(table.dropna(subset=["lane"]).groupby("solver")["lane"].first())
+def _tracks(table: pd.DataFrame) -> dict[str, str]:
+    return dict(table.dropna(subset=["track"]).groupby("solver")["track"].first())
 
 
 def _named(fisher: str) -> str:
@@ -54,7 +54,7 @@ def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Share of (run, target) pairs reached within a time, a panel a Fisher."""
     reached = targets.times(runs, incumbents)
-    fishers, lanes = glossary.fishers(reached), _lanes(reached)
+    fishers, tracks = glossary.fishers(reached), _tracks(reached)
     labels = palette.ordered(set(reached["solver"]))
     finite = reached.loc[np.isfinite(reached["seconds"]), "seconds"]
     ends = (max(finite.min(), 1e-6), finite.max()) if len(finite) else (1e-3, 1.0)
@@ -68,7 +68,7 @@ def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
                 one = part[part["solver"] == label]
                 if len(one):
                     curve = metrics.ecdf(one["seconds"], grid)
-                    _curve(axis, grid, curve, label, lanes, place, len(labels))
+                    _curve(axis, grid, curve, label, tracks, place, len(labels))
             axis.set_xscale("log")
             axis.set_ylim(-0.02, 1.02)
             axis.set_xlabel("seconds since the solver was called")
@@ -76,7 +76,7 @@ def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
             axis.set_title(f"{_named(fisher)}, n = {', '.join(map(str, sizes))}", loc="left")
         axes[0].set_ylabel("share of (run, target) pairs reached")
         axes[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
-        _legend(figure, labels, lanes)
+        _legend(figure, labels, tracks)
         goals = ", ".join(_target(t) for t in targets.TARGETS)
         palette.caption(
             figure,
@@ -109,7 +109,7 @@ def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Dolan-More performance profiles of the expected running time to two targets."""
     reached = targets.times(runs, incumbents, PROFILED)
-    fishers, lanes = glossary.fishers(reached), _lanes(reached)
+    fishers, tracks = glossary.fishers(reached), _tracks(reached)
     labels = palette.ordered(set(reached["solver"]))
     ratios = np.geomspace(1, 1e5, 300).tolist()
     with palette.look():
@@ -122,7 +122,7 @@ def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
                 table = targets.profile(part, target, ratios)
                 for place, label in enumerate(labels):
                     if label in table:
-                        _curve(axis, ratios, table[label], label, lanes, place, len(labels))
+                        _curve(axis, ratios, table[label], label, tracks, place, len(labels))
                 axis.set_xscale("log")
                 axis.set_ylim(-0.02, 1.02)
                 axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
@@ -132,7 +132,7 @@ def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
         for axis in axes[-1]:
             axis.set_xlabel("times as long as the quickest solver of the instance (τ)")
         figure.supylabel("share of instances solved within τ", fontsize=7)
-        _legend(figure, labels, lanes)
+        _legend(figure, labels, tracks)
         palette.caption(
             figure,
             "Expected running time (ERT) to the target over seeds: seconds of all runs over the "
@@ -161,7 +161,7 @@ def _in_words(runs: pd.DataFrame) -> str:
 def time_to_solution(runs: pd.DataFrame) -> Figure:
     """Time to solution at 99 % against n with bootstrap intervals, a panel a Fisher."""
     table = targets.solutions(runs)
-    fishers, lanes = glossary.fishers(table), _lanes(table)
+    fishers, tracks = glossary.fishers(table), _tracks(table)
     labels = palette.ordered(set(table["solver"]))
     finite = table.loc[np.isfinite(table["tts"]), "tts"]
     top = finite.max() * 10 if len(finite) else 1.0
@@ -172,7 +172,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
         for axis, fisher in zip(axes, fishers, strict=True):
             for place, label in enumerate(labels):
                 one = table[(table["fisher"] == fisher) & (table["solver"] == label)]
-                _solved(axis, one.sort_values("n"), label, lanes, top * 1.25**place, place)
+                _solved(axis, one.sort_values("n"), label, tracks, top * 1.25**place, place)
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
             axis.axhspan(top * 0.8, top * 1.25 ** (len(labels) + 1), color="#F0F0F0", zorder=0)
@@ -181,7 +181,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
             axis.set_xlabel("variables n")
             axis.set_title(_named(fisher), loc="left")
         axes[0].set_ylabel("time to solution at 99 % (s)")
-        _legend(figure, labels, lanes)
+        _legend(figure, labels, tracks)
         palette.caption(
             figure,
             "Median over instances of t ln 0.01 / ln(1 - p), at least one read: p the share of "
@@ -193,7 +193,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
 
 
 def _solved(
-    axis: Axes, one: pd.DataFrame, label: str, lanes: dict[str, str], never: float, place: int
+    axis: Axes, one: pd.DataFrame, label: str, tracks: dict[str, str], never: float, place: int
 ) -> None:
     if one.empty:
         return
@@ -201,7 +201,9 @@ def _solved(
     solved = np.isfinite(one["tts"])
     y = one["tts"].where(solved, never)
     x = one["n"] * shift
-    axis.plot(x, y.where(solved), color=look.colour, linestyle=palette.LANES.get(lanes[label], ":"))
+    axis.plot(
+        x, y.where(solved), color=look.colour, linestyle=palette.LINES.get(tracks[label], ":")
+    )
     high = one["high"].clip(upper=never)
     bars = np.array([(y - one["low"]).clip(lower=0).where(solved, 0), (high - y).clip(lower=0)])
     axis.errorbar(x, y, yerr=bars, color=look.colour, marker=look.marker, linestyle="none",
@@ -209,16 +211,16 @@ def _solved(
 
 
 def _curve(
-    axis: Axes, x: Any, y: Any, label: str, lanes: dict[str, str], place: int, of: int
+    axis: Axes, x: Any, y: Any, label: str, tracks: dict[str, str], place: int, of: int
 ) -> None:
     """A line with a few markers, shifted from solver to solver so that none hides another."""
     look = palette.style(label)
     step = math.ceil(len(x) / 4)
-    axis.plot(x, y, color=look.colour, linestyle=palette.LANES.get(lanes.get(label, ""), ":"),
+    axis.plot(x, y, color=look.colour, linestyle=palette.LINES.get(tracks.get(label, ""), ":"),
               marker=look.marker, markevery=(place * step // max(1, of), step), markersize=3.5,
               drawstyle="steps-post")  # fmt: skip
 
 
-def _legend(figure: Figure, labels: Sequence[str], lanes: dict[str, str]) -> None:
-    figure.legend(handles=palette.solver_handles(list(labels), lanes), loc="outside upper center",
+def _legend(figure: Figure, labels: Sequence[str], tracks: dict[str, str]) -> None:
+    figure.legend(handles=palette.solver_handles(list(labels), tracks), loc="outside upper center",
                   ncols=6, frameon=False)  # fmt: skip

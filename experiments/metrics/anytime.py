@@ -140,10 +140,10 @@ def time_grid(improvements: pd.DataFrame, points: int = 60) -> NDArray[np.float6
     return np.geomspace(max(low, 1e-6), max(high, low, 1e-6) * 1.2, points)
 
 
-def summary(runs: pd.DataFrame, improvements: pd.DataFrame, lane: str) -> pd.DataFrame:
-    """`changes` of every group of n and Fisher within a lane, with columns n and fisher first."""
+def summary(runs: pd.DataFrame, improvements: pd.DataFrame, track: str) -> pd.DataFrame:
+    """`changes` of every group of n and Fisher within a track, with columns n and fisher first."""
     tables: Sequence[pd.DataFrame] = []
-    part = runs[runs["lane"] == lane].assign(fisher=lambda frame: frame["fisher"].fillna(""))
+    part = runs[runs["track"] == track].assign(fisher=lambda frame: frame["fisher"].fillna(""))
     for (n, fisher), group in part.groupby(["n", "fisher"]):
         own = improvements[improvements["run"].isin(group["key"])]
         if own.empty:

@@ -1,6 +1,6 @@
 """The words of pages and figures: one for each thing, and what each means.
 
-Stores and CSV files keep their columns' names (``lane``, ``fisher``, ``tag``); what people read is
+Stores and CSV files keep their columns' names (``fisher``, ``tag``); what people read is
 translated here.
 """
 

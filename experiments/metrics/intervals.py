@@ -92,10 +92,10 @@ def with_intervals(table: pd.DataFrame, contenders: pd.DataFrame, seed: int = 0)
             for solver in rows["solver"]
         ])  # fmt: skip
         out.loc[rows.index, ["gap_low", "gap_high"]] = _ends(medians)
-        for _, lane in rows[~rows["late"]].groupby("lane"):
-            own = medians[:, rows.index.get_indexer(lane.index)]
+        for _, rivals in rows[~rows["late"]].groupby("track"):
+            own = medians[:, rows.index.get_indexer(rivals.index)]
             lower = own[:, None, :] < own[:, :, None] - TIE
-            out.loc[lane.index, ["rank_low", "rank_high"]] = _ends(1.0 + lower.sum(axis=2))
+            out.loc[rivals.index, ["rank_low", "rank_high"]] = _ends(1.0 + lower.sum(axis=2))
     return out
 
 

@@ -99,11 +99,11 @@ def _control(runs: pd.DataFrame) -> str:
 def _certainty(runs: pd.DataFrame) -> str:
     """How many problems and seeds every comparison rests on."""
     chosen = contenders(runs)
-    groups = chosen.groupby(["fisher", "n", "lane"])
+    groups = chosen.groupby(["fisher", "n", "track"])
     chosen = chosen[groups["solver"].transform("nunique") > 1]
     if chosen.empty:
         return ""
-    groups = chosen.groupby(["fisher", "n", "lane"])
+    groups = chosen.groupby(["fisher", "n", "track"])
     problems = sorted(set(groups["instance"].nunique()))
     seeds = sorted(set(chosen.groupby(["fisher", "n", "solver", "instance"]).size()))
     each = "in each group, " if len(groups) > 1 else ""
@@ -127,7 +127,7 @@ def _won(table: pd.DataFrame, runs: pd.DataFrame, incumbents: pd.DataFrame | Non
     """Who leads each track, a sentence each; nobody does where one solver ran alone."""
     out = []
     for track in TRACKS:
-        part = table[table["lane"] == track]
+        part = table[table["track"] == track]
         solvers = sorted(set(part["solver"]))
         ranked = part[part["rank"].notna()]
         company = ranked.groupby(["fisher", "n"])["solver"].transform("size") > 1
@@ -261,7 +261,7 @@ def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
             ),
         }  # fmt: skip
         for track in TRACKS:
-            own = part[part["lane"] == track]
+            own = part[part["track"] == track]
             on_time = own[own["rank"].notna()]
             row[track] = _best(on_time) if len(on_time) else "none in time" if len(own) else "–"
         control = part[part["solver"] == CONTROL]
@@ -286,8 +286,8 @@ def solver_order(table: pd.DataFrame, solvers: Iterable[str]) -> list[str]:
     """
     means = table.groupby("solver")[["rank", "wall"]].mean().fillna(math.inf)
     mean = {str(name): (float(rank), float(wall)) for name, rank, wall in means.itertuples()}
-    track = {name: TRACKS.index(lane) if lane in TRACKS else len(TRACKS)
-             for name, lane in zip(table["solver"], table["lane"], strict=True)}  # fmt: skip
+    track = {name: TRACKS.index(own) if own in TRACKS else len(TRACKS)
+             for name, own in zip(table["solver"], table["track"], strict=True)}  # fmt: skip
 
     def place(name: str) -> tuple[int, tuple[float, float], str]:
         return track.get(name, len(TRACKS)), mean.get(name, (math.inf, math.inf)), name
@@ -317,7 +317,7 @@ def contenders(runs: pd.DataFrame) -> pd.DataFrame:
     """
     tried = _at_longest(runs[(runs["pending"] != 1) & ~runs["flat"].astype(bool)])
     tried = tried.assign(fisher=tried["fisher"].fillna(""))
-    keys = ["fisher", "n", "lane"]
+    keys = ["fisher", "n", "track"]
     answered = tried["status"].isin(SCORED).groupby([tried[k] for k in [*keys, "solver"]])
     rivals = tried[answered.transform("any")]
     everybody = rivals.groupby(keys)["solver"].transform("nunique")
@@ -337,25 +337,25 @@ def _at_longest(runs: pd.DataFrame) -> pd.DataFrame:
 def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Median gap, wall and rank per Fisher, n and solver, at the longest time limit of each n.
 
-    Solvers are ranked within their lane: 1 and the number of solvers that are better beyond doubt,
+    Solvers are ranked within their track: 1 and the number of solvers that are better beyond doubt,
     which is the low end of the 95 % interval of the rank. Where there is one run, and so no
     interval, only equal medians tie. One most of whose runs came late has a gap and no rank.
 
     Returns:
-        Columns fisher, n, solver, lane, gap, wall, late, rank, instances, runs, a share of each
+        Columns fisher, n, solver, track, gap, wall, late, rank, instances, runs, a share of each
         tag, and the ends of the intervals of `intervals.with_intervals`.
     """
     scored = contenders(runs)
     keys = ["fisher", "n", "solver"]
     groups = scored.groupby(keys)
     table = groups.agg(
-        lane=("lane", "first"), gap=("gap", "median"), wall=("wall", "median"),
+        track=("track", "first"), gap=("gap", "median"), wall=("wall", "median"),
         late=("late", "mean"), instances=("instance", "nunique"), runs=("instance", "size"),
     ).reset_index()  # fmt: skip
     table["late"] = table["late"] > 0.5
     on_time = table["gap"].where(~table["late"])
     table["rank"] = np.nan
-    for index in table.groupby(["fisher", "n", "lane"]).groups.values():
+    for index in table.groupby(["fisher", "n", "track"]).groups.values():
         row = pd.DataFrame([on_time[index].to_numpy()])
         table.loc[index, "rank"] = metrics.ranks(row).to_numpy()[0]
     tags = scored.drop_duplicates("instance").groupby(["fisher", "n"])["tag"]
@@ -363,7 +363,7 @@ def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
         share = {group: float((column == tag).mean()) for group, column in tags}
         table[tag] = [share[group] for group in zip(table["fisher"], table["n"], strict=True)]
     table = with_intervals(table, scored)
-    fewest = table.groupby(["fisher", "n", "lane"])["runs"].transform("min")
+    fewest = table.groupby(["fisher", "n", "track"])["runs"].transform("min")
     table.loc[table["runs"] < 2, ["gap_low", "gap_high"]] = np.nan
     table.loc[fewest < 2, ["rank_low", "rank_high"]] = np.nan
     table["rank"] = table[["rank", "rank_low"]].min(axis=1)

@@ -38,13 +38,13 @@ def times(
         targets: gaps.
 
     Returns:
-        Columns key, solver, lane, instance, n, fisher, target, seconds (inf: never reached) and
+        Columns key, solver, track, instance, n, fisher, target, seconds (inf: never reached) and
         spent (the seconds to the target or else of the whole call; NaN where nothing was run).
     """
     part = anytime.longest(runs)
     known = anytime.clocked(part, incumbents)
     curves = {key: (one["wall"], one["gap"]) for key, one in known.groupby("run")}
-    columns = ["key", "solver", "lane", "instance", "n", "fisher", "wall"]
+    columns = ["key", "solver", "track", "instance", "n", "fisher", "wall"]
     tables = []
     for target in targets:
         table = part[columns].assign(fisher=part["fisher"].fillna(""), target=target)
@@ -64,10 +64,10 @@ def running_times(reached: pd.DataFrame) -> pd.DataFrame:
         reached: as `times` gives it.
 
     Returns:
-        Columns solver, lane, instance, n, fisher, target, ert (seconds; inf where no run got
+        Columns solver, track, instance, n, fisher, target, ert (seconds; inf where no run got
         there).
     """
-    keys = ["solver", "lane", "instance", "n", "fisher", "target"]
+    keys = ["solver", "track", "instance", "n", "fisher", "target"]
     rows = [
         (*key, metrics.expected_running_time(one["spent"].fillna(0.0), np.isfinite(one["seconds"])))
         for key, one in reached.groupby(keys, dropna=False)
@@ -90,18 +90,18 @@ def solutions(runs: pd.DataFrame, *, seed: int = 0, draws: int = DRAWS) -> pd.Da
     (95 %, bootstrap) draws instances, and of each its runs, with replacement.
 
     Returns:
-        Columns fisher, n, solver, lane, instances, runs, success (mean p), tts, low, high;
+        Columns fisher, n, solver, track, instances, runs, success (mean p), tts, low, high;
         seconds, inf where the median instance was never solved.
     """
     scored = anytime.longest(runs)
     scored = scored[scored["status"].isin(SCORED)].assign(fisher=lambda f: f["fisher"].fillna(""))
     rows = []
-    for key, part in scored.groupby(["fisher", "n", "solver", "lane"]):
+    for key, part in scored.groupby(["fisher", "n", "solver", "track"]):
         counts = [_counts(one) for _, one in part.groupby("instance")]
         success = float(np.mean([c[:, 0].sum() / c[:, 1].sum() for c in counts]))
         rows.append((*key, len(counts), len(part), success,
                      *_median_over(counts, _time_to_solution, seed, draws)))  # fmt: skip
-    names = ["fisher", "n", "solver", "lane", "instances", "runs", "success", "tts", "low", "high"]
+    names = ["fisher", "n", "solver", "track", "instances", "runs", "success", "tts", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -163,7 +163,7 @@ def summary(runs: pd.DataFrame, incumbents: pd.DataFrame, *, seed: int = 0) -> p
     """One row a Fisher, n and solver at its largest time limit, with 95 % bootstrap intervals.
 
     Returns:
-        Columns fisher, n, solver, lane, instances, runs, failed, gap (median, low, high), hit
+        Columns fisher, n, solver, track, instances, runs, failed, gap (median, low, high), hit
         (share of runs at the reference, low, high), wall (median), success and tts (see
         `solutions`), and ``ert_TARGET`` (median over instances, low, high) for each of `TARGETS`.
     """
@@ -176,7 +176,7 @@ def summary(runs: pd.DataFrame, incumbents: pd.DataFrame, *, seed: int = 0) -> p
     for key, one in tries.groupby(keys):
         scored = one[one["status"].isin(SCORED)]
         row: dict[str, Any] = dict(zip(keys, key, strict=True))
-        row |= {"lane": one["lane"].iloc[0], "instances": one["instance"].nunique(),
+        row |= {"track": one["track"].iloc[0], "instances": one["instance"].nunique(),
                 "runs": len(one), "failed": len(one) - len(scored),
                 "wall": scored["wall"].median()}  # fmt: skip
         # No feasible answer is worse than any gap.

@@ -27,8 +27,7 @@ from torch import nn
 from experiments.figures import palette
 from experiments.figures.methods import FIRST_TUNED, LOOP, METHODS, REPAIRED, TUNED
 from experiments.pruning.running import Data, Judge
-from experiments.store.database import METHODS as TABLE
-from experiments.store.database import Store
+from experiments.store.database import WHOLE_MODELS, Store
 from experiments.study.sources import PruningSource
 from experiments.warmup import warm_up
 from icbs.baselines.oneshot import BASELINES, SHARED, prune_once
@@ -167,7 +166,7 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
 
     The table has the columns of ``baselines.csv`` and model, note and layers (their number).
     """
-    known = store.table(TABLE)
+    known = store.table(WHOLE_MODELS)
     table = pd.DataFrame(columns=["model", *_KEYS]) if known is None else known
     own = table[table["model"] == source.model]
     methods = source.methods or [n for n in METHODS if n not in (*_WHOLE, *_STEPPING)]
@@ -184,7 +183,7 @@ def measure(source: PruningSource, store: Store, *, progress: bool = True) -> No
     for rows in _measured(loaded, data, own, source.densities, methods, plan):
         rows = rows.assign(model=source.model, note=loaded.note, layers=len(layers))
         table = rows if table.empty else pd.concat([table, rows], ignore_index=True)
-        store.put_table(TABLE, table)
+        store.put_table(WHOLE_MODELS, table)
 
 
 def _measured(
@@ -336,7 +335,7 @@ def figure(table: pd.DataFrame, loaded: LoadedModel) -> Figure:
             level = float(here[here["method"] == "dense"][column].iloc[0])
             axis.axhline(level, color="#333333", lw=0.8, ls=":", label="dense")
             for method, part in here[here["method"] != "dense"].groupby("method", sort=False):
-                look = palette.METHODS[str(method)]
+                look = palette.METHOD_LOOKS[str(method)]
                 ordered = part.sort_values("density")
                 axis.plot(
                     ordered["density"], ordered[column], color=look.colour, marker=look.marker,

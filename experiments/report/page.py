@@ -29,7 +29,7 @@ from experiments.metrics.ranking import whole_limit
 from experiments.metrics.references import SCORED
 from experiments.report import completeness, opening
 from experiments.report import tables as report_tables
-from experiments.store.database import METHODS, PERPLEXITY, TRAJECTORIES, Store
+from experiments.store.database import PERPLEXITY, TRAJECTORIES, WHOLE_MODELS, Store
 from experiments.store.driverlock import driver_at_work
 from icbs.data.fashion_mnist import EMBEDDED
 
@@ -60,7 +60,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
     out = Path(out_dir)
     with Store(store_path) as store:
         records, quality = Records.of(store), store.table(PERPLEXITY)
-        data = _data(records.instances, quality, *map(store.table, (TRAJECTORIES, METHODS)))
+        data = _data(records.instances, quality, *map(store.table, (TRAJECTORIES, WHOLE_MODELS)))
         invocations = store.invocations()
     if records.runs.empty:
         raise ReportError(f"store {store_path} has no runs yet; run a study into it first")

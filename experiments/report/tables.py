@@ -47,7 +47,7 @@ class Order:
 def ranking(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """Every rank with its interval; none from a single run, and no rank where nobody else is."""
     ranked = table[table["rank"].notna()]
-    rivals = ranked.groupby(["fisher", "n", "lane"])["solver"].nunique()
+    rivals = ranked.groupby(["fisher", "n", "track"])["solver"].nunique()
     out: list[list[Cell]] = []
     for row in order.sorted(table).to_dict("records"):
         gap: Cell = "–"
@@ -56,13 +56,13 @@ def ranking(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
         rank, interval = f"{row['rank']:.0f}", "–"
         if row["late"]:
             rank = "late"
-        elif rivals[row["fisher"], row["n"], row["lane"]] == 1:
+        elif rivals[row["fisher"], row["n"], row["track"]] == 1:
             rank = "alone"
         elif not math.isnan(row["rank_low"]):
             interval = f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]"
         out.append([
             str(row["solver"]), str(row["n"]), rank, (share(row["gap"]), row["gap"]), gap,
-            interval, curvature(row["fisher"]), str(row["lane"]),
+            interval, curvature(row["fisher"]), str(row["track"]),
             (duration(row["wall"]), row["wall"]), str(row["instances"]), str(row["runs"]),
         ])  # fmt: skip
     return out
@@ -82,7 +82,7 @@ def times(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
             *_with_interval(row, "ert_0.01"),
             "–" if row["runs"] < 2
             else f"[{100 * row['hit_low']:.0f} %, {100 * row['hit_high']:.0f} %]",
-            curvature(row["fisher"]), str(row["lane"]),
+            curvature(row["fisher"]), str(row["track"]),
             f"{row['runs']:.0f}" + (f", {row['failed']:.0f} failed" if row["failed"] else ""),
         ]
         for row in order.sorted(table).to_dict("records")
@@ -126,7 +126,7 @@ def ledger(runs: pd.DataFrame, order: Order) -> list[list[Cell]]:
     for stage in ("queue", "execute"):
         unknown = costly.index[costly[stage] == 0]
         scored.loc[unknown, stage] = math.nan
-    mean = scored.groupby(["n", "lane", "solver"])[["wall", "cpu", *STAGES]].mean().reset_index()
+    mean = scored.groupby(["n", "track", "solver"])[["wall", "cpu", *STAGES]].mean().reset_index()
     return [
         [str(solver), str(n), *(_seconds(value) for value in row), str(track)]
         for n, track, solver, *row in order.sorted(mean).itertuples(index=False)
@@ -144,18 +144,18 @@ def failures(runs: pd.DataFrame) -> list[list[str]]:
 def groups(runs: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """Medians of every group of n, curvature, solver and budget."""
     scored = runs[runs["status"].isin(SCORED)].assign(fisher=runs["fisher"].fillna(""))
-    keys = ["n", "fisher", "solver", "lane", "budget"]
+    keys = ["n", "fisher", "solver", "track", "budget"]
     parts = dict(iter(scored.groupby(keys)))
     listed = order.sorted(pd.DataFrame(list(parts), columns=keys))
     out: list[list[Cell]] = []
-    for n, fisher, solver, lane, limits in listed.itertuples(index=False, name=None):
-        part = parts[n, fisher, solver, lane, limits]
+    for n, fisher, solver, track, limits in listed.itertuples(index=False, name=None):
+        part = parts[n, fisher, solver, track, limits]
         low, high = (float(part["gap"].quantile(q)) for q in (0.25, 0.75))
         quartiles: Cell = (f"[{share(low)}, {share(high)}]", high) if len(part) > 1 else "–"
         out.append([
             str(solver), str(n), budget(str(limits)), _share(part["gap"].median()), quartiles,
             _share(part["hit"].mean()), _seconds(part["wall"].median()), curvature(fisher),
-            str(lane), str(len(part)), _share(part["certified_gap"].median()),
+            str(track), str(len(part)), _share(part["certified_gap"].median()),
             number(part["approximation_ratio"].median()), _share(part["raw_feasible"].mean()),
         ])  # fmt: skip
     return out
@@ -221,7 +221,7 @@ def rows(runs: pd.DataFrame) -> list[list[Any]]:
     shares = {name: 100 * runs[name].mask(runs[name].abs() < ROUND_OFF, 0.0)
               for name in ("gap", "certified_gap", "raw_feasible")}  # fmt: skip
     runs = runs.assign(fisher=runs["fisher"].map(curvature), tag=runs["tag"].map(tag), **shares)
-    names = ["solver", "n", "gap", "status", "wall", "instance_name", "fisher", "lane",
+    names = ["solver", "n", "gap", "status", "wall", "instance_name", "fisher", "track",
              "time_limit", "seed_index", "tag", "energy", "certified_gap", "cpu", "raw_feasible",
              "reason"]  # fmt: skip
     return [[_json(value) for value in row] for row in runs[names].itertuples(index=False)]

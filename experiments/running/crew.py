@@ -167,7 +167,7 @@ def row_of_the_dead(task: Task, death: WorkerDied) -> Record:
     """The row of a cell whose worker died."""
     limit = kill_limit(task.cell.budget)
     seconds = death.seconds
-    row = blank_row(task.cell, task.spec, task.give_initial) | {"lane": task.track}
+    row = blank_row(task.cell, task.spec, task.give_initial) | {"track": task.track}
     if task.spec.paid:
         # Its task may be out there: whoever asks again collects it.
         row["pending"] = 1

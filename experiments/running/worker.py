@@ -159,7 +159,7 @@ class Workbench:
         problem = self.problem(source, cell.instance)
         sampler = self.sampler(spec)
         row = blank_row(cell, spec, task.give_initial)
-        row |= {"lane": sampler.track, "started": _now(), "load": load_average()}
+        row |= {"track": sampler.track, "started": _now(), "load": load_average()}
         if reason := _too_large(sampler, spec, problem.n):
             return Record(row | {"status": "skipped", "reason": reason}, [])
         if spec.identity not in task.unwarmed:
@@ -189,7 +189,7 @@ class Workbench:
             wall = time.perf_counter() - start
             cpu = time.process_time() - cpu
         row |= {"wall": wall, "cpu": cpu}
-        row["received_incumbent"] = initial is not None
+        row["received_start"] = initial is not None
         if failure:
             return Record(row | {"status": "error", "reason": failure}, [])
         return self._scored(row, problem, samples, sampler, seen, task)
@@ -289,7 +289,8 @@ def _of_failure(error: BaseException) -> dict[str, Any]:
 def _info_json(info: dict[str, Any]) -> str:
     """``info`` without what has columns of its own; arrays are left out."""
     own = (
-        "timing", "solver", "track", "lane", "received_incumbent", "lower_bound", "proved_optimal",
+        "timing", "solver", "track", "lane", "received_start", "received_incumbent", "lower_bound",
+        "proved_optimal",
     )  # fmt: skip
     kept = {k: v for k, v in info.items() if k not in own and not isinstance(v, np.ndarray)}
     return json.dumps(kept, sort_keys=True, default=repr)

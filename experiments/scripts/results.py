@@ -31,13 +31,14 @@ from experiments.metrics.references import annotate
 from experiments.report.page import write
 from experiments.running.runner import run
 from experiments.scripts.results_check import Finding, compare
-from experiments.store.database import METHODS, TRAJECTORIES, Store
+from experiments.store.database import TRAJECTORIES, WHOLE_MODELS, Store
+from experiments.store.shape import former_names
 from experiments.study.paths import STUDIES, study_path
 from experiments.study.study import Study
 from icbs.errors import IcbsError
 
 RUNS = "runs"
-TABLES = (TRAJECTORIES, METHODS)
+TABLES = (TRAJECTORIES, WHOLE_MODELS)
 """Tables of a store that studies fill besides the runs."""
 _SECONDS = "seconds"
 _OWN = ["invocation", "seed"]
@@ -96,6 +97,12 @@ def _about(path: Path, name: str, smoke: bool) -> dict[str, Any]:
     }
 
 
+def committed(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables in a folder of `publish`, of any version, under the columns' present names."""
+    files = folder.glob("*.parquet")
+    return {one.stem: pd.read_parquet(one).rename(columns=former_names()) for one in files}
+
+
 def check(study: Study, path: Path, folder: Path, *, progress: bool = True) -> list[Finding]:
     """Runs a study anew and compares it with the committed tables.
 
@@ -110,9 +117,8 @@ def check(study: Study, path: Path, folder: Path, *, progress: bool = True) -> l
     """
     if not (folder / f"{RUNS}.parquet").exists():
         raise ExperimentError(f"{folder} holds no reference; run without --check first")
-    committed = {file.stem: pd.read_parquet(file) for file in folder.glob("*.parquet")}
     finish(study, path, progress=progress)
-    found = compare(committed, tables(path), study.name)
+    found = compare(committed(folder), tables(path), study.name)
     path.unlink()
     return found
 

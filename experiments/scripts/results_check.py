@@ -65,7 +65,7 @@ class Finding:
 Tables = Mapping[str, pd.DataFrame]
 
 # What names a solver, and a block in a study; what is compared over blocks, and over seeds alone.
-_SOLVER = ["solver", "options", "lane", "give_initial"]
+_SOLVER = ["solver", "options", "track", "give_initial"]
 _BLOCK = ["model", "density", "step", "instance_name"]
 _OVER_BLOCKS = [*_SOLVER, "budget"]
 _OVER_SEEDS = [*_BLOCK, *_OVER_BLOCKS]

@@ -28,7 +28,7 @@ from experiments.record.instance import instance_row
 from experiments.store.driverlock import DriverLock
 from experiments.store.paths import store_path
 from experiments.store.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
-from experiments.store.shape import check_shape, check_types, layout
+from experiments.store.shape import check_shape, check_types, former_names, layout
 from solvers.errors import SolverError
 from solvers.io import formats
 from solvers.problem import CardinalityProblem
@@ -37,13 +37,13 @@ APPLIED = "steps"
 """Table of applied masks: predicted and measured change of the loss, one row a step."""
 TRAJECTORIES = "trajectories"
 """Table of the closed loop, see `experiments.running.closedloop`."""
-METHODS = "methods"
+WHOLE_MODELS = "methods"
 """Table of whole models, see `experiments.pruning.comparing.measure`."""
 PERPLEXITY = "perplexity"
 """Table of a model's quality by state of pruning."""
 _TABLE = "application/json; table"
 # Columns of text keep their type where every value is missing.
-_FLAGS = ("give_initial", "received_incumbent", "proved_optimal")
+_FLAGS = ("give_initial", "received_start", "proved_optimal")
 _SINCE_2 = ("training", "quote", "cost", "pending", "info")
 
 
@@ -190,6 +190,13 @@ class Store:
                     for statement in UPGRADES[older]:
                         db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA:d}")
+            version = SCHEMA
+        self._former = former_names(version)
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Columns of a table as the file has them, and what each is called now."""
+        here = [row[1] for row in self._rows(f"PRAGMA table_info({table})")]
+        return {name: self._former.get(name, name) for name in here}
 
     def add_invocation(
         self, study: str, settings: Mapping[str, Any], host: Mapping[str, Any]
@@ -378,10 +385,10 @@ class Store:
         return rows
 
     def _frame(self, table: str, order: str, without: str = "") -> pd.DataFrame:
+        here = {old: new for old, new in self.columns(table).items() if new != without}
+        names = list(here.values())
         with self._clear_errors():
-            here = [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]
-            names = [name for name in here if name != without]
-            columns = ", ".join(f'"{name}"' for name in names)
+            columns = ", ".join(f'"{name}"' for name in here)
             # Table, columns and order are of this package, see `check_shape`.
             query = f"SELECT {columns} FROM {table} ORDER BY {order}"  # noqa: S608
             frame = pd.DataFrame(self._fetch(self._db.execute(query)), columns=names)

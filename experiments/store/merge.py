@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,15 +59,15 @@ def merge(sources: Sequence[str | Path], out: str | Path) -> Merged:
 
 
 def _add(target: Store, source: Store, result: Merged) -> None:
-    columns = {name: _columns(source, name) for name in layout()}
+    columns = {name: source.columns(name) for name in layout()}
     with target._transaction() as db:
         for row in _stream(source, "instances", columns["instances"]):
-            _insert(db, "instances", columns["instances"], row)
+            _insert(db, "instances", list(columns["instances"].values()), row)
         numbers = _invocations(db, source)
         added = set()
-        names = columns["runs"]
+        names = list(columns["runs"].values())
         keep = [i for i, name in enumerate(names) if name != "invocation"]
-        for row in _stream(source, "runs", names):
+        for row in _stream(source, "runs", columns["runs"]):
             cell = dict(zip(names, row, strict=True))
             there = db.execute(
                 f"SELECT {_quoted(names)} FROM runs WHERE key = ?",  # noqa: S608 - own columns
@@ -92,7 +92,7 @@ def _add(target: Store, source: Store, result: Merged) -> None:
                 )
         for row in _stream(source, "incumbents", columns["incumbents"]):
             if row[0] in added:
-                _insert(db, "incumbents", columns["incumbents"], row)
+                _insert(db, "incumbents", list(columns["incumbents"].values()), row)
         for name, kind, data in source._rows("SELECT name, kind, data FROM blobs"):
             there = db.execute("SELECT data FROM blobs WHERE name = ?", (name,)).fetchone()
             if there is None:
@@ -119,16 +119,12 @@ def _pending(names: list[str], row: tuple[object, ...]) -> bool:
     return "pending" in names and row[names.index("pending")] == 1
 
 
-def _columns(store: Store, table: str) -> list[str]:
-    return [row[1] for row in store._rows(f"PRAGMA table_info({table})")]
-
-
-def _stream(store: Store, table: str, names: list[str]) -> sqlite3.Cursor:
+def _stream(store: Store, table: str, names: Iterable[str]) -> sqlite3.Cursor:
     # Column and table names are this package's, see `storeshape.check_shape`.
     return store._db.execute(f"SELECT {_quoted(names)} FROM {table}")  # noqa: S608
 
 
-def _quoted(names: list[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     """Columns that `storeshape.check_shape` has seen to be this package's."""
     return ", ".join(f'"{name}"' for name in names)
 

@@ -4,13 +4,15 @@ History of `SCHEMA` (kept in ``PRAGMA user_version``):
 
 1. first version;
 2. `runs` has training, quote, cost, pending and info. A store of version 1 is read as it is, the
-   new columns empty, and brought up to version 2 when a study is run into it.
+   new columns empty, and brought up to date when a study is run into it;
+3. `runs` says track where it said lane, and received_start where it said received_incumbent. A
+   store of an earlier version is read under the new names.
 
 A cell is pending too where nothing was sent to a service: --resume tries it again. Definitions are
 never reworded, not even their comments: stores of a version all say the same.
 """
 
-SCHEMA = 2
+SCHEMA = 3
 # Kept in ``PRAGMA application_id``: "iCBS" in ASCII tells a store from any other SQLite file.
 APPLICATION_ID = 0x69434253
 
@@ -56,13 +58,13 @@ CREATE TABLE runs (
     solver            TEXT NOT NULL,      -- label
     solver_name       TEXT NOT NULL,
     options           TEXT NOT NULL,      -- JSON
-    lane              TEXT,
+    track             TEXT,
     budget            TEXT NOT NULL,      -- JSON
     time_limit        REAL,
     seed_index        INTEGER NOT NULL,
     seed              INTEGER NOT NULL,
     give_initial      INTEGER NOT NULL,   -- whether the study offered the incumbent
-    received_incumbent INTEGER,           -- whether the solver got it
+    received_start    INTEGER,            -- whether the solver got it
     status            TEXT NOT NULL CHECK (status IN ('done', 'error', 'skipped', 'timeout')),
     reason            TEXT NOT NULL,
     energy            REAL,               -- best feasible sample, re-scored
@@ -108,7 +110,11 @@ UPGRADES = {
         "ALTER TABLE runs ADD COLUMN cost REAL",
         "ALTER TABLE runs ADD COLUMN pending INTEGER",
         "ALTER TABLE runs ADD COLUMN info TEXT",
-    ]
+    ],
+    2: [
+        "ALTER TABLE runs RENAME COLUMN lane TO track",
+        "ALTER TABLE runs RENAME COLUMN received_incumbent TO received_start",
+    ],
 }
 
 # Options of solvers that cost money which say what may be spent and where it is noted, and do not

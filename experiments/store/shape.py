@@ -56,8 +56,17 @@ def layout() -> Mapping[str, Mapping[str, Column]]:
 
 def added_since(version: int) -> set[tuple[str, str]]:
     """``(table, column)`` of what a store of that version lacks."""
-    statements = [one.split() for older in UPGRADES if older >= version for one in UPGRADES[older]]
-    return {(words[2], words[5]) for words in statements if words[:2] == ["ALTER", "TABLE"]}
+    return {(words[2], words[5]) for words in _altered(version) if words[3] == "ADD"}
+
+
+def former_names(version: int = 1) -> dict[str, str]:
+    """Columns of a store of that version that have another name now: former name -> new name."""
+    return {words[5]: words[7] for words in _altered(version) if words[3] == "RENAME"}
+
+
+def _altered(version: int) -> list[list[str]]:
+    """The words of every statement that brings a store of that version up to date."""
+    return [one.split() for older in UPGRADES if older >= version for one in UPGRADES[older]]
 
 
 def check_shape(db: sqlite3.Connection, version: int, path: Path) -> None:
@@ -66,7 +75,7 @@ def check_shape(db: sqlite3.Connection, version: int, path: Path) -> None:
     Raises:
         StoreError: naming what is too many, missing or different.
     """
-    known, late = layout(), added_since(version)
+    known, late, former = layout(), added_since(version), former_names(version)
     found = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchmany(100)
     for kind, name, text in found:
         automatic = kind == "index" and text is None
@@ -74,11 +83,13 @@ def check_shape(db: sqlite3.Connection, version: int, path: Path) -> None:
         if not (automatic or usual or (kind == "table" and name in known)):
             raise StoreError(f"{path} is not a store: it has a {kind} {str(name)[:40]!r}")
     for table, columns in known.items():
-        here = {}
-        for _, name, kind, *_, hidden in db.execute(f"PRAGMA table_xinfo({table})"):
-            if hidden or name not in columns or kind != columns[name].kind:
-                raise StoreError(f"{path} is not a store: column {table}.{name} is not of one")
-            here[name] = kind
+        here = set()
+        for _, given, kind, *_, hidden in db.execute(f"PRAGMA table_xinfo({table})"):
+            name = former.get(given, given)
+            early = given in former.values()
+            if hidden or early or name not in columns or kind != columns[name].kind:
+                raise StoreError(f"{path} is not a store: column {table}.{given} is not of one")
+            here.add(name)
         for name in columns:
             if name not in here and (table, name) not in late:
                 raise StoreError(f"{path} is not a store: it has no column {table}.{name}")

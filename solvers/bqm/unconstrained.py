@@ -127,7 +127,8 @@ def alternating(
             break
     info = {
         **infos[-1],
-        "received_incumbent": any(one["received_incumbent"] for one in infos),
+        "received_start": any(one["received_start"] for one in infos),
+        "received_incumbent": any(one["received_start"] for one in infos),
         "timing": _summed(infos, spent),
         # What the solver knows holds for one cardinality.
         "lower_bound": min(energy, float(bounds.min())),
@@ -160,7 +161,8 @@ def _together(
         "solver": infos[0]["solver"],
         "track": infos[0]["track"],
         "lane": infos[0]["track"],
-        "received_incumbent": any(one["received_incumbent"] for one in infos),
+        "received_start": any(one["received_start"] for one in infos),
+        "received_incumbent": any(one["received_start"] for one in infos),
         "timing": _summed(infos, spent),
         "lower_bound": plus_offset(lower, problem),
         "proved_optimal": bool(settled.all()),

@@ -21,7 +21,7 @@ def runs_of(*rows):
     base = {
         "status": "done", "flat": False, "reference": 0.0, "baseline_energy": 1.0,
         "tolerance": 1e-9, "convert": 0.0, "preprocess": 0.0, "training": 0.0, "queue": 0.0,
-        "build": 0.0, "instance": "i", "time_limit": 1.0, "n": 8, "fisher": "", "lane": "native",
+        "build": 0.0, "instance": "i", "time_limit": 1.0, "n": 8, "fisher": "", "track": "native",
     }  # fmt: skip
     return pd.DataFrame([base | row for row in rows])
 
@@ -125,7 +125,7 @@ def test_time_to_solution_at_the_ends():
 
 def test_nothing_is_drawn_before_the_first_answer():
     """A solver without an answer must not look like one at the reference."""
-    more = {"received_incumbent": False, "tag": "exact", "execute": 5.0}
+    more = {"received_start": False, "tag": "exact", "execute": 5.0}
     runs = runs_of({"key": "a", "solver": "A"} | more, {"key": "b", "solver": "B"} | more)
     seen = pd.DataFrame(
         {"run": ["a", "a", "b"], "seconds": [1.0, 5.0, 0.1], "energy": [0.5, 0.0, 0.25]}

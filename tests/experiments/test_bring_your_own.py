@@ -101,7 +101,7 @@ def test_any_sampler_object_in_a_study(tmp_path):
     run(study, tmp_path / "s.sqlite", progress=False)
     frame = load_runs(tmp_path / "s.sqlite").set_index("solver")
     assert set(frame.index) == {"SimulatedAnnealingSampler", "weak", "descent"}
-    assert frame.loc["weak", "lane"] == "penalised"
+    assert frame.loc["weak", "track"] == "penalised"
     assert (frame["energy"] >= frame["reference"]).all()
 
 

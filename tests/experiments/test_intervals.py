@@ -16,7 +16,7 @@ def frame(gaps):
     """Runs of one group from solver -> instance -> gaps of its seeds."""
     rows = [
         {"solver": solver, "instance": instance, "gap": gap, "n": 8, "fisher": "sequence",
-         "lane": "native", "status": "done", "flat": False, "time_limit": 1.0, "wall": 0.5,
+         "track": "native", "status": "done", "flat": False, "time_limit": 1.0, "wall": 0.5,
          "tag": "exact", "pending": 0}
         for solver, by in gaps.items() for instance, values in by.items() for gap in values
     ]  # fmt: skip

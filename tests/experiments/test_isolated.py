@@ -48,7 +48,7 @@ def test_a_solver_that_hangs_costs_its_warm_up_once_and_then_its_limit(tmp_path)
     assert seconds < limits.WARM_UP_LIMIT + 3 * limit + 60
     late = load_runs(tmp_path / "s.sqlite").set_index("solver").loc["hanging"]
     assert late["wall"].between(limit, limit + 10).all()
-    assert (late["lane"] == "native").all()
+    assert (late["track"] == "native").all()
     for wall, reason in zip(late["wall"], late["reason"], strict=True):
         assert reason == (
             f"no answer after {wall:.3g} s, killed; the limit is 0.5 s; called without a "

@@ -169,7 +169,7 @@ def test_what_the_control_misses_is_named(store):
 def gaps(track="native", **by_solver):
     """Runs of one group: a solver's gaps, seeds by problems."""
     rows = [
-        {"solver": solver, "solver_name": solver, "lane": track, "n": 8, "fisher": "sequence",
+        {"solver": solver, "solver_name": solver, "track": track, "n": 8, "fisher": "sequence",
          "instance": f"i{place}", "instance_name": f"i{place}", "seed_index": seed, "gap": gap,
          "hit": gap == 0, "status": "done", "flat": False, "time_limit": 1.0, "wall": 0.5,
          "tag": "exact", "reference": 0.0, "slack": 0.0, "pending": 0, "info": None,
@@ -262,7 +262,7 @@ def test_nobody_wins_alone(store):
 
 def test_nobody_wins_without_a_feasible_answer(store):
     runs = annotate(store.runs())
-    runs.loc[runs["lane"] == "native", ["energy", "gap"]] = np.nan
+    runs.loc[runs["track"] == "native", ["energy", "gap"]] = np.nan
     said = headline(runs)
     assert said.won[0] == "None of the 3 native solvers found a feasible answer."
 

@@ -1,12 +1,13 @@
 """Reference results: made, drawn again, checked; every tolerance of the check broken once."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from experiments import Study, load_runs, run
-from experiments.scripts.results import main
+from experiments.scripts.results import committed, main
 from experiments.scripts.results_check import BLOCK, ENERGY, GAP, LOSS, compare
 from experiments.study.paths import study_path
 from icbs.data.fashion_mnist import EMBEDDED
@@ -82,7 +83,7 @@ def frames():
         [
             {"key": f"{solver}{limit}{seed}", "solver": solver, "instance": "i", "seed_index": seed,
              "instance_name": "block", "model": "m", "density": 0.5, "step": 1, "options": "{}",
-             "lane": "native", "give_initial": False, "budget": str(limit), "time_limit": limit,
+             "track": "native", "give_initial": False, "budget": str(limit), "time_limit": limit,
              "status": "done", "magnitude": 4.0, "random_energy": 1.0, "energy": -2.0,
              "gap": 0.01 * seed, "wall": 0.1}
             for solver in ("a", "b") for limit in (float("nan"), 0.1, 0.5) for seed in range(3)
@@ -195,3 +196,10 @@ def test_a_packaged_study_on_workers_and_after_an_interruption(made, tmp_path):
     run(part, tmp_path / "resumed.sqlite", progress=False)
     assert run(study, tmp_path / "resumed.sqlite", progress=False).resumed > 0
     same(rows(one), rows(tmp_path / "resumed.sqlite"))
+
+
+def test_tables_of_before_are_read_under_the_present_names():
+    runs = committed(Path(__file__).parents[2] / "results" / "studies" / "penalty")["runs"]
+    assert set(runs["track"]) == {"native", "penalised"}
+    assert not {"lane", "received_incumbent"} & set(runs)
+    assert not [one for one in compare({"runs": runs}, {"runs": runs}) if one.breach]

@@ -77,7 +77,7 @@ def test_penalised_rows_keep_raw_and_repaired(tmp_path):
     assert row["reads"] == 20
     assert row["feasible"] == 1
     assert row["raw_feasible"] < 1
-    assert row["lane"] == "penalised"
+    assert row["track"] == "penalised"
 
 
 def test_incumbent_only_when_the_study_says_so(tmp_path):
@@ -86,7 +86,7 @@ def test_incumbent_only_when_the_study_says_so(tmp_path):
                       give_initial=give)  # fmt: skip
         quiet(study, tmp_path / "s.sqlite")
     frame = load_runs(tmp_path / "s.sqlite")
-    got = frame[frame["received_incumbent"]]
+    got = frame[frame["received_start"]]
     assert got["solver"].tolist() == ["drawn"]
     assert got["give_initial"].all()
     assert frame["give_initial"].sum() == 2

@@ -29,7 +29,7 @@ def test_load_joins_instances(filled):
     assert (frame["status"] == "done").all()
     assert (frame["tag"] == "exact").all()
     assert (frame.loc[frame["solver"] == "enumerate", "gap"] == 0).all()
-    assert not frame["received_incumbent"].any()
+    assert not frame["received_start"].any()
     assert (frame["wall"] > 0).all()
 
 
@@ -175,6 +175,8 @@ def test_a_store_of_version_1_is_read_and_brought_up_to_date(filled, tmp_path):
     with sqlite3.connect(path) as db:
         for column in ("training", "quote", "cost", "pending", "info"):
             db.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+        db.execute("ALTER TABLE runs RENAME COLUMN track TO lane")
+        db.execute("ALTER TABLE runs RENAME COLUMN received_start TO received_incumbent")
         db.execute("PRAGMA user_version = 1")
     db.close()
     before = path.read_bytes()

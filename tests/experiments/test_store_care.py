@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from experiments.errors import StoreError
 from experiments.store.check import check
 from experiments.store.merge import merge
 from experiments.store.schema import APPLICATION_ID, SCHEMA
+from experiments.store.shape import former_names
 from tests.study_fixtures import block
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -50,8 +52,9 @@ def of_version(version, filled, path):
     db.executescript((SCHEMAS / f"{version}.sql").read_text())
     db.execute("ATTACH ? AS newer", (str(filled),))
     for table in ("invocations", "instances", "runs", "incumbents", "blobs"):
-        names = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
-        db.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM newer.{table}")
+        names = [row[1] for row in db.execute(f"PRAGMA main.table_info({table})")]
+        now = ", ".join(former_names(version).get(name, name) for name in names)
+        db.execute(f"INSERT INTO {table} ({', '.join(names)}) SELECT {now} FROM newer.{table}")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {version}")
     db.commit()
@@ -78,7 +81,8 @@ def test_a_store_of_every_version_is_read_checked_resumed_and_merged(version, fi
     before = path.read_bytes()
     old, new = load_runs(path), load_runs(filled)
     assert set(old.columns) == set(new.columns)
-    assert old["energy"].tolist() == new["energy"].tolist()
+    for column in ("energy", "track", "received_start"):
+        assert old[column].tolist() == new[column].tolist()
     assert check(path).sound
     merged = merge([path, filled], tmp_path / "all.sqlite")
     assert (merged.added, merged.same + len(merged.conflicts)) == (12, 12)
@@ -100,10 +104,25 @@ def test_a_store_from_before_the_modules_moved_is_read_checked_and_resumed(tmp_p
         ("descent", 8), ("descent", 12), ("greedy", 8), ("greedy", 12),
     ]  # fmt: skip
     assert set(runs["status"]) == {"done"}
+    assert set(runs["track"]) == {"native"}
+    assert not runs["received_start"].any()
+    assert not {"lane", "received_incumbent"} & set(runs)
     assert check(path).sound
     same = Study("before-the-move", [block(8), block(12)], ["greedy", "descent"], [0.02], seeds=[0])
     outcome = run(same, path, progress=False)
     assert (outcome.resumed, outcome.counts) == (4, {})
+    pd.testing.assert_frame_equal(load_runs(path), runs)
+
+
+def test_columns_of_another_version_are_refused(filled, tmp_path):
+    rename = "ALTER TABLE runs RENAME COLUMN {} TO {}"
+    path = edited(filled, tmp_path / "new.sqlite", rename.format("track", "lane"))
+    with pytest.raises(StoreError, match=r"column runs\.lane is not of one"):
+        load_runs(path)
+    path = of_version(2, filled, tmp_path / "old.sqlite")
+    path = edited(path, tmp_path / "mixed.sqlite", rename.format("lane", "track"))
+    with pytest.raises(StoreError, match=r"column runs\.track is not of one"):
+        load_runs(path)
 
 
 def test_check_finds_nothing_wrong(filled):

@@ -69,7 +69,7 @@ def test_profile(records, target):
 
 def reads_of(hits, reads, info=None):
     base = {"status": "done", "flat": False, "time_limit": math.nan, "fisher": None, "n": 4,
-            "solver": "s", "lane": "native", "instance": "i", "hit": True, "wall": 2.0,
+            "solver": "s", "track": "native", "instance": "i", "hit": True, "wall": 2.0,
             "info": info}  # fmt: skip
     pairs = zip(hits, reads, strict=True)
     return pd.DataFrame([base | {"best_reads": h, "reads": r, "hit": h > 0} for h, r in pairs])

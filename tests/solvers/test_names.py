@@ -1,5 +1,6 @@
 """Former names work for one more release, with a warning that names the new one."""
 
+import dimod
 import numpy as np
 import pytest
 
@@ -30,3 +31,11 @@ def test_a_class_that_says_lane_is_understood():
     problem = CardinalityProblem(linear=[0.0, 1.0], cardinality=1, factor=[[1.0, 2.0]])
     info = First().sample_problem(problem).info
     assert info["track"] == info["lane"] == "penalised"
+
+
+@pytest.mark.parametrize("cardinality", [1, None])
+def test_a_start_that_was_received_has_its_former_name_too(cardinality):
+    bqm = dimod.BinaryQuadraticModel({"a": 1.0, "b": -1.0}, {("a", "b"): 0.5}, "BINARY")
+    for start in ({"a": 1, "b": 0}, None):
+        info = make("descent").sample(bqm, cardinality=cardinality, initial_state=start).info
+        assert info["received_start"] == info["received_incumbent"] == (start is not None)
