@@ -38,6 +38,7 @@ class HangingLater(First):
         return super()._solve(problem, request)
 
 
+@pytest.mark.slow  # waits for the limit of a warm-up, 30 s
 def test_a_solver_that_hangs_costs_its_warm_up_once_and_then_its_limit(tmp_path):
     study = Study("s", [block()], [spec(Hanging), spec(First)], [0.5], seeds=range(3))
     start = time.monotonic()

@@ -199,7 +199,7 @@ def test_times_have_intervals_and_say_what_is_censored(page):
 
 
 def test_rows_beyond_the_page_are_in_a_zipped_file(store, tmp_path, monkeypatch):
-    write(store, tmp_path)
+    (tmp_path / "runs.csv").write_text("of a page of before")
     monkeypatch.setattr("experiments.report.page.ROWS_SHOWN", 7)
     text = write(store, tmp_path).read_text("utf-8")
     assert not (tmp_path / "runs.csv").exists()

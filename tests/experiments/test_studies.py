@@ -31,7 +31,14 @@ def test_every_study_parses_and_has_a_small_size(name):
     assert len(small.specs) <= len(full.specs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# One of each source (files, blocks of a model, a loop, prunings, hardware); the others are slow.
+QUICK = ("by-size", "density", "loop", "rehearsal")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES],
+)
 def test_every_study_runs_small(name, tmp_path, monkeypatch):
     """On the images that come along, which every record, table, page and figure names."""
     monkeypatch.setenv("ICBS_SYSTEM_DATA", "")

@@ -46,7 +46,10 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("blocks", [5, 30, 63])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("blocks", [pytest.param(5, marks=SLOW), 30, pytest.param(63, marks=SLOW)])
 def test_killed_inside_a_step(tmp_path, blocks):
     """kill -9 after so many blocks, 21 a step: inside the first, the second, at a step's end."""
     path = tmp_path / "run.safetensors"

@@ -19,8 +19,8 @@ def test_all_five_are_there_without_outputs():
             assert not cell.get("outputs")
 
 
-# Two that import PyTorch are left to the slow tests: starting takes most of their time.
-SLOW = ("1-compare-solvers", "5-bring-your-own-model")
+# Those that import PyTorch are left to the slow tests: starting takes most of their time.
+SLOW = ("1-compare-solvers", "3-prune-a-model", "5-bring-your-own-model")
 
 
 @pytest.mark.parametrize(
