@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from experiments.metrics.references import load as load_runs
     from experiments.running.runner import run
     from experiments.store.database import Store
-    from experiments.study.study import SolverSpec, Study
+    from experiments.study.spec import SolverSpec
+    from experiments.study.study import Study
 
 __all__ = ["ExperimentError", "SolverSpec", "Store", "Study", "load_runs", "run"]
 
@@ -23,7 +24,7 @@ __getattr__, __dir__ = exports(
     __name__,
     {
         "ExperimentError": "experiments.errors:ExperimentError",
-        "SolverSpec": "experiments.study.study:SolverSpec",
+        "SolverSpec": "experiments.study.spec:SolverSpec",
         "Store": "experiments.store.database:Store",
         "Study": "experiments.study.study:Study",
         "load_runs": "experiments.metrics.references:load",

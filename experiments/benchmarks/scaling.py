@@ -30,7 +30,7 @@ import pandas as pd
 from experiments import Store, Study, load_runs, run
 from experiments.benchmarks.cluster import problem
 from experiments.benchmarks.simulation import Costs, Simulation
-from experiments.study.study import SolverSpec
+from experiments.study.spec import SolverSpec
 from solvers import CardinalitySampler
 from solvers.base import Solution
 

@@ -33,7 +33,8 @@ from experiments import Study, run
 from experiments.record import host
 from experiments.record.scoring import unpacked
 from experiments.store.database import Store
-from experiments.study.study import Cell, budget_json
+from experiments.study.cells import Cell
+from experiments.study.spec import budget_json
 from solvers import CardinalityProblem
 from solvers.io import formats
 

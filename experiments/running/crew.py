@@ -17,7 +17,8 @@ from experiments.running.limits import WARM_UP, kill_limit
 from experiments.running.pool import WorkerDied, WorkerPool
 from experiments.running.worker import Record, Task, blank_row, run_task
 from experiments.store.database import Store
-from experiments.study.study import SolverSpec, Study
+from experiments.study.spec import SolverSpec
+from experiments.study.study import Study
 from solvers.registry import registered
 
 P = ParamSpec("P")

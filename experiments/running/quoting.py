@@ -14,8 +14,10 @@ from pathlib import Path
 from experiments.errors import StudyError
 from experiments.instances.register import register
 from experiments.store.database import Store
+from experiments.study.cells import Cell
 from experiments.study.sources import LoopSource
-from experiments.study.study import Cell, SolverSpec, Study
+from experiments.study.spec import SolverSpec
+from experiments.study.study import Study
 from solvers.base import CardinalitySampler
 from solvers.errors import SolverError
 from solvers.registry import make, registered

@@ -25,7 +25,9 @@ from experiments.record import host
 from experiments.running.crew import Crew, Stop, driven, hired
 from experiments.running.worker import Task, clear_bench, options_json, submit_task
 from experiments.store.database import Store
-from experiments.study.study import Cell, Study, budget_json
+from experiments.study.cells import Cell
+from experiments.study.spec import budget_json
+from experiments.study.study import Study
 from solvers.errors import SolverError
 from solvers.registry import make
 
@@ -283,7 +285,7 @@ def _settings(study: Study, sizes: Mapping[str, int], workers: int, cells: int) 
     return {
         "seed": study.seed,
         "seeds": list(study.seeds),
-        "budgets": [budget_json(budget) for budget in study.ladder],
+        "budgets": [budget_json(budget) for budget in study.limits],
         "solvers": [spec.label for spec in study.specs],
         "options": [options_json(spec) for spec in study.specs],
         "instances": sorted(sizes),

@@ -36,7 +36,8 @@ from experiments.running.limits import (
     unwalked,
 )
 from experiments.store.database import Store, problem_of
-from experiments.study.study import Cell, SolverSpec, budget_json
+from experiments.study.cells import Cell
+from experiments.study.spec import SolverSpec, budget_json
 from experiments.warmup import warm_up
 from solvers.base import Budget, CardinalitySampler
 from solvers.clock.warmup import tiny_problems

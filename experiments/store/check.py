@@ -153,7 +153,7 @@ def _identity(name: str, label: str, options: str) -> str:
 
 
 def _digest(parts: Iterable[str]) -> str:
-    """As `experiments.study.study` makes keys; written again, so that an error there shows here."""
+    """As `experiments.study.cells` makes keys; written again, so that an error there shows here."""
     return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()[:32]
 
 

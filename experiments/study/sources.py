@@ -40,16 +40,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Annotated, Any
 
-from experiments.errors import StudyError
-from experiments.study.tomlcheck import expect, number, refuse_unknown
+from pydantic import Field
 
-S = TypeVar("S", "BlockSource", "LoopSource", "PruningSource")
+from experiments.study.tables import table
+
+Text = Annotated[str, Field(title="text")]
+Whole = Annotated[int, Field(title="a whole number")]
+Number = Annotated[float, Field(allow_inf_nan=False, title="a number")]
+Wholes = Annotated[Sequence[int], Field(title="a list of whole numbers")]
+Numbers = Annotated[
+    Sequence[Annotated[float, Field(allow_inf_nan=False)]], Field(title="a list of numbers")
+]
+Words = Annotated[Sequence[str], Field(title="a list of words")]
+Options = Annotated[Mapping[str, Any], Field(title="a table of settings")]
 
 
-@dataclass(frozen=True)
+@table("blocks")
 class BlockSource:
     """Blocks cut from a model after the first mask; see `icbs.blocks.export.export_blocks`.
 
@@ -68,16 +77,16 @@ class BlockSource:
         seed: of the variables' order.
     """
 
-    model: str
-    sizes: Sequence[int]
-    layers: str = "*"
-    fisher: Sequence[str] = ("sequence", "position")
-    nested: bool = False
-    density: float = 0.5
-    count: int = 16
-    length: int = 128
-    seed: int = 0
-    within: int | None = None
+    model: Text
+    sizes: Wholes
+    layers: Text = "*"
+    fisher: Words = ("sequence", "position")
+    nested: Annotated[bool, Field(title="true or false")] = False
+    density: Number = 0.5
+    count: Whole = 16
+    length: Whole = 128
+    seed: Whole = 0
+    within: Annotated[int | None, Field(title="a whole number")] = None
 
     @property
     def identity(self) -> str:
@@ -85,7 +94,7 @@ class BlockSource:
         return _canonical(self)
 
 
-@dataclass(frozen=True)
+@table("loop")
 class LoopSource:
     """The loop on a model, forked after some steps: every contestant goes on from the same state.
 
@@ -105,19 +114,21 @@ class LoopSource:
         settings: of `icbs.settings.Settings`.
     """
 
-    model: str
-    steps: int
-    fork_at: int = 0
-    time_limit: float | None = None
-    seeds: int = 1
-    gaps: Sequence[float] = ()
-    contestants: Sequence[str] = ()
-    layers: str = "*"
-    count: int = 4096
-    heldout: int = 1024
-    evaluation: int = 2000
-    length: int = 128
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: Text
+    steps: Whole
+    fork_at: Whole = 0
+    time_limit: Annotated[float | None, Field(allow_inf_nan=False, title="a number of seconds")] = (
+        None
+    )
+    seeds: Whole = 1
+    gaps: Numbers = ()
+    contestants: Words = ()
+    layers: Text = "*"
+    count: Whole = 4096
+    heldout: Whole = 1024
+    evaluation: Whole = 2000
+    length: Whole = 128
+    settings: Options = Field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -125,7 +136,7 @@ class LoopSource:
         return _canonical(self)
 
 
-@dataclass(frozen=True)
+@table("pruning")
 class PruningSource:
     """Whole models pruned by one-shot methods and by the loop; see `experiments.pruning.comparing`.
 
@@ -143,52 +154,17 @@ class PruningSource:
         settings: of `icbs.settings.Settings`.
     """
 
-    model: str
-    densities: Sequence[float]
-    methods: Sequence[str] = ()
-    steps: Sequence[int] = (10,)
-    layers: str = "*"
-    count: int = 4096
-    heldout: int = 1024
-    evaluation: int = 2000
-    length: int = 128
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: Text
+    densities: Numbers
+    methods: Words = ()
+    steps: Wholes = (10,)
+    layers: Text = "*"
+    count: Whole = 4096
+    heldout: Whole = 1024
+    evaluation: Whole = 2000
+    length: Whole = 128
+    settings: Options = Field(default_factory=dict)
 
 
 def _canonical(source: BlockSource | LoopSource) -> str:
     return json.dumps(asdict(source), sort_keys=True)
-
-
-_KINDS: dict[str, tuple[type, str]] = {
-    "str": (str, "text"),
-    "int": (int, "a whole number"),
-    "int | None": (int, "a whole number"),
-    "float": (float, "a number"),
-    "bool": (bool, "a switch"),
-    "float | None": (float, "a number"),
-    "Sequence[int]": (list, "a list of whole numbers"),
-    "Sequence[float]": (list, "a list of numbers"),
-    "Sequence[str]": (list, "a list of words"),
-    "Mapping[str, Any]": (dict, "a table"),
-}
-
-
-def parse_source(cls: type[S], table: Any, key: str) -> S:
-    """A source from its TOML table.
-
-    Raises:
-        StudyError: an unknown key, a missing one, or a value of another kind.
-    """
-    expect(table, dict, key, "a table")
-    known = {one.name: str(one.type) for one in fields(cls)}
-    refuse_unknown(table, known, key)
-    values: dict[str, Any] = {}
-    for name, value in table.items():
-        kind, wanted = _KINDS[known[name]]
-        where = f"{key}.{name}"
-        values[name] = number(value, where) if kind is float else expect(value, kind, where, wanted)
-    needed = {BlockSource: "sizes", LoopSource: "steps", PruningSource: "densities"}
-    for name in ("model", needed[cls]):
-        if name not in values:
-            raise StudyError(f"{key}.{name} is missing; add it")
-    return cls(**values)

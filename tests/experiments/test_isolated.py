@@ -45,7 +45,7 @@ def test_a_solver_that_hangs_costs_its_warm_up_once_and_then_its_limit(tmp_path)
     outcome = run(study, tmp_path / "s.sqlite", isolate=True, progress=False)
     seconds = time.monotonic() - start
     assert outcome.counts == {"timeout": 3, "done": 3}
-    limit = limits.kill_limit(study.ladder[0])
+    limit = limits.kill_limit(study.limits[0])
     assert seconds < limits.WARM_UP_LIMIT + 3 * limit + 60
     late = load_runs(tmp_path / "s.sqlite").set_index("solver").loc["hanging"]
     assert late["wall"].between(limit, limit + 10).all()
@@ -63,7 +63,7 @@ def test_a_solver_that_hangs_in_its_call_is_warmed_up_each_time(tmp_path):
     late = load_runs(tmp_path / "s.sqlite")
     assert (late["status"] == "timeout").all()
     assert not late["reason"].str.contains("warm-up").any()
-    assert np.all(late["wall"] >= limits.kill_limit(study.ladder[0]))
+    assert np.all(late["wall"] >= limits.kill_limit(study.limits[0]))
 
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,7 @@
 """Studies: what is read from a file, which cells follow, in what order."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ import pytest
 
 from experiments import SolverSpec, Study
 from experiments.errors import ExperimentError, StudyError
+from experiments.study.sources import BlockSource, LoopSource, PruningSource
 from icbs.errors import IcbsError
 from solvers import Budget, save
 from tests.study_fixtures import block
@@ -51,7 +53,7 @@ def test_file(tmp_path):
     )
     read = Study.from_toml(path)
     assert read.name == "by-size"
-    assert read.ladder == (Budget(0.1), Budget(1.0), Budget(reads=10))
+    assert read.limits == (Budget(0.1), Budget(1.0), Budget(reads=10))
     assert read.seeds == (0, 1)
     assert [spec.label for spec in read.specs] == ["greedy", "weak"]
     assert read.specs[1].options == {"penalty": 0.01}
@@ -166,3 +168,44 @@ def test_own_rule_of_a_solver():
     plan = study(solvers=["greedy", SolverSpec("random", seeds_by_size={0: 1})], seeds=[0, 1, 2])
     counts = Counter(cell.solver for cell in plan.cells(SIZES))
     assert counts == {0: 9, 1: 3}
+
+
+def test_a_study_says_what_it_holds_in_a_line():
+    plan = study(instances=[block(64), block(32)], budgets=[0.1, 1.0], seeds=[0, 1, 2])
+    assert repr(plan) == (
+        "Study('s': 2 instances or globs; solvers greedy, descent; 2 budgets, 3 seeds)"
+    )
+
+
+def test_limits_had_another_name():
+    plan = study(budgets=[0.1, Budget(reads=3)])
+    with pytest.warns(DeprecationWarning, match=r"^Study\.ladder is now limits$"):
+        assert plan.ladder == plan.limits == (Budget(0.1), Budget(reads=3))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: BlockSource("m", sizes=[8, "16"]),
+         "blocks.sizes is '16'; it should be a list of whole numbers"),
+        (lambda: LoopSource(model="m", steps=True), "loop.steps is True; it should be a whole"),
+        (lambda: PruningSource(model="m", densities=[float("nan")]),
+         "pruning.densities is nan; it should be a list of numbers"),
+        (lambda: PruningSource(model="m", densities=[0.5], methodes=["wanda"]),
+         "pruning: unknown key 'methodes'; did you mean 'methods'?"),
+        (lambda: BlockSource(sizes=[8]), "blocks.model is missing; add it"),
+        (lambda: study(budgets=[10**400]), "budgets"),
+        (lambda: study(budgets=[{"reads": 1.5}]), "budgets.reads is 1.5; it should be a whole"),
+    ],
+)  # fmt: skip
+def test_sources_and_budgets_from_python_are_checked_as_those_of_files(make, said):
+    with pytest.raises(StudyError, match=f"^{re.escape(said)}"):
+        make()
+
+
+def test_what_a_source_says_of_itself_does_not_change():
+    """Stores hold this text: another one would be another source."""
+    assert BlockSource("m", [8], density=1).identity == (
+        '{"count": 16, "density": 1.0, "fisher": ["sequence", "position"], "layers": "*", '
+        '"length": 128, "model": "m", "nested": false, "seed": 0, "sizes": [8], "within": null}'
+    )

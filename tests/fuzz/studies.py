@@ -63,7 +63,7 @@ def _load_study(path, out):
     sizes = {"a": 10, "b": 5000}
     assert study.count(sizes) >= 0
     for cell in islice(study.cells(sizes), 3):
-        assert 0 <= cell.seed < 2**31 and cell.budget in study.ladder
+        assert 0 <= cell.seed < 2**31 and cell.budget in study.limits
     if "smoke" in path.read_text():
         Study.from_toml(path, smoke=True)
 

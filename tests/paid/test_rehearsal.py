@@ -64,5 +64,5 @@ def test_studies_of_the_package_ask_for_shots_that_their_devices_take(path, smok
     assert bool(paid) == (path.stem in ("qaoa", "rehearsal"))
     for spec in paid:
         device = find_device(spec.options["device"])
-        for budget in plan.ladder:
+        for budget in plan.limits:
             device.limits.check(device.name, budget.reads)
