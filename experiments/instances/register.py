@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.errors import StudyError
 from experiments.progress import cell_progress
 from experiments.store.database import Store
+from experiments.study.kinds import kind_of
 from experiments.study.study import Study
 from solvers.errors import SolverError
 from solvers.io import formats
@@ -16,7 +17,7 @@ from solvers.problem import CardinalityProblem
 
 
 def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, int]:
-    """Puts files and blocks cut from models into the store, with their hardness.
+    """Puts files, and what a study's sources bring, into the store, with their hardness.
 
     What a study runs to get at its instances, the closed loop, is not here: see
     `experiments.running.runner`.
@@ -40,12 +41,9 @@ def register(study: Study, store: Store, *, progress: bool = True) -> dict[str, 
     except StudyError:
         store.withdraw()
         raise
-    if study.blocks:
-        # Only these need a model, and with it PyTorch.
-        from experiments.instances.cutting import cut_once
-
-        for blocks in study.blocks:
-            sizes |= cut_once(blocks, store, progress=progress)
+    for source in study.sources:
+        # What brings them is imported here: only blocks need a model, and with it PyTorch.
+        sizes |= kind_of(source).register(source, store, progress=progress)
     return sizes
 
 

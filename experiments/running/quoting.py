@@ -92,7 +92,7 @@ def _made(spec: SolverSpec) -> CardinalitySampler:
 
 def _with_a_choice(study: Study, progress: bool) -> list[Cell]:
     """The cells whose instance has more than one feasible state; a loop is left out."""
-    if not study.instances and not study.blocks:
+    if not study.instances and not study.sources:
         return []
     study = replace(study, pruning=(), loop=None)
     with (

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from experiments.errors import StudyError
-from experiments.study.sources import BlockSource, LoopSource, PruningSource
+from experiments.study.kinds import kinds
+from experiments.study.sources import LoopSource, PruningSource
 from experiments.study.spec import SolverSpec, budget_of
 from experiments.study.tables import inner, table
+from icbs.errors import nearest
 from solvers.base import Budget
 from solvers.registry import SOLVERS
 
@@ -53,7 +55,7 @@ class SolverTable:
 
 @table("")
 class StudyTable:
-    """A whole file, without ``[smoke]``."""
+    """A whole file, without ``[smoke]`` and its sources."""
 
     solvers: Annotated[
         list[Annotated[SolverTable, inner(SolverTable), _NAMED]],
@@ -75,9 +77,6 @@ class StudyTable:
     seeds_by_size: BySize = Field(default_factory=dict)
     give_initial: Switch = False
     cardinality: Annotated[int | None, Field(ge=0, title="a whole number from 0")] = None
-    blocks: Annotated[
-        list[Annotated[BlockSource, inner(BlockSource)]], Field(title="a list of tables")
-    ] = Field(default_factory=list)
     loop: Annotated[LoopSource | None, inner(LoopSource), Field(title="a table")] = None
     pruning: Annotated[
         list[Annotated[PruningSource, inner(PruningSource)]], Field(title="a list of tables")
@@ -121,20 +120,36 @@ def arguments(tables: Mapping[str, Any], folder: Path, default_name: str) -> dic
     Raises:
         StudyError: an unknown key, a missing one, or a value of another kind.
     """
-    read = StudyTable(**tables)
-    if not (read.instances or read.blocks or read.loop or "instances" in tables):
+    sources, others = _sources(tables)
+    read = StudyTable(**others)
+    if not (read.instances or sources or read.loop or "instances" in tables):
         raise StudyError("instances is missing; add it")
     specs = [one.spec for one in read.solvers]
     return {
         "name": default_name if read.name is None else read.name,
         "instances": [folder / path for path in read.instances],
+        "sources": sources,
         "solvers": rehearsed(specs) if read.rehearse else specs,
         "budgets": read.budgets,
         "seeds": range(read.seeds) if isinstance(read.seeds, int) else read.seeds,
         "seeds_by_size": _numbered(read.seeds_by_size),
-        **{key: getattr(read, key) for key in ("give_initial", "seed", "cardinality", "blocks",
+        **{key: getattr(read, key) for key in ("give_initial", "seed", "cardinality",
                                                "loop", "pruning", "figures")},
     }  # fmt: skip
+
+
+def _sources(tables: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The sources of a file's instances, and its other keys."""
+    known, own = kinds(), StudyTable.__dataclass_fields__
+    sources = []
+    for key, tables_of in tables.items():
+        if key in known:
+            if not isinstance(tables_of, list) or not all(isinstance(t, dict) for t in tables_of):
+                raise StudyError(f"{key} is {tables_of!r}; it should be a list of tables")
+            sources += [known[key].table(**one) for one in tables_of]
+        elif key not in own:
+            raise StudyError(f"unknown key {key!r}; {nearest(key, [*own, *known])}")
+    return sources, {key: value for key, value in tables.items() if key not in known}
 
 
 def rehearsed(specs: Sequence[SolverSpec]) -> list[SolverSpec]:

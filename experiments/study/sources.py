@@ -45,6 +45,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from experiments.study.kinds import source
 from experiments.study.tables import table
 
 Text = Annotated[str, Field(title="text")]
@@ -58,7 +59,7 @@ Words = Annotated[Sequence[str], Field(title="a list of words")]
 Options = Annotated[Mapping[str, Any], Field(title="a table of settings")]
 
 
-@table("blocks")
+@source("blocks", "experiments.instances.cutting:cut_once")
 class BlockSource:
     """Blocks cut from a model after the first mask; see `icbs.blocks.export.export_blocks`.
 
@@ -166,5 +167,5 @@ class PruningSource:
     settings: Options = Field(default_factory=dict)
 
 
-def _canonical(source: BlockSource | LoopSource) -> str:
-    return json.dumps(asdict(source), sort_keys=True)
+def _canonical(one: BlockSource | LoopSource) -> str:
+    return json.dumps(asdict(one), sort_keys=True)

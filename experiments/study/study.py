@@ -41,7 +41,8 @@ import dimod
 from experiments.errors import StudyError
 from experiments.study import cells, parsing
 from experiments.study.cells import Cell
-from experiments.study.sources import BlockSource, LoopSource, PruningSource
+from experiments.study.kinds import kind_of
+from experiments.study.sources import LoopSource, PruningSource
 from experiments.study.spec import SolverSpec, budget_of, spec_of
 from solvers.base import Budget
 from solvers.problem import CardinalityProblem
@@ -62,7 +63,8 @@ class Study:
         seed: every cell's own seed, and the order of the cells, follow from it.
         seeds_by_size: ``{n: m}``: from n variables on, only the first m seeds are run.
         cardinality: number of ones, for files that do not say.
-        blocks: where more instances are cut from.
+        sources: where more instances come from, such as a `BlockSource`; see
+            `experiments.study.kinds`.
         loop: the loop whose blocks are instances too, and that every solver then drives.
         pruning: whole models to prune by one-shot methods and by the loop.
         figures: drawn by a report besides those of every study; see
@@ -81,7 +83,7 @@ class Study:
     seed: int = 0
     seeds_by_size: Mapping[int, int] = field(default_factory=dict)
     cardinality: int | None = None
-    blocks: Sequence[BlockSource] = ()
+    sources: Sequence[Any] = ()
     loop: LoopSource | None = None
     pruning: Sequence[PruningSource] = ()
     figures: Sequence[str] = ()
@@ -92,7 +94,7 @@ class Study:
             if isinstance(value, str) or not hasattr(value, "__iter__"):
                 raise StudyError(f"{key} is {value!r}; give a list")
             object.__setattr__(self, key, tuple(value))
-            if not getattr(self, key) and not (key == "instances" and (self.blocks or self.loop)):
+            if not getattr(self, key) and not (key == "instances" and (self.sources or self.loop)):
                 raise StudyError(f"{key} is empty; give at least one")
         if self.figures:
             # Matplotlib takes half a second to import.
@@ -103,6 +105,8 @@ class Study:
                 raise StudyError(
                     f"figures: {unknown[0]!r} is unknown; choose from {', '.join(known)}"
                 )
+        for one in self.sources:
+            kind_of(one)
         labels = [spec.label for spec in self.specs]
         for label in labels:
             if labels.count(label) > 1:
@@ -114,7 +118,7 @@ class Study:
     def __repr__(self) -> str:
         """Counts, since a study may hold whole problems."""
         sources = [f"{len(self.instances)} instances or globs"] if self.instances else []
-        sources += [f"{len(self.blocks)} block sources"] if self.blocks else []
+        sources += [kind_of(one).key for one in self.sources]
         sources += ["a loop"] if self.loop else []
         sources += [f"{len(self.pruning)} prunings"] if self.pruning else []
         solvers = ", ".join(spec.label for spec in self.specs)
