@@ -14,14 +14,11 @@ Sources:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-
-from experiments.metrics.intervals import bootstrap
 
 Floats = NDArray[np.float64]
 Numbers = TypeVar("Numbers", float, pd.Series)
@@ -70,24 +67,6 @@ def time_to_solution(success: float, seconds: float, confidence: float = 0.99) -
     if success >= confidence:
         return seconds
     return seconds * max(1.0, math.log1p(-confidence) / math.log1p(-success))
-
-
-def time_to_solution_interval(
-    hits: Sequence[int],
-    reads: Sequence[int],
-    seconds: float,
-    *,
-    rng: np.random.Generator,
-    draws: int = 1000,
-) -> tuple[float, float]:
-    """95 % bootstrap interval of `time_to_solution` over runs, each with `hits` of its `reads`."""
-    pairs = np.column_stack([hits, reads])
-
-    def tts(sample: Floats) -> float:
-        solved, tried = sample.sum(axis=0)
-        return time_to_solution(solved / tried, seconds)
-
-    return bootstrap(pairs, tts, rng=rng, draws=draws)
 
 
 def expected_running_time(seconds: ArrayLike, reached: ArrayLike) -> float:

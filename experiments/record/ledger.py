@@ -48,11 +48,6 @@ class Ledger:
         """Seconds of the solver's call: every stage but build and score."""
         return math.fsum(self.as_dict().values()) - self.build - self.score
 
-    @property
-    def end_to_end(self) -> float:
-        """Seconds from the model's gradients to a scored answer."""
-        return math.fsum(self.as_dict().values())
-
     def as_dict(self) -> dict[str, float]:
         """Stage -> seconds, in the order of `STAGES`."""
         return asdict(self)

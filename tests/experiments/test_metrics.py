@@ -63,10 +63,16 @@ def test_bootstrap():
     assert all(map(math.isnan, bootstrap([], np.mean, rng=rng)))
 
 
-def test_interval_of_time_to_solution():
+def test_bootstrap_of_a_statistic_that_may_be_infinite():
+    """Time to solution over runs, each with its share of hits."""
+
+    def seconds(sample):
+        hits, reads = sample.sum(axis=0)
+        return metrics.time_to_solution(hits / reads, 1.0)
+
     def interval(hits, reads):
         rng = np.random.default_rng(0)
-        return metrics.time_to_solution_interval(hits, reads, 1.0, rng=rng, draws=200)
+        return bootstrap(np.column_stack([hits, reads]), seconds, rng=rng, draws=200)
 
     assert interval([0, 0, 0], [10, 10, 10]) == (math.inf, math.inf)
     assert interval([10, 10], [10, 10]) == (1, 1)
