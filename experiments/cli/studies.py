@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,9 @@ from experiments.cli.app import (
     words,
 )
 from icbs.errors import OutputError
+
+if TYPE_CHECKING:
+    import dimod
 
 
 @command("icbs demo --fast")
@@ -59,7 +63,11 @@ def bench(
         str, typer.Option(help="Files or patterns such as 'blocks/*', separated by commas.")
     ] = "",
     solver_names: Annotated[
-        str, typer.Option("--solvers", help="Names from 'icbs solvers', separated by commas.")
+        str,
+        typer.Option(
+            "--solvers",
+            help="Names from 'icbs solvers', or MODULE:CLASS of your own, separated by commas.",
+        ),
     ] = "",
     time_limits: Annotated[str, typer.Option(help="Seconds, separated by commas.")] = "1",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each solver on each instance.")] = 3,
@@ -134,7 +142,8 @@ def bench(
 
     path = None if study is None else study_path(study)
     for name in words(solver_names):
-        entry(name)
+        if ":" not in name:
+            entry(name)
     # Not before mistakes are told: this takes a second, and what runs a study several.
     from experiments.study.study import Study
 
@@ -144,7 +153,7 @@ def bench(
         plan = Study(
             name=store.stem,
             instances=words(instances),
-            solvers=words(solver_names),
+            solvers=[_made(name) if ":" in name else name for name in words(solver_names)],
             budgets=numbers(time_limits, float, "--time-limits"),
             seeds=range(seeds),
             give_initial=give_initial,
@@ -167,8 +176,9 @@ def bench(
             )
     with resumable("the same command goes on, with --resume if the store has runs"):
         outcome = run(
-            plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit
-        )
+            plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit,
+            command=["icbs", *sys.argv[1:]] if sys.argv[1:2] == ["bench"] else [],
+        )  # fmt: skip
     print(outcome.summary)
     print(store)
     if outcome.failure:
@@ -178,6 +188,31 @@ def bench(
     ended = outcome.counts.keys() | outcome.earlier.keys()
     if ended and "done" not in ended:
         raise StudyError(f"no cell is done; the reasons: icbs report {store} --out FOLDER")
+
+
+def _made(target: str) -> dimod.Sampler:
+    """A sampler of ``MODULE:CLASS``, where the module may lie in this folder.
+
+    Raises:
+        StudyError: it cannot be imported or made, or is no dimod sampler.
+    """
+    import dimod
+
+    from experiments.errors import StudyError
+
+    module, _, name = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that it hides nothing
+    remedy = "give MODULE:CLASS of a dimod sampler that is made without arguments"
+    try:
+        sampler = getattr(import_module(module), name)()
+    except Exception as error:  # whatever their module raises
+        reason = f"{type(error).__name__}: {error}"
+        raise StudyError(f"--solvers has {target!r}, which fails: {reason}; {remedy}") from error
+    if not isinstance(sampler, dimod.Sampler):
+        raise StudyError(f"--solvers has {target!r}, which is no dimod sampler; {remedy}")
+    return sampler
 
 
 @command("icbs report runs.sqlite --out page")

@@ -199,7 +199,10 @@ def _fastest(leads: pd.DataFrame, runs: pd.DataFrame, incumbents: pd.DataFrame |
     name = str(counts.index[0])
     seconds = least.loc[least["solver"] == name, "ert"].median()
     if seconds >= WHOLE * limited["time_limit"].max():
-        return " They answer when their time limit is over, so none of them is called the quickest."
+        return (
+            " None of them is called the quickest: on average even the soonest reaches the best "
+            "known only as its time limit ends."
+        )
     where = "" if len(least) == 1 else f", in {counts.iloc[0]} of {len(least)} groups"
     return (
         f" Of these, {name} reaches the best known soonest{where}: after {duration(seconds)} on "

@@ -30,6 +30,8 @@ class Plan:
             where the store does not say, and without those that have all.
         repeat: options of ``icbs bench`` that say the same plan, after the instances; empty where
             only a study file can.
+        command: words of the command line that asked for it first; empty where there was none, or
+            the store does not say.
         made: driver's number -> how many of them it made.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     problems_run: int = 0
     left: dict[str, tuple[int, int]] = field(default_factory=dict)
     repeat: str = ""
+    command: tuple[str, ...] = ()
     made: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -75,6 +78,7 @@ def plans(runs: pd.DataFrame, invocations: Sequence[dict[str, Any]]) -> list[Pla
                 there["instance"].nunique(),
                 _left(entry, there),
                 _repeat(entry),
+                _given(entry),
             )
         made = runs["invocation"] == entry["id"]
         found[key].made[entry["id"]] = int(made.sum())
@@ -107,6 +111,14 @@ def _left(entry: dict[str, Any], there: pd.DataFrame) -> dict[str, tuple[int, in
     have = there["solver"].value_counts()
     missing = {str(name): each - int(have.get(name, 0)) for name in solvers}
     return {name: (count, each) for name, count in missing.items() if count > 0}
+
+
+def _given(entry: dict[str, Any]) -> tuple[str, ...]:
+    """The command of a driver; only ``icbs bench``, as a store may come from anybody."""
+    words = entry.get("command")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return ()
+    return tuple(words) if words[:2] == ["icbs", "bench"] else ()
 
 
 def _repeat(entry: dict[str, Any]) -> str:

@@ -83,6 +83,9 @@ def incomplete(plans: Sequence[Plan], store: Path, at_work: bool, runs: pd.DataF
 
 def _command(plan: Plan, store: Path) -> tuple[str, str]:
     """The command that goes on, and what its reader has to put in."""
+    if plan.command:
+        resumed = [word for word in plan.command if word != "--resume"]
+        return f"{shlex.join(resumed)} --resume", "In the folder where it was given first."
     end = f"--store {shlex.quote(str(store))} --resume"
     if plan.repeat and plan.study == store.stem:
         return (

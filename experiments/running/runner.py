@@ -93,6 +93,7 @@ def run(
     isolate: bool = False,
     memory: float | None = None,
     progress: bool = True,
+    command: Sequence[str] = (),
 ) -> Outcome:
     """Run what the store does not have yet.
 
@@ -113,6 +114,8 @@ def run(
         isolate: a worker process even if `workers` is 1.
         memory: GiB that a solver may take for a cell, on Linux; a MemoryError beyond.
         progress: show a bar on a terminal, a line per stage elsewhere.
+        command: the words of the command line that asks for this, kept in the store: a page of an
+            incomplete study shows them. Nothing of the environment is kept.
 
     Returns:
         How many cells ended how.
@@ -150,7 +153,8 @@ def run(
                 for record in driven(crew, plan.tasks(), stop):
                     invocation = invocation or opened.add_invocation(
                         study.name,
-                        _settings(study, sizes, crew.workers, plan.total),
+                        _settings(study, sizes, crew.workers, plan.total)
+                        | {"command": list(command)},
                         host.describe(),
                     )
                     opened.add_run({"invocation": invocation, **record.row}, record.incumbents)
