@@ -18,6 +18,9 @@ from icbs.models.loading import load_model
 from solvers.io.formats import CONTAINER, file_name
 from solvers.problem import CardinalityProblem
 
+# Of single precision, in which gradients are summed.
+ROUND_OFF = 1e-5
+
 
 def cut_once(source: BlockSource, store: Store, *, progress: bool = True) -> dict[str, int]:
     """Puts the source's blocks into the store; a store that has them is left as it is.
@@ -42,22 +45,64 @@ def cut(source: BlockSource, *, progress: bool = True) -> list[CardinalityProble
     loaded = load_model(source.model)
     samples = load_samples(loaded, count=source.count, length=source.length)
     whole = [source.within] if source.within else [max(source.sizes)]
-    problems = export_blocks(
-        loaded,
-        samples,
-        layers=source.layers,
-        sizes=whole if source.nested or source.within else list(source.sizes),
-        fishers=list(source.fisher),  # type: ignore[arg-type]  # checked by export_blocks
-        density=source.density,
-        batch_size=source.count,
-        seed=source.seed,
-        progress=progress,
+    problems = distinct(
+        export_blocks(
+            loaded,
+            samples,
+            layers=source.layers,
+            sizes=whole if source.nested or source.within else list(source.sizes),
+            fishers=list(source.fisher),  # type: ignore[arg-type]  # checked by export_blocks
+            density=source.density,
+            batch_size=source.count,
+            seed=source.seed,
+            progress=progress,
+        )
     )
     if source.within:
         return [part for problem in problems for part in coupled(problem, source.sizes)]
     if source.nested:
         problems = [part for problem in problems for part in nested(problem, source.sizes)]
     return problems
+
+
+def distinct(problems: Sequence[CardinalityProblem]) -> list[CardinalityProblem]:
+    """The blocks without those that are an earlier one with its variables in another order.
+
+    Where a layer sees one position a sample, as in a perceptron, its sequence and its token Fisher
+    are the same up to round-off, and would count twice.
+    """
+    found: dict[str, list[CardinalityProblem]] = {}
+    for problem in problems:
+        there = found.setdefault(f"{problem.meta.get('layer')} {problem.n}", [])
+        if not any(_same(problem, other) for other in there):
+            there.append(problem)
+    kept = {id(problem) for same in found.values() for problem in same}
+    return [problem for problem in problems if id(problem) in kept]
+
+
+def _same(one: CardinalityProblem, other: CardinalityProblem) -> bool:
+    """Whether two blocks of n variables differ in the order of these alone.
+
+    Their gradients at 0 are the linear terms; at a random point they tell the curvatures apart.
+    """
+    assert one.indices is not None
+    assert other.indices is not None
+    first, second = np.argsort(one.indices), np.argsort(other.indices)
+    if not np.array_equal(one.indices[first], other.indices[second]):
+        return False
+    if (one.cardinality, one.scale) != (other.cardinality, other.scale):
+        return False
+    if one.initial is None or other.initial is None:
+        return False
+    if not np.array_equal(one.initial[first], other.initial[second]):
+        return False
+    for point in (np.zeros(one.n), np.random.default_rng(0).normal(size=one.n)):
+        left, right = np.empty(one.n), np.empty(one.n)
+        left[first], right[second] = point, point
+        a, b = one.fields(left)[first], other.fields(right)[second]
+        if np.abs(a - b).max(initial=0.0) > ROUND_OFF * np.abs(a).max(initial=0.0):
+            return False
+    return True
 
 
 def coupled(problem: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:

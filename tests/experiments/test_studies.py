@@ -1,6 +1,7 @@
 """The package's own studies in their small size, blocks from models, fork and replay."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from experiments import Store, Study, load_runs, run
 from experiments.errors import StudyError
-from experiments.instances.cutting import coupled, nested
+from experiments.instances.cutting import coupled, cut, distinct, nested
 from experiments.report.page import write
 from experiments.running.closedloop import Leaving, worsened
 from experiments.study.paths import STUDIES, study_path
@@ -193,3 +194,34 @@ def test_blocks_are_cut_once(tmp_path, monkeypatch):
     monkeypatch.setattr(again, lambda *a, **k: pytest.fail("cut again"))
     assert run(study, tmp_path / "s.sqlite", progress=False).resumed == 2
     assert isinstance(load_runs(tmp_path / "s.sqlite"), pd.DataFrame)
+
+
+def test_one_curvature_under_two_names_counts_once(tmp_path):
+    """A perceptron's layers see one position a sample."""
+    study = Study.from_mapping({"solvers": ["greedy"], "seeds": 1, "blocks": [
+        {"model": "garment-mlp", "sizes": [8, 16], "count": 8, "layers": "mlp.layers.*"}
+    ]})  # fmt: skip
+    (source,) = study.sources
+    problems = cut(source, progress=False)
+    found = sorted((one.meta["layer"], one.n, one.meta["fisher"]) for one in problems)
+    assert found == [(f"mlp.layers.{layer}", n, "sequence") for layer in (0, 1) for n in (8, 16)]
+
+
+def test_blocks_that_differ_in_anything_are_all_kept():
+    rng = np.random.default_rng(0)
+    one = replace(block(12), indices=rng.permutation(40)[:12])
+    linear = one.linear.copy()
+    linear[3] += 1e-3
+    others = [
+        replace(one, linear=linear),
+        replace(one, factor=2 * one.factor),
+        replace(one, initial=~one.initial),
+        replace(one, indices=one.indices[::-1].copy()),
+        replace(one, indices=one.indices + 1),
+        one.with_cardinality(5),
+        replace(one, meta={**one.meta, "layer": "another"}),
+    ]
+    twins = [one.permuted(np.random.default_rng(seed)) for seed in range(3)]
+    twins.append(replace(one, factor=one.factor * (1 + 1e-8)))
+    kept = distinct([one, *twins, *others, *twins])
+    assert [id(problem) for problem in kept] == [id(problem) for problem in (one, *others)]
