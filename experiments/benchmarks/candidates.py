@@ -1,13 +1,13 @@
 """Packages that are not in the portfolio, measured against those that are.
 
 OpenJij (simulated and simulated quantum annealing) and simulated-bifurcation, each behind
-`PenaltyComposite` like every penalised solver: same penalty, same greedy repair, 10 reads of
-1000 sweeps (steps). Beside them the registry's `neal` and `ocean-tabu`, the repair-only control
-`random` and the native `annealing`. Every block is taken as it is and with H times 1000, its
-variables permuted, nobody told the incumbent; solvers take turns, medians over the seeds. The gap
-is to the best energy of all, as a share of the way from there to the mean mask. Seconds are of the
-whole call: conversion, search, repair. In an environment of its own, since the project does not
-depend on them:
+`PenaltyComposite` like every penalised solver: same penalty, same greedy repair, 10 reads of 1000
+sweeps (steps). Beside them the registry's `neal` and `ocean-tabu`, the repair-only control `random`
+and the native `annealing`. Every block is taken as it is and with H times 1000, its variables
+permuted, nobody told the current mask; solvers take turns, medians over the seeds. The gap is to
+the best energy of all, as a share of the way from there to the mean mask. Seconds are of the whole
+call: conversion, search, repair. In an environment of its own, since the project does not depend on
+them:
 
     pip install openjij simulated-bifurcation
     python -m experiments.benchmarks.candidates --out results/solvers 'blocks/*-n1024-*'

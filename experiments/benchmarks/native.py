@@ -58,7 +58,7 @@ print(times[0] - times[1])
 
 
 def blocks(patterns: list[str]) -> list[CardinalityProblem]:
-    """The blocks with their variables permuted, without incumbent."""
+    """The blocks with their variables permuted, without current mask."""
     rng = np.random.default_rng(0)
     paths = sorted(path for pattern in patterns for path in glob(pattern))  # noqa: PTH207
     return [load(path).permuted(rng) for path in paths]

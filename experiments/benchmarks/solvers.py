@@ -2,13 +2,14 @@
 
 Instances are exported blocks with H multiplied by 1, 10, 100 and 1000 and the rest left alone, and
 random families of rank 16, 64 and 256 with and without linear term. Variables are permuted, nobody
-is told the incumbent, and solvers take turns instance by instance, so that a busy moment hits all
-alike. A solver runs for the whole time limit; the times are those at which its incumbents appeared.
+is told the current mask, and solvers take turns instance by instance, so that a busy moment hits
+all alike. A solver runs for the whole time limit; the times are those at which its incumbents
+appeared.
 
 A gap is ``(E - E_ref) / (E_start - E_ref)``. The reference is the proved optimum; where nobody
 proved one in the time of `--proof`, it is the best energy anybody found, with annealing given that
 time too, and the certified bound's distance to it is shown beside. The start is the mean over all
-feasible masks, or the incumbent if that is better but not the reference itself. Every row of the
+feasible masks, or the current mask if that is better but not the reference itself. Every row of the
 CSV says which. Instances that are in the CSV already are not run again.
 
     python -m experiments.benchmarks.solvers --out results/solvers 'blocks/*-n1024-*.safetensors'
@@ -70,7 +71,7 @@ def mean_energy(problem: CardinalityProblem) -> float:
 
 
 def instances(paths: list[str]) -> Iterator[tuple[dict[str, Any], CardinalityProblem, float]]:
-    """What it is, the problem with its variables permuted, and the energy of its incumbent."""
+    """What it is, the problem with its variables permuted, and the energy of its current mask."""
     for path in paths:
         block = load(path)
         for curvature in CURVATURES:
@@ -183,13 +184,13 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
         palette.caption(
             figure,
             f"SmolLM2-135M blocks of {layers} layers (4-bit release, dequantised), H multiplied by "
-            f"the number after x, and random families; variables permuted, incumbent given to "
+            f"the number after x, and random families; variables permuted, current mask given to "
             f"nobody; time limit {limit:g} s, {seeds} seed(s), all solvers in the native track, "
             f"wall time, compilation outside; load average {frame['load'].median():.1f} in the "
             f"median on {int(frame['cpus'].max())} CPUs. Reference: the proved optimum, or where a "
             f"share follows the name the best energy known, the optimum at most that far below it. "
-            f"Shares are of the way from the incumbent, or from the mean mask where the incumbent "
-            f"is worse or is the reference itself ({alone:.0%} of the blocks' runs).",
+            f"Shares are of the way from the current mask, or from the mean mask where the current "
+            f"one is worse or is the reference itself ({alone:.0%} of the blocks' runs).",
         )
         palette.save(figure, folder, "map")
 
@@ -261,7 +262,7 @@ def run(paths: list[str], table: Path, limit: float, proof: float, seeds: int) -
 def main() -> None:
     """Runs what is asked for, writes ``map.csv`` as it goes, draws ``map``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("blocks", nargs="*", help="globs of container files with an incumbent")
+    parser.add_argument("blocks", nargs="*", help="globs of container files with a current mask")
     parser.add_argument("--out", type=Path, required=True, help="folder of map.csv and the figure")
     parser.add_argument("--limit", type=float, default=1.0, help="seconds a run")
     parser.add_argument("--proof", type=float, default=4.0, help="seconds for the reference")

@@ -48,7 +48,7 @@ Curve = list[tuple[float, float]]
 
 
 def blocks() -> Iterator[CardinalityProblem]:
-    """Random low-rank blocks of `SIZES` with an incumbent, `EACH` of every size and Fisher."""
+    """Random low-rank blocks of `SIZES` with a current mask, `EACH` of every size and Fisher."""
     for seed in range(EACH):
         for n in SIZES:
             for fisher, curvature in (("sequence", 0.3), ("position", 3.0)):

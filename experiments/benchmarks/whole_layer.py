@@ -2,9 +2,9 @@
 
 The drawn problem has the structure of a layer's: row s of the factor is ``(d' a) * w`` of sample s,
 a sum of outer products over its positions with log-normal scales by input and output; the linear
-term is their mean gradient and a ridge, the incumbent prunes the least weights. Prints seconds,
+term is their mean gradient and a ridge, the current mask prunes the least weights. Prints seconds,
 peak memory, the certified bound (rounding counted) and the gap to it, also as a share of the gain
-over the incumbent.
+over the current mask.
 
     python -m experiments.benchmarks.whole_layer [--shape 1024x1024] [--rank 256] [--curvature 1]
     python -m experiments.benchmarks.whole_layer --instance layer.block.safetensors

@@ -114,7 +114,7 @@ def coupled(problem: CardinalityProblem, sizes: Sequence[int]) -> list[Cardinali
 
 
 def nested(problem: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
-    """Parts of a block, each inside the next, the rest fixed at the incumbent.
+    """Parts of a block, each inside the next, the rest fixed at the current mask.
 
     A part of n variables is the first n of one fixed order that alternates between pruned and kept
     variables, in the block's own random order within each side; its variables are shuffled.

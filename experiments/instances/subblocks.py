@@ -65,15 +65,15 @@ def _share(
 def nested_subblocks(
     problem: CardinalityProblem, sizes: Sequence[int]
 ) -> dict[int, CardinalityProblem]:
-    """Sub-blocks of a block, each within the next, the other variables fixed at the incumbent.
+    """Sub-blocks of a block, each within the next, the other variables fixed at the current mask.
 
-    Backward elimination: of all variables, or the 512 whose moves cost least if there are more,
-    one that the incumbent prunes and one that it keeps are left out in turn, so k = n/2; each time
-    the one without which the `coupling_share` is largest. The choice sees the incumbent, so the
+    Backward elimination: of all variables, or the 512 whose moves cost least if there are more, one
+    that the current mask prunes and one that it keeps are left out in turn, so k = n/2; each time
+    the one without which the `coupling_share` is largest. The choice sees the current mask, so the
     order of the variables is shuffled afterwards.
 
     Args:
-        problem: a block with an incumbent.
+        problem: a block with a current mask.
         sizes: even numbers from 4 to 30.
 
     Returns:
@@ -81,8 +81,8 @@ def nested_subblocks(
         ``optimum``, the least feasible energy, proved by enumeration.
 
     Raises:
-        ParameterError: no sizes, an odd one, one out of range or with no pairs in the incumbent.
-        ProblemError: a block without incumbent.
+        ParameterError: no sizes, an odd one, one out of range or with no pairs in the current mask.
+        ProblemError: a block without current mask.
     """
     if not sizes or any(not 4 <= n <= MAX_SIZE or n % 2 for n in sizes):
         raise ParameterError(f"sizes is {list(sizes)}, expected even numbers from 4 to {MAX_SIZE}")
@@ -147,7 +147,7 @@ def _eliminated(
         for flag in (0.0, 1.0):
             share = _shares_without(Q, biases, x)
             out = int(np.argmax(np.where(x == flag, share, -1.0)))
-            # The variable is fixed where the incumbent has it.
+            # The variable is fixed where the current mask has it.
             biases += Q[out] * x[out]
             kept = np.delete(np.arange(len(free)), out)
             Q, biases, x, free = Q[np.ix_(kept, kept)], biases[kept], x[kept], free[kept]

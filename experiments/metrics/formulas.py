@@ -25,9 +25,10 @@ Numbers = TypeVar("Numbers", float, pd.Series)
 
 
 def gap(energy: Numbers, reference: Numbers, initial: Numbers) -> Numbers:
-    """``(E - E_ref) / (E_initial - E_ref)``: 0 at the reference, 1 at the incumbent, above: worse.
+    """``(E - E_ref) / (E_initial - E_ref)``: 0 at the reference, 1 at the current mask.
 
-    The denominator must not be 0; `references` sets the incumbent of flat instances to NaN.
+    Above 1 is worse than the current mask. The denominator must not be 0; `references` sets
+    E_initial of flat instances to NaN.
     """
     return (energy - reference) / (initial - reference)
 

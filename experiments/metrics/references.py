@@ -1,7 +1,7 @@
 """What each instance's energies are compared with, and how sure that is.
 
 The reference ``E_ref`` is always the energy of a state somebody found: the best re-scored feasible
-energy of any run that did not fail, of the rounded relaxation, or of the incumbent. Its tag says
+energy of any run that did not fail, of the rounded relaxation, or of the current mask. Its tag says
 what is known about the optimum ``E*``:
 
 * **exact**: ``E_ref = E*``, by a solver's proof or because a certified lower bound meets ``E_ref``
@@ -12,8 +12,8 @@ what is known about the optimum ``E*``:
   ``E <= E0``. ``slack = (E_ref - L) / (E0 - L)`` is the most by which ``E_ref`` can fall short.
 * **best-known**: no bound at all; a better state may turn up and raise every gap.
 
-A gap is measured from ``E0``, the incumbent's energy; for a problem without an incumbent from the
-mean energy over the feasible set, and `baseline` says so. Where ``E0 - E_ref`` is nothing but
+A gap is measured from ``E0``, the current mask's energy; for a problem that has none from the mean
+energy over the feasible set, and `baseline` says so. Where ``E0 - E_ref`` is nothing but
 round-off the instance is *flat*: nothing can be gained on it and gaps are NaN.
 
 A proof or a bound that a feasible state refutes is struck out, and `refuted` names it.

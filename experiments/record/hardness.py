@@ -25,7 +25,7 @@ class Hardness:
     """Descriptors of one instance; NaN where one is not defined.
 
     Attributes:
-        initial_energy: E of the incumbent.
+        initial_energy: E of the current mask.
         random_energy: mean E over the feasible set, see `random_energy`.
         magnitude: size of the terms an energy is a sum of, see `magnitude`.
         lower_bound: certified bound of the relaxation.
@@ -149,11 +149,11 @@ def _entropy_rank(values: Floats) -> float:
 
 
 def curvature_share(problem: CardinalityProblem, state: Bools) -> float:
-    """``1/2 d'Gd / (E(x0) - E(x))`` of the move ``d = x - x0`` from the incumbent to `state`.
+    """``1/2 d'Gd / (E(x0) - E(x))`` of the move ``d = x - x0`` from the current mask to `state`.
 
-    ``E(x) - E(x0) = f.d + 1/2 d'Gd`` with ``f`` the gradient at the incumbent ``x0``. 0 means that
-    the block is a sort of ``f``; near and above 1 the first-order gain is mostly eaten by
-    curvature. NaN without an incumbent or without a gain.
+    ``E(x) - E(x0) = f.d + 1/2 d'Gd`` with ``f`` the gradient at that mask ``x0``. 0 means that the
+    block is a sort of ``f``; near and above 1 the first-order gain is mostly eaten by
+    curvature. NaN without a current mask or without a gain.
     """
     if problem.initial is None:
         return math.nan

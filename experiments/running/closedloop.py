@@ -39,7 +39,7 @@ from solvers.registry import make
 
 
 class Leaving(CardinalitySampler):
-    """The answer of another solver, less a share of its gain over the incumbent.
+    """The answer of another solver, less a share of its gain over the current mask.
 
     Swaps of the answer are undone in random order until at least `gap` of the gain is lost.
 
@@ -68,22 +68,22 @@ class Leaving(CardinalitySampler):
 def worsened(
     problem: CardinalityProblem,
     best: np.ndarray,
-    incumbent: np.ndarray,
+    current: np.ndarray,
     gap: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The first state on a random path from `best` back to `incumbent` that lost enough.
+    """The first state on a random path from `best` back to `current` that lost enough.
 
     Args:
         problem: the block.
         best: feasible state, shape (n,) of bool.
-        incumbent: feasible state, shape (n,) of bool.
-        gap: share of ``E(incumbent) - E(best)`` to lose; 0 gives `best`, 1 the incumbent.
+        current: feasible state, shape (n,) of bool.
+        gap: share of ``E(current) - E(best)`` to lose; 0 gives `best`, 1 the current mask.
         rng: order in which swaps are undone.
     """
-    revived = rng.permutation(np.flatnonzero(incumbent & ~best))
-    pruned = rng.permutation(np.flatnonzero(~incumbent & best))
-    start, end = float(problem.energy(best)), float(problem.energy(incumbent))
+    revived = rng.permutation(np.flatnonzero(current & ~best))
+    pruned = rng.permutation(np.flatnonzero(~current & best))
+    start, end = float(problem.energy(best)), float(problem.energy(current))
     if gap <= 0 or end <= start:
         return best
     low, high = 0, len(revived)

@@ -55,7 +55,7 @@ class Task:
     Attributes:
         cell: what to run.
         spec: with what.
-        give_initial: whether the solver may have the incumbent.
+        give_initial: whether the solver may have the current mask.
         build: seconds the block took to build, for the ledger.
         track: the solver's, for the row of a cell whose worker died.
         memory: GiB that the solver's call may add to its process; None: no limit.

@@ -69,7 +69,7 @@ class BlockSource:
         layers: shell globs of layer names, separated by commas.
         fisher: kinds of curvature.
         nested: cut only the largest size from the model, and the smaller ones as nested parts of
-            it, the other variables fixed at the incumbent.
+            it, the other variables fixed at the current mask.
         density: kept fraction of the weights.
         within: cut blocks of this size, and of each the nested parts of `sizes` whose couplings
             matter most (`experiments.instances.subblocks`), with their proven optimum.

@@ -59,7 +59,7 @@ class Study:
             differ.
         budgets: `Budget` objects; plain numbers are time limits in seconds.
         seeds: whole numbers from 0.
-        give_initial: hand every solver that can use it the incumbent, and say so in each record.
+        give_initial: hand every solver that can use it the current mask, and say so in each record.
         seed: every cell's own seed, and the order of the cells, follow from it.
         seeds_by_size: ``{n: m}``: from n variables on, only the first m seeds are run.
         cardinality: number of ones, for files that do not say.

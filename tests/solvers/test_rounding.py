@@ -49,7 +49,7 @@ def test_no_export_takes_a_penalty_that_eats_the_objective(tmp_path, suffix):
     assert not list(tmp_path.iterdir())
 
 
-def test_nor_do_models_and_the_penalised_lane():
+def test_nor_do_models_and_the_penalised_track():
     problem = some_problem()
     with pytest.raises(ProblemError, match="or less"):
         problem.to_bqm(1e15)
