@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from solvers.errors import ParameterError
-from solvers.problem import CardinalityProblem
-from solvers.qaoa.simulator.basis import energies
 
 # (dg, db) by mixer, each within 3 % of the best mean ratio of a grid at p = 4 and p = 8 over random
 # rank-4 problems of 4 to 12 variables. Beta is in units of `turn`.
 RAMPS = {"x": (2.5, 0.75), "ring": (2.25, 0.6), "complete": (2.5, 0.9), "grover": (1.75, 2.2)}
-# Above this many feasible states their standard deviation is estimated from a sample.
-ENUMERABLE = 1 << 16
-SAMPLED = 20_000
 
 
 @dataclass(frozen=True)
@@ -97,17 +91,3 @@ def ramp_steps(mixer: str, n: int) -> tuple[float, float]:
 def turn(mixer: str, n: int) -> float:
     """Unit of beta: the complete graph's mixer has a spectrum that is n/2 times as wide."""
     return 2 / n if mixer.startswith("complete") else 1.0
-
-
-def feasible_std(problem: CardinalityProblem, rng: np.random.Generator) -> float:
-    """Standard deviation of E over the states with k ones, sampled where there are many.
-
-    For circuits beyond the simulator's reach; `Simulator.costs` has all the energies otherwise.
-    """
-    n, k = problem.n, problem.cardinality
-    if comb(n, k) <= ENUMERABLE:
-        return float(energies(problem, k).std())
-    order = rng.random((SAMPLED, n)).argpartition(k, axis=1)
-    x = np.zeros((SAMPLED, n))
-    np.put_along_axis(x, order[:, :k], 1, axis=1)
-    return float(problem.energy(x).std())
