@@ -78,6 +78,13 @@ SOLVERS: dict[str, Entry] = {
         "certified bound, rounding, descent",
         honours=("time_limit",),
     ),
+    "semidefinite": Entry(
+        "solvers.exact.semidefinite:Semidefinite",
+        "native",
+        "certified bound by a doubly non-negative relaxation, rounding, descent",
+        honours=("time_limit",),
+        max_variables=4096,
+    ),
     "exact": Entry(
         "solvers.exact.branch_and_bound:BranchAndBound",
         "native",
