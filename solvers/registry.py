@@ -88,7 +88,7 @@ SOLVERS: dict[str, Entry] = {
     "exact": Entry(
         "solvers.exact.branch_and_bound:BranchAndBound",
         "native",
-        "branch and bound on the relaxation; proves the optimum",
+        "branch and bound on two relaxations; proves the optimum",
         honours=("time_limit",),
         exact=True,
     ),

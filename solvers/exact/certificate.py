@@ -107,6 +107,14 @@ class Form:
         x[self.free] = self.counts[self.groups] > 0
         return x
 
+    def rounded(self, y: Any) -> Bools:
+        """The state whose ones are the largest entries of y, shape (m,), in each group."""
+        x = self.settled.copy()
+        for group, count in enumerate(self.counts):
+            members = np.flatnonzero(self.groups == group)
+            x[self.free[members[np.argsort(-y[members], kind="stable")[:count]]]] = True
+        return x
+
     def energy(self, x: Any) -> tuple[float, float]:
         """E of a state of the whole problem that agrees with what is settled; how far it is off."""
         y = np.concatenate([[1.0], np.asarray(x, dtype=np.float64)[self.free]])
@@ -176,7 +184,10 @@ def form(problem: CardinalityProblem) -> Form:
 
 def group_counts(problem: CardinalityProblem) -> tuple[Integers, Integers]:
     """Group of each variable, from 0 up, and the ones of each group."""
-    return np.zeros(problem.n, np.int64), np.array([problem.cardinality], np.int64)
+    groups, ones = getattr(problem, "groups", None), getattr(problem, "cardinalities", None)
+    if groups is None:
+        return np.zeros(problem.n, np.int64), np.array([problem.cardinality], np.int64)
+    return np.asarray(groups, np.int64), np.asarray(ones, np.int64)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ SCALE_LEAST, SCALE_MOST = 1e-2, 1e3
 # Iterations between two looks at the residuals, their ratio that is left alone, and the factor of
 # a change.
 BALANCE_EVERY, BALANCED, BALANCE_FACTOR = 20, 1.2, 1.5
+# Cubes of the order that the set-up makes a second, low on purpose; a bound takes about as long.
+SETUP_RATE = 1e9
 
 Matrix = NDArray[Any]
 

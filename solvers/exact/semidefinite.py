@@ -22,7 +22,7 @@ from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.clock.background import one_thread
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.exact.certificate import Certificate, RowBound, Stage, form, row_bound, settled
-from solvers.exact.doubly_nonnegative import AlternatingDirections
+from solvers.exact.doubly_nonnegative import SETUP_RATE, AlternatingDirections
 from solvers.exact.interval import Bound
 from solvers.exact.relaxation import bound as plain_bound
 from solvers.memory import check_room
@@ -40,8 +40,6 @@ FIRST_CHECK, CHECK_GROWTH, MOST_BETWEEN = 25, 1.25, 250
 WORTH_LEAVING = 0.1
 # Without a time limit: stop when the gap has closed by less than this share over so many bounds.
 LITTLE, PATIENCE = 0.01, 5
-# Cubes of the order that the set-up makes a second, low on purpose.
-SETUP_RATE = 3e8
 # Arrays of n^2 float64 that are held at a time, roughly.
 ARRAYS = 24
 Report = Callable[[Bools], None]
@@ -190,7 +188,7 @@ class Refinement:
                 self._iterations += 1
             start = time.perf_counter()
             self._take(directions.stage())
-            self._round(directions.y, deadline)
+            self._offer(self._search.descend(self._own.rounded(directions.y), deadline))
             check = time.perf_counter() - start
             keep = self._settle(WORTH_LEAVING)
             if keep is not None and not self._own.decided:
@@ -231,15 +229,6 @@ class Refinement:
             self._lower = max(self._lower, self._certified)
             self._offer(self._own.state())
         return np.flatnonzero(~fixed)
-
-    def _round(self, y: Any, deadline: Deadline) -> None:
-        """The largest entries of y in each group, then swap descent."""
-        own = self._own
-        x = own.settled.copy()
-        for group, count in enumerate(own.counts):
-            members = np.flatnonzero(own.groups == group)
-            x[own.free[members[np.argsort(-y[members], kind="stable")[:count]]]] = True
-        self._offer(self._search.descend(x, deadline))
 
     def _offer(self, state: Any) -> None:
         state = np.asarray(state).astype(np.bool_)
