@@ -1,12 +1,14 @@
 """The lowest states against brute force, degenerate problems and public instances."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from solvers import CardinalityProblem, make
+from solvers.arithmetic.convex import Value
 from solvers.clock.deadline import Deadline
 from solvers.errors import ProblemError
 from solvers.exact import semidefinite_tree
@@ -95,3 +97,32 @@ def test_an_expired_tree_keeps_its_bound():
     tree.run(Deadline(0.0))
     assert not tree.done
     assert tree.lower_bound == -7.0
+
+
+def test_groups_against_brute_force():
+    """The tree itself, on forms of two groups with their own counts."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        n = 9
+        Q = rng.normal(size=(n, n))
+        whole = form(
+            CardinalityProblem(linear=rng.normal(size=n), cardinality=4, quadratic=Q @ Q.T)
+        )
+        groups, counts = np.array([0, 1, 0, 1, 1, 0, 1, 0, 1]), np.array([1, 3])
+        own = replace(whole, groups=groups, counts=counts)
+
+        def evaluate(x, own=own):
+            energy, error = own.energy(x)
+            return Value(energy, error, abs(energy))
+
+        states = [np.array(bits, dtype=bool) for bits in itertools.product((0, 1), repeat=n)]
+        feasible = [x for x in states if (np.bincount(groups[x], minlength=2) == counts).all()]
+        energies = sorted(own.energy(x)[0] for x in feasible)
+        pool = semidefinite_tree.Pool(5, evaluate)
+        for x in feasible[:5]:
+            pool.offer(x)
+        tree = semidefinite_tree.SemidefiniteTree(own, pool, -np.inf, lambda x: x, lambda x: None)
+        tree.run(Deadline(20))
+        assert tree.done
+        found = [value.energy for value, _ in pool.states]
+        assert found == pytest.approx(energies[:5], abs=1e-9)
