@@ -168,10 +168,9 @@ def main() -> None:
                 for kind, part in parts(row, n).items():
                     table += measured(f"{name}/{kind}", part, seconds, proof=True)
     frame = pd.DataFrame(table)
-    best = frame[frame["task"] != "lowest 100"].groupby(["instance", "n"])["energy"].min()
-    known = np.array([best[row.instance, row.n] for row in frame.itertuples()])
-    frame["gap"] = (known - frame["lower_bound"]) / np.abs(known)
-    frame.loc[frame["task"] == "lowest 100", "gap"] = np.nan
+    single = frame["energy"].where(frame["task"] != "lowest 100")
+    known = single.groupby([frame["instance"], frame["n"]]).transform("min")
+    frame["gap"] = ((known - frame["lower_bound"]) / known.abs()).where(single.notna())
     print(frame.groupby(["task", "n"])[["seconds", "gap"]].median())
     if arguments.out:
         if arguments.out.exists():

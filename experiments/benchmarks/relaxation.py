@@ -3,7 +3,7 @@
 First 200 random problems whose optimum `enumerate` proves; then, if given, real instances with the
 median time of 5 solves, first JIT compilation excluded. With ``--shift`` instead, for each instance
 with H times 1, 10, 100 and 1000, the bound with and without the diagonal shift of
-`solvers.exact.branch_and_bound` on what reduced costs leave open.
+`solvers.exact.diagonal_shift` on what reduced costs leave open.
 
     python -m experiments.benchmarks.relaxation [--instances 'blocks/*.block.safetensors'] [--shift]
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.benchmarks.solvers import mean_energy
 from solvers import Budget, CardinalityProblem, load, make
-from solvers.exact.branch_and_bound import diagonally_shifted
+from solvers.exact.diagonal_shift import diagonally_shifted
 from solvers.exact.interval import core
 from solvers.exact.relaxation import bound, relaxed
 

@@ -17,25 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
 
 from solvers.arithmetic.convex import (
     EIGEN_RATE,
-    UNIT,
     Convex,
     Part,
     Value,
-    column_norms,
     convex,
     part,
     plus_offset,
-    row_scales,
     value,
 )
 from solvers.base import Budget, CardinalitySampler, Request, Solution
-from solvers.clock.background import computed, one_thread
+from solvers.clock.background import computed
 from solvers.clock.deadline import Deadline
 from solvers.exact.certificate import Form, form
+from solvers.exact.diagonal_shift import diagonally_shifted
 from solvers.exact.interval import Bound, core
 from solvers.exact.relaxation import bound
 from solvers.exact.relaxation_tree import Tree
@@ -76,36 +73,6 @@ class Proof:
     def proved(self) -> bool:
         """Whether `state` is optimal, see `solvers.exact.interval.Bound.proved_optimal`."""
         return self.best.energy + self.best.error - self.lower_bound <= self.best.tolerance
-
-
-def diagonally_shifted(problem: CardinalityProblem) -> Convex:
-    """The least convex diagonal that one shift can give, energies on feasible x as they are.
-
-    With ``rho (sum x - k)^2 / 2`` added, which is 0 on feasible x, ``G + rho 11'``, its rows scaled
-    by d, may lose its least eigenvalue t: ``G + rho 11' - t D^2`` and ``c + t d^2 / 2 - rho k``.
-
-    Args:
-        problem: with a factor of shape (r, n), n <= r, or dense; its offset does not count.
-    """
-    G, k, n = problem.gram(), problem.cardinality, problem.n
-    rho = abs(float(np.median(problem.diagonal)))
-    scales = row_scales(G + rho)
-    C = (G + rho) / scales[:, None] / scales
-    with one_thread():
-        values, vectors = eigh(C)
-    t = float(values[0])
-    R = np.sqrt(np.maximum(values - t, 0.0))[:, None] * vectors.T
-    shifted = C.copy()
-    shifted[np.diag_indices(n)] -= t
-    # What R does not explain, and the rounding of G, of C and of that difference.
-    largest = float(np.abs(C.diagonal()).max(initial=0.0)) + abs(t)
-    off = float(np.abs(R.T @ R - shifted).max(initial=0.0))
-    off += 2 * UNIT * (n + problem.rank + 8) * largest
-    widest = float(np.sort(scales)[n - k :].sum())
-    error = 0.5 * off * widest * scales + UNIT * (abs(t) * scales**2 + 4 * rho * k)
-    constant = 0.5 * rho * k * k * (1 - 8 * UNIT)
-    A, c = R * scales, problem.linear + 0.5 * t * scales**2 - rho * k
-    return Convex(A, c, k, column_norms(A), error, constant)
 
 
 def prove(

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.linalg import eigh, qr, solve_triangular
+from scipy.linalg import cholesky, eigh, qr, solve_triangular
 
 from solvers.arithmetic.convex import row_scales
 from solvers.exact.certificate import Floats, Form, Stage
@@ -38,9 +38,9 @@ OVER_RELAXATION = 1.8
 # Weights: power of the columns' scales, and the most that those may differ from their median.
 SCALE_POWER = 0.7
 SCALE_LEAST, SCALE_MOST = 1e-2, 1e3
-# Iterations between two looks at the residuals, their ratio that is left alone, and the factor of
-# a change.
-BALANCE_EVERY, BALANCED, BALANCE_FACTOR = 20, 1.2, 1.5
+# Iterations between two looks at the residuals; Y - R is to be so many times beta times the change
+# of Y, up to a factor that is left alone; and the factor of a change of beta.
+BALANCE_EVERY, RESIDUALS, BALANCED, BALANCE_FACTOR = 20, 5.0, 1.2, 1.5
 # Cubes of the order that the set-up makes a second, low on purpose; a bound takes about as long.
 SETUP_RATE = 1e9
 
@@ -187,12 +187,13 @@ class AlternatingDirections:
         self._normal, self._basis = complete[:, : len(v)], complete[:, len(v) :]
         self._triangle = triangle[: len(v)]
         scales = _weights(own) if start is None else start[0]._d[start[1]].astype(np.float64)
-        L = np.zeros((2 * m + 1, m + 1))
-        L[0, 0] = 1
-        L[1 : m + 1, 1:] = np.diag(scales)
-        L[m + 1 :, 0], L[m + 1 :, 1:] = 1, -np.eye(m)
-        triangle = qr(L @ self._basis, mode="r", check_finite=False)[0][: self._basis.shape[1]]
-        W = solve_triangular(triangle, self._basis.T, trans="T", check_finite=False).T
+        # V' (D L)' (D L) V = R'R, and W = V R^-1.
+        V = self._basis
+        square = V[1:].T @ ((scales**2 + 1)[:, None] * V[1:])
+        sums = V[1:].sum(axis=0)
+        square += (m + 1) * np.outer(V[0], V[0]) - np.outer(V[0], sums) - np.outer(sums, V[0])
+        root = cholesky(square, check_finite=False)
+        W = solve_triangular(root, V.T, trans="T", check_finite=False).T
         inner = W.T @ own.C @ W
         self._unit = float(np.linalg.norm(inner)) / m or 1.0
         self._beta = 1.0
@@ -256,7 +257,7 @@ class AlternatingDirections:
         self._R = root @ root.T
         self.iterations += 1
         if self.iterations % BALANCE_EVERY == 0:
-            ratio = np.sqrt(primal) / (self._beta * np.sqrt(dual) + 1e-300)
+            ratio = np.sqrt(primal) / (RESIDUALS * self._beta * np.sqrt(dual) + 1e-300)
             if ratio > BALANCED:
                 self._change_beta(BALANCE_FACTOR)
             elif ratio < 1 / BALANCED:

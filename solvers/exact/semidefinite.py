@@ -17,21 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from solvers.arithmetic.convex import Value, plus_offset, value
+from solvers.arithmetic.convex import EIGEN_RATE, Convex, Value, plus_offset, value
 from solvers.base import Budget, CardinalitySampler, Request, Solution
-from solvers.clock.background import one_thread
+from solvers.clock.background import computed, one_thread
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.exact.certificate import Certificate, RowBound, Stage, form, row_bound, settled
+from solvers.exact.diagonal_shift import diagonally_shifted
 from solvers.exact.doubly_nonnegative import SETUP_RATE, AlternatingDirections
 from solvers.exact.interval import Bound
 from solvers.exact.relaxation import bound as plain_bound
+from solvers.exact.relaxation import relaxed
 from solvers.memory import check_room
-from solvers.problem import Bools, CardinalityProblem
+from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.repair import LocalSearch
 from solvers.search.tabu import Tabu
 
-# Of the time left: for the plain relaxation, and for tabu search from its state.
-PLAIN_SHARE, SEARCH_SHARE = 0.15, 0.1
+# Of the time left: for the plain relaxation, for tabu search from its state, and for the relaxation
+# of a shifted diagonal.
+PLAIN_SHARE, SEARCH_SHARE, SHIFT_SHARE = 0.15, 0.1, 0.1
 # Reads of that search, at most.
 SEARCH_READS = 4
 # Iterations until the first bound, and their growth from one bound to the next.
@@ -101,6 +104,8 @@ def bound(
         run = Refinement(problem, root, report)
         if not run.proved and not deadline.over:
             run.search(deadline.share(SEARCH_SHARE))
+        if not run.proved and not deadline.over:
+            run.shift(deadline.share(SHIFT_SHARE))
         run.refine(deadline)
     return run.interval()
 
@@ -129,9 +134,7 @@ class Refinement:
         self._take(Stage(np.zeros((0, problem.n + 1))))
         self._settle(0.0)
         if not self._own.decided and root.own is not None and root.dual is not None:
-            ones = root.own.A @ self._own.settled
-            A = root.own.A[:, self._own.free]
-            self._take(Stage(np.column_stack([ones - root.dual, A]) * np.sqrt(0.5)))
+            self._take(self._plain_stage(root.own, root.dual))
             self._settle(0.0)
 
     @property
@@ -155,6 +158,22 @@ class Refinement:
             0 if self._own.decided else len(self._own.free),
             self._iterations,
         )
+
+    def _plain_stage(self, convex: Convex, dual: Floats) -> Stage:
+        """The bound of a convex quadratic: ``||Ax - s||^2 / 2`` is what it leaves out."""
+        fixed = convex.A @ self._own.settled - dual
+        return Stage(np.column_stack([fixed, convex.A[:, self._own.free]]) * np.sqrt(0.5))
+
+    def shift(self, deadline: Deadline) -> None:
+        """The plain relaxation with as much taken off the diagonal as it bears, if G is regular."""
+        problem = self._problem
+        if problem.n > problem.rank:
+            return
+        seconds = problem.n**3 / EIGEN_RATE
+        convex = computed(lambda: diagonally_shifted(problem), seconds, deadline)
+        if convex is not None:
+            self._take(self._plain_stage(convex, relaxed(convex, deadline).dual))
+            self._settle(0.0)
 
     def search(self, deadline: Deadline) -> None:
         """Tabu search from the best state."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from solvers import Budget, CardinalityProblem, make
-from solvers.exact.branch_and_bound import diagonally_shifted
+from solvers.exact.diagonal_shift import diagonally_shifted
 from tests.solvers.factories import FAMILIES, member
 from tests.solvers.reference import feasible_states, magnitude, proper
 from tests.strategies import problems

@@ -13,7 +13,7 @@ from experiments.benchmarks.trust import PROVERS, judged, mixed
 from solvers import Budget, CardinalityProblem, make
 from solvers.arithmetic.convex import convex, part, row_scales, value
 from solvers.errors import ProblemError
-from solvers.exact.branch_and_bound import diagonally_shifted
+from solvers.exact.diagonal_shift import diagonally_shifted
 from tests.solvers.reference import exact_energy, feasible_states, proper
 from tests.strategies import problems
 
