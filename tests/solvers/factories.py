@@ -47,3 +47,48 @@ def member(family, seed, n):
         factor[:, rng.random(n) < 0.4] = 0
         linear[rng.random(n) < 0.4] = 0
     return CardinalityProblem(linear=linear, cardinality=int(rng.integers(1, n)), factor=factor)
+
+
+SCALES_APART = (
+    "dense", "indefinite", "low rank", "linear", "zero columns", "duplicates", "one large column",
+    "all equal", "massive pair",
+)  # fmt: skip
+
+
+def of_kind(kind, seed, n):
+    """One problem of n variables and 0 < k < n, k = 1 and n - 1 among them."""
+    rng = np.random.default_rng([SCALES_APART.index(kind), seed, n])
+    k = int(rng.choice([1, n - 1, n // 2, rng.integers(1, n)]))
+    linear = np.zeros(n)
+    A = rng.normal(size=(n + 2, n)) * 10 ** rng.uniform(-2, 1, size=n)
+    if kind == "low rank":
+        factor = rng.normal(size=(2, n))
+        return CardinalityProblem(linear=rng.normal(size=n), cardinality=k, factor=factor)
+    if kind == "linear":
+        linear = rng.normal(size=n) * float(np.abs(A).max()) ** 2
+    if kind == "zero columns":
+        A[:, rng.random(n) < 0.5] = 0
+    if kind == "duplicates":
+        A = A[:, rng.integers(0, (n + 1) // 2, size=n)]
+    if kind == "one large column":
+        A[:, rng.integers(n)] *= 1e8
+    if kind == "massive pair":
+        A[:, 1] = 1e8 * A[:, 0] * (1 + 1e-9 * rng.normal())
+        A[:, 0] *= -1e8
+    G = A.T @ A
+    if kind == "indefinite":
+        G = rng.normal(size=(n, n)) * 10 ** rng.uniform(-1, 1)
+    if kind == "all equal":
+        G = np.ones((n, n))
+    return CardinalityProblem(
+        linear=linear, cardinality=k, quadratic=(G + G.T) / 2, offset=float(rng.normal())
+    )
+
+
+def correlated(n, seed):
+    """A row block's likeness: correlated columns of scales far apart, no linear term."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(4 * n, n)) + rng.normal(size=(4 * n, 3)) @ rng.normal(size=(3, n))
+    X *= 10 ** rng.uniform(-1, 1, size=n)
+    G = X.T @ X / len(X)
+    return CardinalityProblem(linear=np.zeros(n), cardinality=n // 2, quadratic=(G + G.T) / 2)

@@ -14,7 +14,7 @@ from solvers.errors import ProblemError
 from solvers.exact import semidefinite_tree
 from solvers.exact.certificate import form
 from solvers.exact.lowest import lowest
-from tests.solvers.test_semidefinite import KINDS, correlated, member
+from tests.solvers.factories import SCALES_APART, correlated, of_kind
 
 
 def every(problem):
@@ -30,12 +30,12 @@ def every(problem):
 
 
 @pytest.mark.parametrize("few", [20_000, 20])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCALES_APART)
 def test_agrees_with_brute_force(kind, few, monkeypatch):
     """With many states looked at one by one at the end of a branch, and with few."""
     monkeypatch.setattr(semidefinite_tree, "FEW_SUBSETS", few)
     for seed, n, count in itertools.product(range(2), (3, 6, 10), (1, 8)):
-        problem = member(kind, seed, n)
+        problem = of_kind(kind, seed, n)
         energies, sizes = every(problem)
         found = lowest(problem, count)
         m = min(count, len(energies))

@@ -14,41 +14,7 @@ from solvers.clock.deadline import Deadline
 from solvers.exact.certificate import Certificate, Stage, form, matrix, row_bound, verify
 from solvers.exact.doubly_nonnegative import AlternatingDirections
 from solvers.exact.semidefinite import bound
-
-KINDS = (
-    "dense", "indefinite", "low rank", "linear", "zero columns", "duplicates", "one large column",
-    "all equal", "massive pair",
-)  # fmt: skip
-
-
-def member(kind, seed, n):
-    """One problem of n variables and 0 < k < n, k = 1 and n - 1 among them."""
-    rng = np.random.default_rng([KINDS.index(kind), seed, n])
-    k = int(rng.choice([1, n - 1, n // 2, rng.integers(1, n)]))
-    linear = np.zeros(n)
-    A = rng.normal(size=(n + 2, n)) * 10 ** rng.uniform(-2, 1, size=n)
-    if kind == "low rank":
-        factor = rng.normal(size=(2, n))
-        return CardinalityProblem(linear=rng.normal(size=n), cardinality=k, factor=factor)
-    if kind == "linear":
-        linear = rng.normal(size=n) * float(np.abs(A).max()) ** 2
-    if kind == "zero columns":
-        A[:, rng.random(n) < 0.5] = 0
-    if kind == "duplicates":
-        A = A[:, rng.integers(0, (n + 1) // 2, size=n)]
-    if kind == "one large column":
-        A[:, rng.integers(n)] *= 1e8
-    if kind == "massive pair":
-        A[:, 1] = 1e8 * A[:, 0] * (1 + 1e-9 * rng.normal())
-        A[:, 0] *= -1e8
-    G = A.T @ A
-    if kind == "indefinite":
-        G = rng.normal(size=(n, n)) * 10 ** rng.uniform(-1, 1)
-    if kind == "all equal":
-        G = np.ones((n, n))
-    return CardinalityProblem(
-        linear=linear, cardinality=k, quadratic=(G + G.T) / 2, offset=float(rng.normal())
-    )
+from tests.solvers.factories import SCALES_APART, correlated, of_kind
 
 
 def optimum(problem):
@@ -76,23 +42,23 @@ def check(problem, steps):
     return proved, float(least)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCALES_APART)
 def test_certificates_hold(kind):
     for seed, n in itertools.product(range(4), range(2, 9)):
-        check(member(kind, seed, n), seed * 10)
+        check(of_kind(kind, seed, n), seed * 10)
 
 
 @pytest.mark.slow
 def test_certificates_of_ten_thousand_problems_hold():
-    for seed, n, kind in itertools.product(range(160), range(2, 9), KINDS):
-        check(member(kind, 1000 + seed, n), seed % 40)
+    for seed, n, kind in itertools.product(range(160), range(2, 9), SCALES_APART):
+        check(of_kind(kind, 1000 + seed, n), seed % 40)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCALES_APART)
 def test_interval_holds_the_optimum(kind):
     """Settled variables, restarts and roundings included; the certificate proves what is said."""
     for seed, n in itertools.product(range(2), (3, 6, 9)):
-        problem = member(kind, seed, n)
+        problem = of_kind(kind, seed, n)
         least, rounding, _ = optimum(problem)
         found = bound(problem, Deadline(0.15))
         lower = found.lower + problem.offset
@@ -110,7 +76,7 @@ def test_any_certificate_is_valid():
     """Random matrices in the place of good ones."""
     rng = np.random.default_rng(0)
     for seed, n in itertools.product(range(10), range(2, 8)):
-        problem = member("indefinite", seed, n)
+        problem = of_kind("indefinite", seed, n)
         least, rounding, state = optimum(problem)
         stage = Stage(
             rng.normal(size=(3, n + 1)), rng.normal(size=(1, n + 1)),
@@ -121,7 +87,7 @@ def test_any_certificate_is_valid():
 
 def test_matrix_of_a_stage_is_what_the_module_says():
     rng = np.random.default_rng(0)
-    problem = member("linear", 0, 7)
+    problem = of_kind("linear", 0, 7)
     stage = Stage(
         rng.normal(size=(3, 8)), rng.normal(size=(1, 8)), rng.uniform(size=(7, 7)),
         rng.uniform(size=(7, 7)),
@@ -137,15 +103,15 @@ def test_matrix_of_a_stage_is_what_the_module_says():
 
 
 def test_edited_certificates_are_refused():
-    problem = member("dense", 1, 12)
+    problem = of_kind("dense", 1, 12)
     found = bound(problem, Deadline(0.3))
     certificate = found.certificate
-    smaller = member("dense", 1, 11)
+    smaller = of_kind("dense", 1, 11)
     with pytest.raises(ValueError, match="shape"):
         verify(smaller, replace(certificate, state=np.arange(11) < smaller.cardinality))
     with pytest.raises(ValueError, match="no feasible state"):
         verify(problem, replace(certificate, state=np.zeros(12, dtype=bool)))
-    equal = member("all equal", 1, 12)
+    equal = of_kind("all equal", 1, 12)
     guess = Stage(np.zeros((1, 13)), settles=np.ones(12, dtype=bool))
     with pytest.raises(ValueError, match="leaves open"):
         verify(equal, Certificate((guess,), np.arange(12) < equal.cardinality))
@@ -161,15 +127,6 @@ def test_verification_needs_numpy_alone():
         "assert not {'scipy', 'numba', 'dimod', 'torch', 'solvers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def correlated(n, seed):
-    """A row block's likeness: correlated columns of scales far apart, no linear term."""
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(4 * n, n)) + rng.normal(size=(4 * n, 3)) @ rng.normal(size=(3, n))
-    X *= 10 ** rng.uniform(-1, 1, size=n)
-    G = X.T @ X / len(X)
-    return CardinalityProblem(linear=np.zeros(n), cardinality=n // 2, quadratic=(G + G.T) / 2)
 
 
 def test_closes_most_of_what_the_plain_relaxation_leaves():
