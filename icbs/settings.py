@@ -154,6 +154,82 @@ class Settings:
         return round((1 - density) * n)
 
 
+@plain_errors({"density": DensityError, "pattern": DensityError, "rows": LayerError})
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
+class RowSettings:
+    """What row blocks are told; see `icbs.blocks.rows`.
+
+    Attributes:
+        density: fraction of each row's weights that the current mask, Wanda's, keeps.
+        pattern: ``N:M``: of every M consecutive inputs N are kept, and each M are a group of the
+            block. The density must be N/M. None: a row has one budget.
+        rows: outputs of each layer that blocks are made of, by number; or how many are drawn.
+        sequential: inputs of the model as pruned before the layer, outputs wanted as trained.
+        weighted: positions count by the loss's gradient at the output.
+        shrinkage: of H towards its diagonal; at 1 Wanda's mask is the best.
+        lam: share of the loss block in a mix; 0 is the row alone.
+        fisher: curvature of that loss block.
+        budget: ``row`` gives a block for each row; ``layer`` one block of all rows of a layer,
+            which share their number of pruned weights.
+        batch_size: samples in the backward pass of the loss block.
+        seed: of the rows that are drawn and of the variables' order.
+    """
+
+    density: Annotated[float, Field(gt=0, lt=1, title="a value between 0 and 1")] = 0.5
+    pattern: Annotated[str | None, Field(title="N:M such as 2:4, or None")] = None
+    rows: Annotated[
+        int | tuple[int, ...], Field(title="a number from 1, or a tuple of row numbers")
+    ] = 4
+    sequential: Annotated[bool, Field(title="true or false")] = False
+    weighted: Annotated[bool, Field(title="true or false")] = False
+    shrinkage: Share = 0.0
+    lam: Share = 0.0
+    fisher: Literal["sequence", "position"] = "sequence"
+    budget: Literal["row", "layer"] = "row"
+    batch_size: Count = 16
+    seed: Annotated[int, Field(ge=0, title="a whole number from 0")] = 0
+
+    def __post_init__(self) -> None:
+        rows = self.rows
+        if rows == () or (isinstance(rows, int) and rows < 1):
+            raise LayerError(f"rows is {rows!r}; choose a number from 1, or name rows")
+        if isinstance(rows, tuple) and len(set(rows)) != len(rows):
+            raise LayerError(f"rows is {rows}; name each row once")
+        if self.sequential and self.weighted:
+            raise SettingError(
+                "sequential and weighted are True, and the weights belong to the trained model's "
+                "inputs; leave one of them out"
+            )
+        if self.budget == "layer" and self.lam:
+            raise SettingError(
+                f"budget is 'layer' and lam is {self.lam}, but a mix is of one row; leave one of "
+                "them out"
+            )
+        if self.budget == "layer" and self.pattern is not None:
+            raise DensityError(
+                f"budget is 'layer' and pattern is {self.pattern}, which fixes the budget of every "
+                "group; leave one of them out"
+            )
+        # The same checks of density and pattern as for whole prunings.
+        mask = Settings(density=self.density, pattern=self.pattern)
+        object.__setattr__(self, "density", mask.density)
+
+    @property
+    def curvature(self) -> str:
+        """What the blocks' curvature is called: reconstruction, its variants, or a mix."""
+        name = "token-weighted reconstruction" if self.weighted else "reconstruction"
+        if self.lam:
+            name = f"mix {self.lam:g} of loss"
+        for on, word in (
+            (self.sequential, "sequential"),
+            (self.shrinkage, f"shrunk by {self.shrinkage:g}"),
+            (self.budget == "layer", "one budget"),
+            (self.pattern, self.pattern),
+        ):
+            name += f", {word}" if on else ""
+        return name
+
+
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     """Settings given as ``name=value``; values are words, or JSON: 0.5, 3, true, null.
 

@@ -1,4 +1,4 @@
-"""Models: models, export, evaluate."""
+"""Models: models, evaluate, and what is checked of one before it is loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ import typer
 
 from experiments.cli.app import (
     AsJson,
-    Density,
     Device,
     Dtype,
     Model,
     command,
     formatted,
-    numbers,
-    output_folder,
     typed,
     words,
 )
@@ -160,101 +157,6 @@ def models(
         for entry in entries
     ]
     print_table("Models", ("name", "state", "download", "on disk", "what it is"), rows)
-
-
-@command("icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --format bqm,lp --out blocks")
-def export(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    layers: Annotated[
-        str, typer.Option(help="Patterns of layer names, such as '*.mlp.*', by commas.")
-    ] = "*.mlp.down_proj",
-    sizes: Annotated[str, typer.Option(help="Variables of the blocks, by commas.")] = "16,64,1024",
-    density: Density = 0.5,
-    fisher: Annotated[
-        str, typer.Option(help="Curvature of the blocks: sequence, position or both, by commas.")
-    ] = "sequence,position",
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="File types to write besides .block.safetensors, separated by commas, such as "
-            "bqm,lp; an unknown one is answered with the list.",
-        ),
-    ] = "",
-    penalty: Annotated[
-        float | None,
-        typer.Option(
-            help="Add PENALTY * (sum x - k)^2 to the energy where a file type has no constraints."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Calibration: 'wikipedia', 'pydoc' or a UTF-8 file; for images, the folder of "
-            "Fashion-MNIST or 'hub'."
-        ),
-    ] = None,
-    count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
-    length: Annotated[
-        int | None,
-        typer.Option(help="Tokens in a window (default 128, or the model's limit)."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Of everything random: the order of the variables, sketches.")
-    ] = 0,
-) -> None:
-    """Cut blocks out of a model and write them to files.
-
-    There is one block for each layer, size and curvature. The layers are pruned to the density
-    first, by Wanda. A .block.safetensors file holds a factor of the matrix, so that 4096 variables
-    take 0.6 MB; the other file types hold the whole matrix.
-    """
-    from icbs.settings import Settings
-    from solvers import export as export_problem
-    from solvers import save
-    from solvers.io.formats import exports, file_name
-
-    wanted = numbers(sizes, int, "--sizes")
-    known, wanted_formats = exports(), words(formats)
-    for word in wanted_formats:
-        if word not in known:
-            names = ",".join(known)
-            raise typer.BadParameter(f"--format {word!r} is unknown; choose from {names}")
-    for word in words(fisher):
-        if word not in ("sequence", "position"):
-            raise typer.BadParameter(f"--fisher is {word!r}, expected sequence or position")
-    told = [Settings(density=density, seed=seed)]
-    check_before_loading(model, layers, told, None, data, length, "cpu", "float32", count=count)
-    output_folder(out)
-    # Not before mistakes are told: these take seconds.
-    from icbs.blocks.export import export_blocks
-    from icbs.data.loading import load_samples
-    from icbs.data.samples import usual_length
-    from icbs.models.loading import load_model
-    from icbs.progress import stage
-
-    loaded = load_model(model)
-    length = usual_length(loaded.model, length, 128)
-    samples = load_samples(loaded, data, count=count, length=length)
-    problems = export_blocks(
-        loaded,
-        samples,
-        layers=layers,
-        sizes=wanted,
-        fishers=words(fisher),  # type: ignore[arg-type]  # checked by export_blocks
-        density=density,
-        batch_size=count,
-        seed=seed,
-    )
-    with stage(f"Writing {len(problems)} blocks", len(problems)) as update:
-        for number, problem in enumerate(problems):
-            print(save(problem, out / file_name(problem)))
-            for other in (known[word] for word in wanted_formats):
-                weight = None if other.constrained else penalty
-                path = out / file_name(problem, other.suffix)
-                print(export_problem(problem, path, penalty=weight))
-            update(number + 1)
 
 
 @command("icbs evaluate garment-mlp", "icbs evaluate smol/model --tasks multiple_choice.yaml")

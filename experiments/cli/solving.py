@@ -25,7 +25,7 @@ def cut(
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     sizes: Annotated[
         str,
-        typer.Option(help="Variables of the sub-blocks: even numbers from 4 to 30, by commas."),
+        typer.Option(help="Variables of the sub-blocks: even numbers from 4, by commas."),
     ] = "8,12,16,20,24",
 ) -> None:
     """Cut small sub-blocks, nested in each other, out of a block.

@@ -85,5 +85,7 @@ def _load(path: Path, cardinality: int | None) -> CardinalityProblem:
 
 def _name(problem: CardinalityProblem, position: int) -> str:
     meta = problem.meta
-    parts = [str(meta[key]) for key in ("layer", "fisher") if meta.get(key) is not None]
+    row = [f"r{meta['row']}"] if isinstance(meta.get("row"), int) else []
+    named = [str(meta[key]) for key in ("layer", "fisher") if meta.get(key) is not None]
+    parts = [*named[:1], *row, *named[1:]]
     return "-".join([*(parts or [f"instance{position}"]), f"n{problem.n}"])

@@ -19,7 +19,7 @@ from solvers.problem import Bools, CardinalityProblem, Floats
 # Variables that are looked at: a removal costs O(m^2) with m of them left.
 POOL = 512
 Numbers = NDArray[np.int64] | Floats
-# The optimum is found by enumeration: 155 million masks.
+# Above it no optimum is found by enumeration: 155 million masks.
 MAX_SIZE = 30
 
 
@@ -74,20 +74,23 @@ def nested_subblocks(
 
     Args:
         problem: a block with a current mask.
-        sizes: even numbers from 4 to 30.
+        sizes: even numbers from 4; with groups, whole groups are left out, so that each is the
+            size of some of them.
 
     Returns:
-        Size -> sub-block. ``meta`` has ``parent`` (hash of the block), ``coupling_share`` and
-        ``optimum``, the least feasible energy, proved by enumeration.
+        Size -> sub-block. ``meta`` has ``parent`` (hash of the block), ``coupling_share`` and, up
+        to 30 variables, ``optimum``, the least feasible energy, proved by enumeration.
 
     Raises:
         ParameterError: no sizes, an odd one, one out of range or with no pairs in the current mask.
         ProblemError: a block without current mask.
     """
-    if not sizes or any(not 4 <= n <= MAX_SIZE or n % 2 for n in sizes):
-        raise ParameterError(f"sizes is {list(sizes)}, expected even numbers from 4 to {MAX_SIZE}")
+    if not sizes or any(not 4 <= n <= problem.n or n % 2 for n in sizes):
+        raise ParameterError(f"sizes is {list(sizes)}, expected even numbers from 4 to {problem.n}")
     state = problem.restricted(np.arange(problem.n)).initial
     assert state is not None
+    if problem.groups is not None:
+        return _of_groups(problem, state, sizes)
     pairs = min(problem.cardinality, problem.n - problem.cardinality)
     if max(sizes) > 2 * pairs:
         raise ParameterError(
@@ -95,17 +98,58 @@ def nested_subblocks(
             f"block has no more than {pairs} pairs of a pruned and a kept variable"
         )
     rng = np.random.default_rng(int(problem.content_hash[:15], 16))
-    free = _pool(problem, state, pairs)
+    free = _pool(problem, state, pairs, max(POOL, *sizes))
     family = {}
     for n in sorted(set(sizes), reverse=True):
         free = _eliminated(problem, state, free, n)
-        sub = _without_factor(problem.restricted(rng.permutation(free)))
-        meta = {
-            "parent": problem.content_hash,
-            "coupling_share": coupling_share(sub),
-            "optimum": proved_optimum(sub),
-        }
-        family[n] = replace(sub, meta={**sub.meta, **meta})
+        family[n] = _part(problem, rng.permutation(free))
+    return dict(sorted(family.items()))
+
+
+def _part(problem: CardinalityProblem, free: NDArray[np.intp]) -> CardinalityProblem:
+    """The sub-block of some variables, with what is known of it."""
+    sub = _without_factor(problem.restricted(free))
+    meta: dict[str, object] = {"parent": problem.content_hash}
+    if sub.groups is None:
+        meta["coupling_share"] = coupling_share(sub)
+        if sub.n <= MAX_SIZE:
+            meta["optimum"] = proved_optimum(sub)
+    return replace(sub, meta={**sub.meta, **meta})
+
+
+def _of_groups(
+    problem: CardinalityProblem, state: Bools, sizes: Sequence[int]
+) -> dict[int, CardinalityProblem]:
+    """Sub-blocks of whole groups.
+
+    The group goes whose couplings to the others that are left are least beside what its cheapest
+    swap costs: what the others do could hardly change its best state.
+    """
+    members, count = problem.members, problem.num_groups
+    onto = np.zeros((count, problem.n))
+    onto[problem.group_labels, np.arange(problem.n)] = 1
+    between = onto @ np.abs(problem.gram()) @ onto.T
+    np.fill_diagonal(between, 0)
+    moves = np.where(state, -1, 1) * problem.fields(state) + 0.5 * problem.diagonal
+    # The cheapest way out and in again, without their coupling.
+    cost = np.array(
+        [moves[g][state[g]].min(initial=0) + moves[g][~state[g]].min(initial=0) for g in members]
+    )
+    cost = np.abs(cost) + np.finfo(float).tiny
+    left = np.ones(count, dtype=bool)
+    rng = np.random.default_rng(int(problem.content_hash[:15], 16))
+    family = {}
+    for n in sorted(set(sizes), reverse=True):
+        while sum(len(members[g]) for g in np.flatnonzero(left)) > n:
+            strength = np.where(left, between[:, left].sum(1) / cost, np.inf)
+            left[int(np.argmin(strength))] = False
+        free = np.concatenate([members[g] for g in np.flatnonzero(left)])
+        if len(free) != n:
+            raise ParameterError(
+                f"sizes has {n}, but whole groups give {len(free)} variables: choose sums of "
+                "groups' sizes"
+            )
+        family[n] = _part(problem, rng.permutation(free))
     return dict(sorted(family.items()))
 
 
@@ -125,10 +169,10 @@ def _without_factor(problem: CardinalityProblem) -> CardinalityProblem:
     return replace(problem, factor=None, quadratic=problem.gram())
 
 
-def _pool(problem: CardinalityProblem, state: Bools, pairs: int) -> NDArray[np.intp]:
+def _pool(problem: CardinalityProblem, state: Bools, pairs: int, most: int) -> NDArray[np.intp]:
     """As many ones as zeros, those with the smallest share in the cheapest swaps."""
     moves = np.where(state, -1, 1) * problem.fields(state) + 0.5 * problem.diagonal
-    half = min(POOL // 2, pairs)
+    half = min(most // 2, pairs)
     chosen = [side[np.argsort(moves[side], kind="stable")[:half]]
               for side in (np.flatnonzero(state), np.flatnonzero(~state))]  # fmt: skip
     return np.concatenate(chosen)

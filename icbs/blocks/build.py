@@ -158,18 +158,15 @@ def cut_block(
     """
     start = time.perf_counter()
     mean = gradients.mean if mean is None else mean
-    dense = layer.dense.float()
-    lam = torch.full_like(dense, ridge * settings.lam)
-    if settings.damping:
-        lam += 0.5 * ridge * settings.damping * gradients.curvature
-    chosen = select(layer, dense, mean, lam, settings, rng)
+    lam = _ridge(layer, gradients, settings, ridge)
+    chosen = select(layer, layer.dense.float(), mean, lam, settings, rng)
     on_stage("select")
     J, H = _curvature(chosen, gradients, settings, sketch or rng, hessian)
     rank = len(chosen) if J is None else len(J)
     problem = block_problem(
         J,
         mean[chosen].double().cpu().numpy(),
-        dense[chosen].double().cpu().numpy(),
+        layer.dense[chosen].double().cpu().numpy(),
         layer.pruned[chosen].cpu().numpy(),
         hessian=H,
         gamma=settings.gamma,
@@ -178,6 +175,7 @@ def cut_block(
         indices=chosen.cpu().numpy(),
         meta={
             **(meta or {}),
+            "kind": "loss",
             "layer": layer.name,
             "shape": list(layer.weight.shape),
             "density": layer.density,
@@ -196,6 +194,48 @@ def cut_block(
     on_stage("build")
     seconds = time.perf_counter() - start
     return replace(problem, meta={**problem.meta, "build_seconds": seconds})
+
+
+def row_loss(
+    layer: PrunedLayer,
+    gradients: LayerGradients,
+    row: int,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> CardinalityProblem:
+    """The loss block of one row of a layer, its variables in the order of the inputs.
+
+    Args:
+        layer: the layer.
+        gradients: of the layer's current weights.
+        row: which output.
+        settings: curvature and the model's constants.
+        rng: randomness of a sketch.
+
+    Raises:
+        ModelError: weights or gradients that are not finite.
+    """
+    width = layer.weight.shape[1]
+    chosen = torch.arange(row * width, (row + 1) * width, device=layer.dense.device)
+    J, _ = _curvature(chosen, gradients, settings, rng, None)
+    return block_problem(
+        J,
+        gradients.mean[chosen].double().cpu().numpy(),
+        layer.dense[chosen].double().cpu().numpy(),
+        layer.pruned[chosen].cpu().numpy(),
+        gamma=settings.gamma,
+        lam=_ridge(layer, gradients, settings)[chosen].double().cpu().numpy(),
+    )
+
+
+def _ridge(
+    layer: PrunedLayer, gradients: LayerGradients, settings: Settings, ridge: float = 1.0
+) -> torch.Tensor:
+    """The ridge on each weight's step, shape (out * in,)."""
+    lam = torch.full_like(layer.dense.float(), ridge * settings.lam)
+    if settings.damping:
+        lam += 0.5 * ridge * settings.damping * gradients.curvature
+    return lam
 
 
 def _curvature(

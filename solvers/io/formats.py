@@ -9,6 +9,7 @@ that its usual readers skip.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -255,10 +256,15 @@ def export(problem: CardinalityProblem, path: str | Path, penalty: float | None 
 
 
 def file_name(problem: CardinalityProblem, suffix: str = CONTAINER) -> str:
-    """What to call a block cut from a model: layer, size, Fisher, and the loop's step if any."""
+    """What to call a block cut from a model: layer, row and density, size, curvature, step."""
     meta = problem.meta
     step = f"-step{meta['step']}" if meta.get("step") else ""
-    return f"{meta['layer']}-n{problem.n}-{meta['fisher']}{step}{suffix}"
+    rows, row = meta.get("row"), ""
+    if rows is not None:
+        which = f"r{rows}" if isinstance(rows, int) else f"{len(rows)}rows"
+        row = f"-{which}-d{meta['density']:g}"
+    curvature = re.sub(r"[^\w.]+", "-", str(meta["fisher"]))
+    return f"{meta['layer']}{row}-n{problem.n}-{curvature}{step}{suffix}"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -37,6 +37,32 @@ def test_cut_writes_nested_sub_blocks_with_their_optimum(icbs, block, tmp_path):
     assert "even numbers" in err
 
 
+def test_export_of_rows(icbs, tmp_path):
+    status, out, err = icbs(
+        "export", "garment-mlp", "--kind", "row", "--layers", "mlp.layers.1", "--rows", "3,8",
+        "--pattern", "2:4", "--sizes", "8,512", "--count", "40", "--out", tmp_path,
+    )  # fmt: skip
+    assert status == 0, err
+    problems = [load(line) for line in out.splitlines() if line.endswith(".safetensors")]
+    assert [p.n for p in problems] == [8, 512, 8, 512]
+    assert [p.meta["row"] for p in problems] == [3, 3, 8, 8]
+    assert {p.meta["fisher"] for p in problems} == {"reconstruction, 2:4"}
+    part, row = problems[:2]
+    assert part.energy(part.initial) == pytest.approx(row.energy(row.initial))
+    for words, why in (
+        (("--kind", "raw"), "did you mean 'row'"),
+        (("--rows", "3"), "--rows is given, which blocks of kind loss do not have"),
+        (("--kind", "row", "--lam", "0.2"), "--lam is given"),
+        (("--kind", "row", "--rows", "900"), "0..511"),
+        (("--kind", "row", "--pattern", "2:3"), "2:3"),
+        (("--kind", "row", "--shrinkage", "2"), "shrinkage"),
+    ):
+        status, _, err = icbs("export", "garment-mlp", *words, "--out", tmp_path / "none")
+        assert status != 0
+        assert why in " ".join(err.split())
+    assert not (tmp_path / "none").exists()
+
+
 def test_no_arguments_prints_help(icbs):
     status, out, err = icbs()
     assert status == 2

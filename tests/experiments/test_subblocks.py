@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from experiments.instances.subblocks import _shares_without, coupling_share, nested_subblocks
 from solvers import CardinalityProblem
+from solvers.errors import ParameterError
 from tests.study_fixtures import block
 
 
@@ -101,7 +102,7 @@ def test_the_largest_blocks_are_cut_from_a_pool(monkeypatch):
     assert nested_subblocks(problem, [12])[12].n == 12
 
 
-@pytest.mark.parametrize("sizes", [[], [5], [2], [32], [8, 26]])
+@pytest.mark.parametrize("sizes", [[], [5], [2], [42], [8, 26]])
 def test_sizes_that_cannot_be(sizes):
     with pytest.raises(TypeError, match="sizes"):
         nested_subblocks(block(40, 12), sizes)
@@ -110,3 +111,30 @@ def test_sizes_that_cannot_be(sizes):
 def test_no_incumbent():
     with pytest.raises(ValueError, match="no initial state"):
         nested_subblocks(block(10).blinded(), [4])
+
+
+def test_parts_of_a_block_with_groups_are_whole_groups():
+    rng = np.random.default_rng(5)
+    A = rng.normal(size=(30, 24)) * 10 ** rng.uniform(-2, 2, size=24)
+    problem = CardinalityProblem(
+        linear=np.zeros(24),
+        cardinality=12,
+        factor=A,
+        initial=np.arange(24) % 4 < 2,
+        groups=np.arange(24) // 4,
+        cardinalities=np.full(6, 2),
+    ).permuted(rng)
+    family = nested_subblocks(problem, [8, 16])
+    for n, sub in family.items():
+        assert sub.n == n
+        assert sub.group_ones.tolist() == [2] * (n // 4)
+        assert np.bincount(sub.groups).tolist() == [4] * (n // 4)
+        assert sub.energy(sub.initial) == pytest.approx(problem.energy(problem.initial))
+    with pytest.raises(ParameterError, match="whole groups give 8"):
+        nested_subblocks(problem, [10])
+
+
+def test_large_parts_have_no_proof():
+    sub = nested_subblocks(block(80, 40), [60])[60]
+    assert sub.n == 60
+    assert "optimum" not in sub.meta

@@ -1,0 +1,190 @@
+"""Blocks cut out of a model and written to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.app import Density, Model, command, numbers, output_folder, typed, words
+from experiments.cli.models import check_before_loading
+from icbs.errors import nearest
+
+if TYPE_CHECKING:
+    from solvers.problem import CardinalityProblem
+
+_ROW_OPTIONS = ("rows", "draw", "pattern", "shrinkage", "sequential", "weighted", "budget")
+
+
+@command(
+    "icbs export smollm2 --layers '*.28.mlp.*' --sizes 64,1024 --format bqm,lp --out blocks",
+    "icbs export smollm2 --kind row --layers '*.15.mlp.up_proj' --rows 3,289 --out rows",
+    "icbs export smollm2 --kind row --pattern 2:4 --sizes 32,128 --out patterns",
+)
+def export(
+    context: typer.Context,
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="What a block is. loss: how the training loss changes when weights change sides; "
+            "row: what share of one output of a layer is lost, exactly; mix: the two together."
+        ),
+    ] = "loss",
+    layers: Annotated[
+        str, typer.Option(help="Patterns of layer names, such as '*.mlp.*', by commas.")
+    ] = "*.mlp.down_proj",
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Variables of the blocks, by commas (default 16,64,1024; of rows: whole rows). "
+            "Smaller parts of a row are nested, the rest as the current mask has it."
+        ),
+    ] = None,
+    density: Density = 0.5,
+    fisher: Annotated[
+        str,
+        typer.Option(help="Curvature of loss blocks: sequence, position or both, by commas."),
+    ] = "sequence,position",
+    rows: Annotated[
+        str | None, typer.Option(help="Rows, that is outputs, of each layer by number, by commas.")
+    ] = None,
+    draw: Annotated[int, typer.Option(help="Or how many rows of each layer are drawn.")] = 4,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="N:M such as 2:4: rows that keep N of every M consecutive inputs."),
+    ] = None,
+    shrinkage: Annotated[
+        float,
+        typer.Option(help="Of a row's input correlations, 0 to 1; at 1 Wanda's mask is the best."),
+    ] = 0.0,
+    lam: Annotated[float, typer.Option(help="Share of the loss block in a mix, 0 to 1.")] = 0.5,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Rows see inputs of the model pruned so far.")
+    ] = False,
+    weighted: Annotated[
+        bool, typer.Option("--weighted", help="Positions count by the gradient of the loss there.")
+    ] = False,
+    budget: Annotated[
+        str, typer.Option(help="row: a block a row; layer: one block whose rows share a budget.")
+    ] = "row",
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="File types to write besides .block.safetensors, separated by commas, such as "
+            "bqm,lp; an unknown one is answered with the list.",
+        ),
+    ] = "",
+    penalty: Annotated[
+        float | None,
+        typer.Option(
+            help="Add PENALTY * (sum x - k)^2 to the energy where a file type has no constraints."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibration: 'wikipedia', 'pydoc' or a UTF-8 file; for images, the folder of "
+            "Fashion-MNIST or 'hub'."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Calibration windows or images.")] = 16,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a window (default 128, or the model's limit)."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of everything random: rows, the order of the variables, sketches.")
+    ] = 0,
+) -> None:
+    """Cut blocks out of a model and write them to files.
+
+    Of kind loss there is one block for each layer, size and curvature; on most of them every solver
+    ties. Of kind row there is one for each layer, row and size, and solvers differ. The layers are
+    pruned to the density first, by Wanda. A .block.safetensors file of kind loss holds a factor of
+    the matrix, so that 4096 variables take 0.6 MB; other files hold the whole matrix.
+    """
+    from icbs.patterns import parse_pattern
+    from icbs.settings import RowSettings, Settings
+    from solvers.io.formats import exports
+
+    own = {"loss": ("fisher",), "row": _ROW_OPTIONS, "mix": (*_ROW_OPTIONS, "lam")}
+    if kind not in own:
+        raise typer.BadParameter(f"--kind is {kind!r}; {nearest(kind, own)}")
+    others = sorted({o for names in own.values() for o in names} - set(own[kind]))
+    for option in typed(context, *others):
+        raise typer.BadParameter(f"{option} is given, which blocks of kind {kind} do not have")
+    known, wanted_formats = exports(), words(formats)
+    for word in wanted_formats:
+        if word not in known:
+            names = ",".join(known)
+            raise typer.BadParameter(f"--format {word!r} is unknown; choose from {names}")
+    for word in words(fisher):
+        if word not in ("sequence", "position"):
+            raise typer.BadParameter(f"--fisher is {word!r}, expected sequence or position")
+    if pattern is not None and not typed(context, "density"):
+        keep, m = parse_pattern(pattern)
+        density = keep / m
+    told: dict[str, Any] = {"density": density, "seed": seed}
+    if kind == "loss":
+        wanted = numbers(sizes or "16,64,1024", int, "--sizes")
+        checked = Settings(**told)
+        told |= {"sizes": wanted, "fishers": words(fisher), "batch_size": count}
+    else:
+        wanted = [] if sizes is None else numbers(sizes, int, "--sizes")
+        told |= {
+            "rows": draw if rows is None else tuple(numbers(rows, int, "--rows")),
+            "pattern": pattern, "shrinkage": shrinkage, "sequential": sequential,
+            "weighted": weighted, "budget": budget, "lam": lam if kind == "mix" else 0.0,
+        }  # fmt: skip
+        checked = Settings(density=RowSettings(**told).density, pattern=pattern)
+    check_before_loading(
+        model, layers, [checked], None, data, length, "cpu", "float32", count=count
+    )
+    output_folder(out)
+    # Not before mistakes are told: these take seconds.
+    from icbs.blocks.kinds import KINDS
+    from icbs.data.loading import load_samples
+    from icbs.data.samples import usual_length
+    from icbs.models.loading import load_model
+
+    loaded = load_model(model)
+    length = usual_length(loaded.model, length, 128)
+    samples = load_samples(loaded, data, count=count, length=length)
+    problems = KINDS[kind].export(loaded, samples, layers=layers, **told)
+    if kind != "loss" and wanted:
+        problems = [part for row in problems for part in parts_of(row, wanted)]
+    _write(problems, out, wanted_formats, penalty)
+
+
+def parts_of(row: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
+    """Nested parts of a row, by size; the size of the row is the row itself."""
+    from experiments.instances.subblocks import nested_subblocks
+
+    smaller = [n for n in sizes if n != row.n]
+    parts = nested_subblocks(row, smaller) if smaller else {}
+    return [*parts.values(), *([row] if row.n in sizes else [])]
+
+
+def _write(
+    problems: Sequence[CardinalityProblem], out: Path, others: Sequence[str], penalty: float | None
+) -> None:
+    """Writes each as a container and in other formats; prints the paths."""
+    from icbs.progress import stage
+    from solvers import export as export_problem
+    from solvers import save
+    from solvers.io.formats import exports, file_name
+
+    known = exports()
+    with stage(f"Writing {len(problems)} blocks", len(problems)) as update:
+        for number, problem in enumerate(problems):
+            print(save(problem, out / file_name(problem)))
+            for other in (known[word] for word in others):
+                weight = None if other.constrained else penalty
+                path = out / file_name(problem, other.suffix)
+                print(export_problem(problem, path, penalty=weight))
+            update(number + 1)
