@@ -76,7 +76,7 @@ LEAST_TIME = 1e-3
 SLACK_MOST = 512
 
 # What is compiled in this process: class, and whether for dense problems.
-_WARM: set[tuple[type, bool]] = set()
+_WARM: set[tuple[type, bool, bool]] = set()
 
 
 class CardinalitySampler(dimod.Sampler):
@@ -211,7 +211,7 @@ class CardinalitySampler(dimod.Sampler):
                 f"initial is given, but {self.name} cannot start from a state: leave it out"
             )
         self.check_size(problem.n)
-        spent = self.warm_up(dense=problem.factor is None)
+        spent = self.warm_up(dense=problem.factor is None, grouped=problem.groups is not None)
         budget = budget or Budget()
         request = Request(
             budget=budget,
@@ -246,28 +246,30 @@ class CardinalitySampler(dimod.Sampler):
             known = ", ".join(self.extra_parameters) or "none"
             raise ParameterError(f"{self.name} has no parameter {unknown[0]!r} (it has: {known})")
 
-    def warm_up(self, *, dense: bool) -> float:
+    def warm_up(self, *, dense: bool, grouped: bool = False) -> float:
         """Compiles what the solver needs for a kind of problem, once in a process.
 
         Args:
             dense: whether problems hold their matrix, not a factor.
+            grouped: whether they have groups.
 
         Returns:
             Seconds it took; 0 where it was done before or there is nothing to compile.
         """
-        if not self.compiles or (type(self), dense) in _WARM:
+        kind = type(self), dense, grouped
+        if not self.compiles or kind in _WARM:
             return 0.0
         from solvers.clock.warmup import tiny_problems
 
         start = time.perf_counter()
         # Noted first: the calls below come here as well.
-        _WARM.add((type(self), dense))
+        _WARM.add(kind)
         try:
-            for tiny in tiny_problems(*self.warm_up_size, dense=dense):
+            for tiny in tiny_problems(*self.warm_up_size, dense=dense, grouped=grouped):
                 self._compile(tiny)
         except KeyboardInterrupt:
             # What is not compiled yet must not be so inside a clock.
-            _WARM.discard((type(self), dense))
+            _WARM.discard(kind)
             raise
         return time.perf_counter() - start
 

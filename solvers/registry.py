@@ -36,6 +36,7 @@ SOLVERS: dict[str, Entry] = {
         "native",
         "adds the best variable k times; the control",
         honours=("time_limit",),
+        takes_groups=True,
     ),
     "descent": Entry(
         "solvers.search.descent:Descent",
@@ -43,6 +44,7 @@ SOLVERS: dict[str, Entry] = {
         "swap descent from random starts",
         honours=("time_limit", "reads"),
         takes_initial=True,
+        takes_groups=True,
     ),
     "annealing": Entry(
         "solvers.search.annealing:Annealing",
@@ -50,6 +52,7 @@ SOLVERS: dict[str, Entry] = {
         "swap simulated annealing on the factor",
         honours=("time_limit", "reads", "sweeps"),
         takes_initial=True,
+        takes_groups=True,
     ),
     "tabu": Entry(
         "solvers.search.tabu:Tabu",
@@ -57,6 +60,7 @@ SOLVERS: dict[str, Entry] = {
         "swap tabu search with aspiration and restarts",
         honours=("time_limit", "reads"),
         takes_initial=True,
+        takes_groups=True,
     ),
     "tempering": Entry(
         "solvers.search.population:PopulationAnnealing",
@@ -64,6 +68,7 @@ SOLVERS: dict[str, Entry] = {
         "population annealing over swaps",
         honours=("time_limit", "reads", "sweeps"),
         takes_initial=True,
+        takes_groups=True,
     ),
     "reference-sa": Entry(
         "solvers.search.published:PublishedAnnealing",
@@ -127,6 +132,7 @@ SOLVERS: dict[str, Entry] = {
         "D-Wave simulated annealing (dwave-neal)",
         ("neal",),
         honours=("time_limit", "reads", "sweeps"),
+        takes_groups=True,
     ),
     "ocean-tabu": Entry(
         "solvers.penalised.ocean:OceanTabu",
@@ -134,6 +140,7 @@ SOLVERS: dict[str, Entry] = {
         "D-Wave multistart tabu search",
         ("dwave.samplers",),
         honours=("time_limit", "reads"),
+        takes_groups=True,
     ),
     "steepest-descent": Entry(
         "solvers.penalised.ocean:SteepestDescent",
@@ -141,6 +148,7 @@ SOLVERS: dict[str, Entry] = {
         "D-Wave bit-flip descent",
         ("dwave.samplers",),
         honours=("reads",),
+        takes_groups=True,
     ),
     "path-integral": Entry(
         "solvers.penalised.ocean:PathIntegral",
@@ -149,6 +157,7 @@ SOLVERS: dict[str, Entry] = {
         ("dwave.samplers",),
         honours=("time_limit", "reads", "sweeps"),
         max_variables=1024,
+        takes_groups=True,
     ),
     "random": Entry(
         "solvers.penalised.ocean:Random",
@@ -156,6 +165,7 @@ SOLVERS: dict[str, Entry] = {
         "uniform bit strings; the floor",
         ("dwave.samplers",),
         honours=("reads",),
+        takes_groups=True,
     ),
     "qpu": Entry(
         "solvers.cloud.dwave:QPU",
@@ -166,6 +176,7 @@ SOLVERS: dict[str, Entry] = {
         paid=True,
         honours=("reads",),
         max_variables=180,
+        takes_groups=True,
     ),
     "leap-hybrid-cqm": Entry(
         "solvers.cloud.dwave:LeapHybridCQM",
@@ -184,6 +195,7 @@ SOLVERS: dict[str, Entry] = {
         ("qiskit", "qiskit_aer"),
         honours=("reads",),
         max_variables=12,
+        takes_groups=True,
     ),
     "qaoa-braket-local": Entry(
         "solvers.qaoa.braket:BraketLocalQAOASampler",
@@ -192,6 +204,7 @@ SOLVERS: dict[str, Entry] = {
         ("braket",),
         honours=("reads",),
         max_variables=12,
+        takes_groups=True,
     ),
     "qaoa-subspace": Entry(
         "solvers.qaoa.subspace:SubspaceQAOA",
@@ -225,6 +238,7 @@ SOLVERS: dict[str, Entry] = {
         resource="braket",
         honours=("reads",),
         max_variables=24,
+        takes_groups=True,
     ),
     "qaoa-xy-braket": Entry(
         "solvers.cloud.paid:BraketSubspaceQAOA",
@@ -243,6 +257,7 @@ SOLVERS: dict[str, Entry] = {
         ("qiskit_aer", "qiskit_optimization"),
         honours=("reads",),
         max_variables=12,
+        takes_groups=True,
     ),
 }
 

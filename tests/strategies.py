@@ -1,9 +1,12 @@
 """Hypothesis strategies shared by the tests."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from solvers import CardinalityProblem
+from solvers.testing import example
 
 
 @st.composite
@@ -32,3 +35,16 @@ def problems(draw, max_n=6, dense=None):
     factor = rng.normal(size=(draw(st.integers(0, 3)), n))
     factor[:, rng.random(n) < 0.2] = 0
     return CardinalityProblem(factor=factor, **common)
+
+
+@st.composite
+def grouped(draw):
+    """A problem of at most 8 variables in up to 4 groups, in any order."""
+    n = draw(st.integers(1, 8))
+    drawn = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
+    groups = np.unique(drawn, return_inverse=True)[1]
+    ones = [draw(st.integers(0, int(size))) for size in np.bincount(groups)]
+    bare = example(n, sum(ones), draw(st.integers(0, 99)), draw(st.integers(0, 9)))
+    problem = replace(bare, initial=None, groups=groups, cardinalities=np.array(ones))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return replace(problem, initial=problem.random_state(rng))

@@ -33,7 +33,6 @@ from experiments.warmup import warm_up
 from solvers import Budget, CardinalityProblem, load, make
 from solvers.clock.deadline import Deadline
 from solvers.clock.warmup import tiny_problems
-from solvers.search.descent import random_state
 from solvers.search.repair import LocalSearch
 from solvers.search.schedule import cooling, hottest
 from solvers.search.walks import Walk
@@ -156,7 +155,7 @@ def crossover(sizes: list[int], ranks: list[int]) -> None:
                 cardinality=n // 2,
                 factor=rng.normal(size=(rank, n)) / np.sqrt(rank),
             )
-            start = random_state(n, n // 2, rng)
+            start = problem.random_state(rng)
             line = []
             for dense in (False, True):
                 build, search = timed(LocalSearch, problem, dense)

@@ -130,12 +130,13 @@ class Workbench:
             return
         by_size = getattr(sampler, "warm_up_by_size", False)
         n, k = (problem.n, problem.cardinality) if by_size else (8, 4)
-        kind = (spec.identity, n, k, problem.factor is None)
+        form = {"dense": problem.factor is None, "grouped": problem.groups is not None}
+        kind = (spec.identity, n, k, *form.values())
         if kind in self._warm:
             return
         self._warm.add(kind)
         allowance = COMPILE_LIMIT if by_size or sampler.compiles else WARM_UP_LIMIT
-        for tiny in tiny_problems(n, k, dense=problem.factor is None)[: 1 if by_size else None]:
+        for tiny in tiny_problems(n, k, **form)[: 1 if by_size else None]:
             # A failure here is not lost: the timed call fails the same way and becomes a row.
             with guarded(allowance, WARM_UP), contextlib.suppress(Exception):
                 if not warm_up(sampler, tiny, **spec.parameters):

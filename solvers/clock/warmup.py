@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from solvers.problem import CardinalityProblem
@@ -10,7 +12,9 @@ from solvers.problem import CardinalityProblem
 HIGH_RANK = 48
 
 
-def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:
+def tiny_problems(
+    n: int, k: int, *, dense: bool, grouped: bool = False
+) -> list[CardinalityProblem]:
     """Problems that are solved in far less than a second by what is compiled.
 
     One of low and one of high rank, for which solvers compile a loop each, and the same with little
@@ -20,14 +24,17 @@ def tiny_problems(n: int, k: int, *, dense: bool) -> list[CardinalityProblem]:
         n: variables.
         k: ones.
         dense: whether the problems hold their matrix, not a factor.
+        grouped: whether their variables are in two groups.
     """
     rng = np.random.default_rng(0)
     problems = []
+    groups: dict[str, Any] = {}
+    if grouped:
+        labels = np.arange(n) % 2
+        groups = {"groups": labels, "cardinalities": np.bincount(labels[:k], minlength=2)}
     for rank, linear in ((1, 1.0), (HIGH_RANK, 1.0), (4, 0.0), (n, 0.1)):
         c, factor = linear * rng.standard_normal(n), rng.standard_normal((rank, n))
-        if dense:
-            G = factor.T @ factor
-            problems.append(CardinalityProblem(linear=c, cardinality=k, quadratic=(G + G.T) / 2))
-        else:
-            problems.append(CardinalityProblem(linear=c, cardinality=k, factor=factor))
+        G = factor.T @ factor
+        form: dict[str, Any] = {"quadratic": (G + G.T) / 2} if dense else {"factor": factor}
+        problems.append(CardinalityProblem(linear=c, cardinality=k, **form, **groups))
     return problems

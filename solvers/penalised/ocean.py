@@ -51,9 +51,7 @@ MAX_DRAWS = 1000
 
 def swap_spread(problem: CardinalityProblem, rng: np.random.Generator) -> float:
     """Mean |energy change| of 1000 random swaps at a random feasible state."""
-    n, k = problem.n, problem.cardinality
-    state = np.zeros(n, dtype=np.bool_)
-    state[rng.permutation(n)[:k]] = True
+    state = problem.random_state(rng)
     out = rng.choice(np.flatnonzero(state), 1000)
     into = rng.choice(np.flatnonzero(~state), 1000)
     f = problem.fields(state) + 0.5 * problem.diagonal

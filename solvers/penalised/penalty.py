@@ -1,5 +1,7 @@
 """The penalised track: any dimod sampler on ``E(x) + P (sum x - k)^2``, then greedy repair.
 
+With groups there is one such term a group.
+
 The penalty is given in units of the mean |linear bias| of the unpenalised model. On block problems
 0.01 to 0.1 finds good states once repaired, 1 and more is always feasible and poor.
 """
@@ -26,8 +28,8 @@ DEFAULT_PENALTY = 0.1
 # Share of a time limit that the sampler leaves for the repair of its rows, that the repair may take
 # beyond it, and that the sampler gets however late it starts.
 SHARE = 0.1
-# Kinds of problems, dense or not, for which the repair is compiled.
-_WARM: set[bool] = set()
+# Kinds of problems, dense and grouped or not, for which the repair is compiled.
+_WARM: set[tuple[bool, bool]] = set()
 # SA of Ocean takes signed 32-bit seeds.
 MAX_SEED = 2**31 - 1
 
@@ -60,6 +62,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
 
     track = "penalised"
     compiles = True
+    takes_groups = True
     honours: ClassVar[tuple[str, ...]] = ("reads",)
     repairs: ClassVar[tuple[str | None, ...]] = ("greedy", "descent", None)
 
@@ -84,13 +87,13 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             sorted(set(child.parameters) - {*super().parameters, "initial_states"})
         )
 
-    def warm_up(self, *, dense: bool) -> float:
+    def warm_up(self, *, dense: bool, grouped: bool = False) -> float:
         """Compiles the repair; the sampler, which may cost money, is not called for that."""
-        if self.repair is None or dense in _WARM:
+        if self.repair is None or (dense, grouped) in _WARM:
             return 0.0
         start = time.perf_counter()
-        _WARM.add(dense)
-        for tiny in tiny_problems(16, 8, dense=dense):
+        _WARM.add((dense, grouped))
+        for tiny in tiny_problems(16, 8, dense=dense, grouped=grouped):
             repaired(tiny, np.eye(1, tiny.n, dtype=np.int8), descend=True)
         return time.perf_counter() - start
 
@@ -172,7 +175,7 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             feasible = states[~unrepaired]
             if len(feasible):
                 request.report(feasible[int(np.argmin(problem.energy(feasible)))].astype(np.bool_))
-        off = np.abs(rows.sum(axis=1, dtype=np.int64) - problem.cardinality)
+        off = np.abs(problem.ones_of(rows) - problem.group_ones).sum(axis=1)
         info = {
             "penalty": self.penalty,
             "penalty_weight": weight,

@@ -31,14 +31,16 @@ from solvers.qaoa.sampler import DEFAULT_MAX_QUBITS, DEFAULT_READS
 
 
 def to_quadratic_program(problem: CardinalityProblem) -> QuadraticProgram:
-    """The problem with binary variables x0.. and the constraint ``cardinality``; E in float64."""
+    """The problem with binary variables x0.. and one constraint, or one a group; E in float64."""
     program = QuadraticProgram("block")
     for i in range(problem.n):
         program.binary_var(f"x{i}")
     G = problem.gram()
     own = problem.linear + 0.5 * problem.diagonal
     program.minimize(problem.offset, own, np.triu(G, 1))
-    program.linear_constraint(np.ones(problem.n), "==", problem.cardinality, "cardinality")
+    for g, ones in enumerate(problem.group_ones):
+        name = "cardinality" if problem.groups is None else f"cardinality_{g}"
+        program.linear_constraint(problem.group_labels == g, "==", int(ones), name)
     return program
 
 
@@ -59,6 +61,7 @@ class QiskitOptimizerQAOA(CardinalitySampler):
 
     name = "qaoa-qiskit-optimizer"
     track = "penalised"
+    takes_groups = True
     warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads",)
     extra_parameters: tuple[str, ...] = ("depth", "iterations")

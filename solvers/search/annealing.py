@@ -28,8 +28,8 @@ import numpy as np
 
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.clock.deadline import Deadline
+from solvers.errors import ProblemError
 from solvers.problem import Bools, CardinalityProblem
-from solvers.search.descent import random_state
 from solvers.search.kernels import ANNEALING_RANK_SHARE, dense_pays
 from solvers.search.randomness import random_state_from
 from solvers.search.reads import checked_threads, make_reads
@@ -58,6 +58,7 @@ class Annealing(CardinalitySampler):
 
     name = "annealing"
     compiles = True
+    takes_groups = True
     honours = ("time_limit", "reads", "sweeps")
     takes_initial = True
 
@@ -70,6 +71,11 @@ class Annealing(CardinalitySampler):
             self._device = checked_device(device)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        if self._device is not None and problem.groups is not None:
+            raise ProblemError(
+                f"device is {str(self._device)!r} and the problem has {problem.num_groups} groups, "
+                "which batches on a device do not keep; leave device out"
+            )
         with request.timing.stage("preprocess"):
             if self._device is None:
                 search = search_for(problem, request.deadline)
@@ -96,7 +102,7 @@ class Annealing(CardinalitySampler):
         def read(number: int, rng: np.random.Generator) -> Bools:
             start = request.initial
             if number or start is None:
-                start = random_state(problem.n, problem.cardinality, rng)
+                start = problem.random_state(rng)
             begun, sweeps = time.perf_counter(), pace.sweeps(number)
             walk = Walk(search, start, random_state_from(rng))
             walk.anneal(hot * cooling(sweeps), deadline=request.deadline)
@@ -116,7 +122,7 @@ class Annealing(CardinalitySampler):
         problem, rng = search.problem, request.rng
         reads = request.budget.reads or BATCH_READS
         sweeps = request.budget.sweeps or BATCH_SWEEPS
-        starts = [random_state(problem.n, problem.cardinality, rng) for _ in range(reads)]
+        starts = [problem.random_state(rng) for _ in range(reads)]
         if request.initial is not None:
             starts[0] = request.initial
         assert self._device is not None

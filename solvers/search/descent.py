@@ -13,13 +13,6 @@ from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
 
 
-def random_state(n: int, k: int, rng: np.random.Generator) -> Bools:
-    """A uniform state of k ones."""
-    state = np.zeros(n, dtype=np.bool_)
-    state[rng.permutation(n)[:k]] = True
-    return state
-
-
 class Greedy(CardinalitySampler):
     """From the empty set, adds the variable of best energy change k times.
 
@@ -29,6 +22,7 @@ class Greedy(CardinalitySampler):
 
     name = "greedy"
     compiles = True
+    takes_groups = True
     honours = ("time_limit",)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
@@ -49,6 +43,7 @@ class Descent(CardinalitySampler):
 
     name = "descent"
     compiles = True
+    takes_groups = True
     honours = ("time_limit", "reads")
     takes_initial = True
 
@@ -64,7 +59,7 @@ class Descent(CardinalitySampler):
         def read(number: int, rng: np.random.Generator) -> Bools:
             start = request.initial
             if number or start is None:
-                start = random_state(problem.n, problem.cardinality, rng)
+                start = problem.random_state(rng)
             return search.descend(start, request.deadline)
 
         pool = ReadPool(problem, request)

@@ -17,7 +17,6 @@ from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solut
 from solvers.clock.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.annealing import first_optimum, search_for
-from solvers.search.descent import random_state
 from solvers.search.randomness import random_state_from
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.schedule import Pace, cooling, hottest
@@ -40,6 +39,7 @@ class PopulationAnnealing(CardinalitySampler):
 
     name = "tempering"
     compiles = True
+    takes_groups = True
     honours = ("time_limit", "reads", "sweeps")
     takes_initial = True
 
@@ -60,9 +60,7 @@ class PopulationAnnealing(CardinalitySampler):
 
             def read(number: int, rng: np.random.Generator) -> Bools:
                 begun, sweeps = time.perf_counter(), pace.sweeps(number)
-                starts = [
-                    random_state(problem.n, problem.cardinality, rng) for _ in range(POPULATION)
-                ]
+                starts = [problem.random_state(rng) for _ in range(POPULATION)]
                 if number == 0 and request.initial is not None:
                     starts[0] = request.initial
                 states = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem
+from solvers.search.group_kernels import group_descent, group_fill
 from solvers.search.kernels import (
+    Integers,
     couplings,
     greedy_fill,
     greedy_fill_dense,
@@ -38,6 +40,8 @@ class LocalSearch:
         F, G: couplings, see `solvers.search.kernels`.
         diagonal: of G, shape (n,).
         bounds: ``b`` with ``|G_ij| <= b_i b_j``, shape (n,).
+        labels: of groups, shape (n,); None where all variables are one group.
+        start, members: variables of group u are ``members[start[u]:start[u + 1]]``.
         tolerance: energy differences below this are round-off.
     """
 
@@ -51,6 +55,10 @@ class LocalSearch:
         else:
             largest = np.maximum(self.G.max(axis=1, initial=0), -self.G.min(axis=1, initial=0))
             self.bounds = np.sqrt(largest)
+        self.labels = problem.groups
+        self.members = np.argsort(problem.group_labels, kind="stable").astype(np.int64)
+        sizes = np.bincount(problem.group_labels, minlength=problem.num_groups)
+        self.start: Integers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         b = self.bounds
         self.tolerance = 1e-14 * (
             np.abs(problem.linear).max(initial=0) + b.max(initial=0) * b.sum()
@@ -62,7 +70,7 @@ class LocalSearch:
         return len(self.G) > 0
 
     def fill(self, x: ArrayLike, deadline: Deadline = NEVER) -> Bools:
-        """Greedy repair: the best single flips until k ones.
+        """Greedy repair: the best single flips until k ones, or until each group has its ones.
 
         Args:
             x: of any weight, shape (n,).
@@ -70,6 +78,8 @@ class LocalSearch:
                 of the costs at that moment.
         """
         state = np.array(x, dtype=np.bool_)
+        if self.labels is not None:
+            return self._fill_groups(state, self.labels, deadline)
         fields, k = self.problem.fields(state), self.problem.cardinality
         work = max(work_per_check(deadline), PASSES_PER_CHECK * float(self.F.size))
         while state.sum() != k and not deadline.over:
@@ -83,6 +93,20 @@ class LocalSearch:
             free = np.flatnonzero(state == (missing < 0))
             costs = (sign * fields + 0.5 * self.diagonal)[free]
             state[free[np.argsort(costs, kind="stable")[: abs(missing)]]] = missing > 0
+        return state
+
+    def _fill_groups(self, state: Bools, labels: Integers, deadline: Deadline) -> Bools:
+        problem, fields = self.problem, self.problem.fields(state)
+        missing = problem.group_ones - problem.ones_of(state)
+        work = max(work_per_check(deadline), PASSES_PER_CHECK * float(self.F.size))
+        while missing.any() and not deadline.over:
+            group_fill(self.F, self.G, self.diagonal, fields, state, labels, missing, work)
+        for u in np.flatnonzero(missing):
+            sign = np.sign(missing[u])
+            part = problem.members[u]
+            free = part[state[part] == (sign < 0)]
+            costs = (sign * fields + 0.5 * self.diagonal)[free]
+            state[free[np.argsort(costs, kind="stable")[: abs(missing[u])]]] = sign > 0
         return state
 
     def descend(self, x: ArrayLike, deadline: Deadline = NEVER) -> Bools:
@@ -108,6 +132,15 @@ class LocalSearch:
             return
         work = work_per_check(deadline)
         fields, checked = self.problem.fields(state), np.zeros(1, np.int64)
+        if self.labels is not None:
+            place = np.zeros(2, np.int64)
+            while not group_descent(
+                self.F, G, self.diagonal, self.bounds, fields, state, self.start, self.members,
+                tolerance, work, place,
+            ):  # fmt: skip
+                if deadline.over:
+                    return
+            return
         while not swap_descent(
             self.F, G, self.diagonal, self.bounds, fields, state, tolerance, work, checked
         ):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.base import Budget
 from solvers.clock.deadline import Deadline
-from solvers.problem import Bools, Floats
+from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.repair import LocalSearch
 
 DEFAULT_SWEEPS = 1000
@@ -66,8 +67,7 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
         rng: picks the swaps.
     """
     problem = search.problem
-    out = rng.choice(np.flatnonzero(optimum), 2000)
-    into = rng.choice(np.flatnonzero(~optimum), 2000)
+    out, into = _random_swaps(problem, optimum, 2000, rng)
     f, d = problem.fields(optimum), problem.diagonal
     deltas = f[into] - f[out] + 0.5 * (d[out] + d[into])
     if problem.factor is not None:
@@ -77,3 +77,18 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
     deltas = np.abs(deltas)
     # All swaps equal leave nothing to scale by; any temperature is then as good.
     return HEAT * (float(np.quantile(deltas, 0.01)) or float(deltas.max()) or 1.0)
+
+
+def _random_swaps(
+    problem: CardinalityProblem, x: Bools, count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Ones of x and a zero for each, of the same group; shape (count,) each."""
+    ones, zeros = np.flatnonzero(x), np.flatnonzero(~x)
+    if problem.groups is None:
+        return rng.choice(ones, count), rng.choice(zeros, count)
+    zeros = zeros[np.argsort(problem.groups[zeros], kind="stable")]
+    counts = np.bincount(problem.groups[zeros], minlength=problem.num_groups)
+    first = np.cumsum(counts) - counts
+    out = rng.choice(ones[counts[problem.groups[ones]] > 0], count)
+    u = problem.groups[out]
+    return out, zeros[first[u] + (rng.random(count) * counts[u]).astype(np.intp)]

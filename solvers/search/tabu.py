@@ -23,7 +23,7 @@ from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solut
 from solvers.clock.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.annealing import first_optimum
-from solvers.search.descent import random_state
+from solvers.search.group_kernels import group_tabu_search
 from solvers.search.kernels import SUMS, Integers
 from solvers.search.randomness import RandomState, random_pair, random_state_from
 from solvers.search.reads import checked_threads, make_reads
@@ -120,11 +120,23 @@ def core_of(problem: CardinalityProblem, x: Bools, size: int) -> Any:
     if problem.n <= size:
         return np.arange(problem.n)
     costs = np.where(x, -1.0, 1.0) * problem.fields(x) + 0.5 * problem.diagonal
+    if problem.groups is not None:
+        return np.argsort(_with_partner(problem, x, costs), kind="stable")[:size]
     ones, zeros = np.flatnonzero(x), np.flatnonzero(~x)
     take = min(len(ones), max(size // 2, size - len(zeros)))
     ones = ones[np.argsort(costs[ones], kind="stable")[:take]]
     zeros = zeros[np.argsort(costs[zeros], kind="stable")[: size - take]]
     return np.concatenate([ones, zeros])
+
+
+def _with_partner(problem: CardinalityProblem, x: Bools, costs: Floats) -> Floats:
+    """Each variable's cost with that of the cheapest partner of its group, shape (n,).
+
+    The cheapest variables by this, and so many as one likes, have a partner among them.
+    """
+    least = np.full((2, problem.num_groups), np.inf)
+    np.minimum.at(least, (x.astype(int), problem.group_labels), costs)
+    return np.asarray(costs + least[1 - x.astype(int), problem.group_labels])
 
 
 def search_core(
@@ -133,8 +145,11 @@ def search_core(
     """The best state that tabu search from x finds inside the core, others fixed; shape (n,)."""
     part = search.problem.restricted(core, at=x)
     m, k = part.n, part.cardinality
-    if k in (0, m):
+    if part.only_state is not None:
         return x
+    members = np.argsort(part.group_labels, kind="stable").astype(np.int64)
+    sizes = np.bincount(part.group_labels, minlength=part.num_groups)
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     G, state = part.gram(), x[core]
     f, best = part.fields(state), state.copy()
     energies = np.full(2, float(part.energy(state)))
@@ -144,9 +159,11 @@ def search_core(
     now, last = 0, 0
     while now - last < PATIENCE * m and not deadline.over:
         count = min(ITERATIONS_PER_CHECK, PATIENCE * m)
-        improved = tabu_search(
-            G, f, state, free_at, now, count, tenures, energies, search.tolerance, best, random
-        )
+        rest = free_at, now, count, tenures, energies, search.tolerance, best, random
+        if part.groups is None:
+            improved = tabu_search(G, f, state, *rest)
+        else:
+            improved = group_tabu_search(G, f, state, start, members, *rest)
         last = max(last, improved)
         now += count
     found = x.copy()
@@ -154,14 +171,27 @@ def search_core(
     return found
 
 
-def kicked(x: Bools, core: Any, rng: np.random.Generator) -> Bools:
-    """A copy of x with random swaps of a share `KICK` of the core, one pair at the least."""
-    x = x.copy()
-    ones, zeros = core[x[core]], core[~x[core]]
-    swaps = min(len(ones), len(zeros), max(1, int(KICK * len(core))))
+def kicked(x: Bools, core: Any, rng: np.random.Generator, groups: Any = None) -> Bools:
+    """A copy of x with random swaps of a share `KICK` of the core, one pair at the least.
+
+    With groups each swap is inside one, and none has two while others have none.
+    """
+    x, wanted = x.copy(), max(1, int(KICK * len(core)))
+    if groups is None:
+        _swap(x, core, wanted, rng)
+        return x
+    for u in rng.permutation(np.unique(groups[core])):
+        wanted -= _swap(x, core[groups[core] == u], min(1, wanted), rng)
+    return x
+
+
+def _swap(x: Bools, part: Any, most: int, rng: np.random.Generator) -> int:
+    """Random swaps in a part of x, in place, at most so many; how many were made."""
+    ones, zeros = part[x[part]], part[~x[part]]
+    swaps = min(len(ones), len(zeros), most)
     x[rng.choice(ones, swaps, replace=False)] = False
     x[rng.choice(zeros, swaps, replace=False)] = True
-    return x
+    return swaps
 
 
 class Tabu(CardinalitySampler):
@@ -176,6 +206,7 @@ class Tabu(CardinalitySampler):
 
     name = "tabu"
     compiles = True
+    takes_groups = True
     honours = ("time_limit", "reads")
     takes_initial = True
 
@@ -192,7 +223,7 @@ class Tabu(CardinalitySampler):
 
         def read(number: int, rng: np.random.Generator) -> Bools:
             if number:
-                start = random_state(problem.n, problem.cardinality, rng)
+                start = problem.random_state(rng)
                 x = search.descend(start, request.deadline)
             else:
                 x = first_optimum(search, request)
@@ -225,5 +256,5 @@ class Tabu(CardinalitySampler):
             if energy < best_energy - search.tolerance:
                 best, best_energy = x, energy
             else:
-                x = kicked(best, core_of(search.problem, best, CORE), rng)
+                x = kicked(best, core_of(search.problem, best, CORE), rng, search.labels)
         return best

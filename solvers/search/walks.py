@@ -10,6 +10,7 @@ import numpy as np
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.problem import Bools, Floats
 from solvers.search.annealing_kernels import anneal
+from solvers.search.group_kernels import group_anneal
 from solvers.search.kernels import work_per_check
 from solvers.search.randomness import RandomState
 from solvers.search.repair import LocalSearch
@@ -75,10 +76,15 @@ class Walk:
         for first in range(0, len(temperatures), chunk):
             if deadline.over:
                 break
-            accepted += anneal(
-                search.F, search.G, search.problem.linear, search.diagonal, search.bounds, self.s,
-                self.f, self.x, temperatures[first : first + chunk], margin, self.random,
-            )  # fmt: skip
+            part = temperatures[first : first + chunk]
+            couplings = search.F, search.G, search.problem.linear, search.diagonal, search.bounds
+            if search.labels is None:
+                accepted += anneal(*couplings, self.s, self.f, self.x, part, margin, self.random)
+            else:
+                groups = search.labels, search.start, search.members
+                accepted += group_anneal(
+                    *couplings, self.s, self.f, self.x, *groups, part, margin, self.random
+                )
         return accepted
 
 

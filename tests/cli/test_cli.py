@@ -53,9 +53,9 @@ def test_export_of_rows(icbs, tmp_path):
         (("--kind", "raw"), "did you mean 'row'"),
         (("--rows", "3"), "--rows is given, which blocks of kind loss do not have"),
         (("--kind", "row", "--lam", "0.2"), "--lam is given"),
-        (("--kind", "row", "--rows", "900"), "0..511"),
-        (("--kind", "row", "--pattern", "2:3"), "2:3"),
-        (("--kind", "row", "--shrinkage", "2"), "shrinkage"),
+        (("--kind", "row", "--layers", "*", "--rows", "900"), "0..511"),
+        (("--kind", "row", "--layers", "*", "--pattern", "2:3"), "2:3"),
+        (("--kind", "row", "--layers", "*", "--shrinkage", "2"), "shrinkage"),
     ):
         status, _, err = icbs("export", "garment-mlp", *words, "--out", tmp_path / "none")
         assert status != 0

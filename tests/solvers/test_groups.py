@@ -15,19 +15,7 @@ from solvers.groups import labels_of
 from solvers.io.formats import load, save
 from solvers.problem import CardinalityProblem
 from solvers.testing import example
-
-
-@st.composite
-def grouped(draw: st.DrawFn) -> CardinalityProblem:
-    """A problem of at most 8 variables in up to 4 groups, in any order."""
-    n = draw(st.integers(1, 8))
-    drawn = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
-    groups = np.unique(drawn, return_inverse=True)[1]
-    ones = [draw(st.integers(0, int(size))) for size in np.bincount(groups)]
-    bare = example(n, sum(ones), draw(st.integers(0, 99)), draw(st.integers(0, 9)))
-    problem = replace(bare, initial=None, groups=groups, cardinalities=np.array(ones))
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
-    return replace(problem, initial=problem.random_state(rng))
+from tests.strategies import grouped
 
 
 def states(n: int) -> np.ndarray:
