@@ -60,6 +60,20 @@ def checked_groups(
     return labels, ones
 
 
+def least_of_each(costs: NDArray[np.float64], labels: Integers, ones: Integers) -> NDArray[np.intp]:
+    """The variables of least cost, of each group as many as it has ones; ascending, shape (k,).
+
+    Args:
+        costs: shape (n,).
+        labels: of the groups, shape (n,).
+        ones: of each group, shape (m,).
+    """
+    order = np.lexsort((costs, labels))
+    sizes = np.bincount(labels, minlength=len(ones))
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[place < np.repeat(ones, sizes)])
+
+
 def labels_of(members: Sequence[ArrayLike], n: int) -> Integers:
     """The label of each variable, from the members of each group.
 

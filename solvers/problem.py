@@ -28,7 +28,7 @@ from solvers.arguments import finite, numbers, positive, whole
 from solvers.arithmetic.rounding import penalised
 from solvers.arrays import distinct_names, finite_numbers, frozen, whole_numbers
 from solvers.errors import ProblemError
-from solvers.groups import Integers, checked_groups
+from solvers.groups import Integers, checked_groups, least_of_each
 from solvers.jsonvalues import frozen_json
 from solvers.memory import check_room
 
@@ -210,11 +210,7 @@ class CardinalityProblem:
         if self.groups is None:
             state[rng.permutation(self.n)[: self.cardinality]] = True
             return state
-        # Each group in random order, one after the other; the first k_g of each become ones.
-        order = np.lexsort((rng.random(self.n), self.groups))
-        sizes = np.bincount(self.groups)
-        place = np.arange(self.n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        state[order[place < np.repeat(self.group_ones, sizes)]] = True
+        state[least_of_each(rng.random(self.n), self.groups, self.group_ones)] = True
         return state
 
     @cached_property
@@ -299,7 +295,7 @@ class CardinalityProblem:
         return x @ self.quadratic + self.linear
 
     def swap_deltas(self, x: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-        """Energy change of every swap that keeps x feasible.
+        """Energy change of every swap; those between two groups, which are not feasible, are inf.
 
         Returns:
             ``(ones, zeros, deltas)``: ``deltas[a, b]`` is the change when ``ones[a]`` becomes 0 and
@@ -315,7 +311,10 @@ class CardinalityProblem:
             cross = self.quadratic[np.ix_(ones, zeros)]
         gain_in = f[zeros] + 0.5 * d[zeros]
         gain_out = -f[ones] + 0.5 * d[ones]
-        return ones, zeros, gain_out[:, None] + gain_in[None, :] - cross
+        deltas = gain_out[:, None] + gain_in[None, :] - cross
+        if self.groups is not None:
+            deltas[self.groups[ones][:, None] != self.groups[zeros]] = np.inf
+        return ones, zeros, deltas
 
     def to_bqm(self, penalty: float | None = None) -> dimod.BinaryQuadraticModel:
         """The problem as a dense BINARY model over variables 0..n-1.

@@ -82,6 +82,7 @@ SOLVERS: dict[str, Entry] = {
         "native",
         "certified bound, rounding, descent",
         honours=("time_limit",),
+        takes_groups=True,
     ),
     "semidefinite": Entry(
         "solvers.exact.semidefinite:Semidefinite",
@@ -89,6 +90,7 @@ SOLVERS: dict[str, Entry] = {
         "certified bound by a doubly non-negative relaxation, rounding, descent",
         honours=("time_limit",),
         max_variables=4096,
+        takes_groups=True,
     ),
     "exact": Entry(
         "solvers.exact.branch_and_bound:BranchAndBound",
@@ -96,6 +98,7 @@ SOLVERS: dict[str, Entry] = {
         "branch and bound on two relaxations; proves the optimum",
         honours=("time_limit",),
         exact=True,
+        takes_groups=True,
     ),
     "enumerate": Entry(
         "solvers.exact.enumeration:Enumeration",
@@ -103,6 +106,7 @@ SOLVERS: dict[str, Entry] = {
         "every k-subset; proves the optimum",
         exact=True,
         max_variables=24,
+        takes_groups=True,
     ),
     "milp": Entry(
         "solvers.exact.highs:MILP",
@@ -114,6 +118,7 @@ SOLVERS: dict[str, Entry] = {
         exact=True,
         max_variables=4096,
         takes_initial=True,
+        takes_groups=True,
     ),
     "miqp": Entry(
         "solvers.exact.scip:MIQP",
@@ -125,6 +130,7 @@ SOLVERS: dict[str, Entry] = {
         exact=True,
         max_variables=4096,
         takes_initial=True,
+        takes_groups=True,
     ),
     "neal": Entry(
         "solvers.penalised.ocean:Neal",

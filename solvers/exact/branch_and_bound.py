@@ -93,6 +93,8 @@ def prove(
     left = deadline.left
     if root is None:
         root = bound(problem, deadline.share(ROOT_SHARE))
+    if problem.groups is not None:
+        return _of_groups(problem, root, root.state if start is None else start, request)
     state, best = root.state, root.best
     if start is None:
         request.report(state)
@@ -130,6 +132,34 @@ def prove(
         state = outcome.state
     lower = max(root.lower, outcome.lower)
     return Proof(state, outcome.best, lower, outcome.nodes, outcome.core_size)
+
+
+def _of_groups(problem: CardinalityProblem, root: Bound, start: Bools, request: Request) -> Proof:
+    """`prove` where each group has its ones: the doubly non-negative tree over all variables."""
+    deadline = request.deadline
+    pool = Pool(1, lambda x: value(problem, x))
+
+    def offer(state: Bools) -> None:
+        if pool.offer(state) is not None:
+            request.report(pool.states[0][1])
+
+    offer(start)
+    offer(root.state)
+    if not (root.proved_optimal or deadline.over):
+        offer(_annealed(problem, INCUMBENT_SHARE * deadline.left, request))
+    lower, nodes = root.lower, 0
+    best, state = pool.states[0]
+    if best.energy + best.error - lower > best.tolerance and problem.n <= SEMIDEFINITE_MOST:
+        search = LocalSearch(problem)
+        tree = SemidefiniteTree(
+            form(problem), pool, lower, lambda x: search.descend(x, deadline), request.report
+        )
+        if not deadline.over:
+            tree.run(deadline)
+        best, state = pool.states[0]
+        nodes = tree.nodes
+        lower = max(lower, min(tree.lower_bound, best.energy - best.error))
+    return Proof(state, best, lower, nodes, root.core_size)
 
 
 @dataclass(frozen=True)
@@ -245,6 +275,7 @@ class BranchAndBound(CardinalitySampler):
 
     name = "exact"
     compiles = True
+    takes_groups = True
     exact = True
     honours = ("time_limit",)
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import ArrayLike
 
 from solvers.arithmetic.convex import UNIT, Value, plus_offset, value
 from solvers.base import CardinalitySampler, Request, Solution
+from solvers.groups import Integers
 from solvers.problem import Bools, CardinalityProblem, Floats
 
 # States that rounding may hide, and that are looked at one by one.
@@ -17,9 +19,11 @@ MOST_CLOSE = 1000
 
 @njit(cache=True, nogil=True)
 def search_subsets(
-    G: Floats, own: Floats, k: int, threshold: float, found: Bools
+    G: Floats, own: Floats, first: Integers, last: Integers, threshold: float, found: Bools
 ) -> tuple[float, Bools, int]:
-    """Visits all k-subsets S, of energy ``sum_S own_i + sum_{i<j in S} G_ij``, depth first.
+    """Visits all subsets S of one variable a level, depth first.
+
+    Their energies are ``sum_S own_i + sum_{i<j in S} G_ij``.
 
     The fields of every level are kept on a stack, so a level costs O(n), the last one O(1) a
     subset, and no rounding error is carried from one subset to the next.
@@ -27,24 +31,25 @@ def search_subsets(
     Args:
         G: couplings, shape (n, n), symmetric.
         own: energy of each variable alone, shape (n,).
-        k: ones, 1 <= k <= n.
+        first: least variable that a level may take, above that of the level before, shape (k,); see
+            `levels`.
+        last: greatest, shape (k,).
         threshold: subsets of less energy are collected.
         found: gets their states, as many as there is room for, shape (m, n), zeros.
 
     Returns:
         The least energy, its state, shape (n,), and how many are below the threshold.
     """
-    n = len(own)
+    n, k = len(own), len(first)
     chosen = np.zeros(k, np.int64)
     energies = np.zeros(k + 1)
     fields = np.zeros((k + 1, n))
     fields[0] = own
     best, best_chosen = np.inf, np.zeros(k, np.int64)
-    count, level, candidate = 0, 0, 0
+    count, level, candidate = 0, 0, first[0]
     while level >= 0:
-        last = n - (k - level)
         if level == k - 1:
-            for i in range(candidate, n):
+            for i in range(max(candidate, first[level]), last[level] + 1):
                 energy = energies[level] + fields[level, i]
                 if energy < best:
                     best = energy
@@ -59,7 +64,7 @@ def search_subsets(
             level -= 1
             if level >= 0:
                 candidate = chosen[level] + 1
-        elif candidate > last:
+        elif candidate > last[level]:
             level -= 1
             if level >= 0:
                 candidate = chosen[level] + 1
@@ -69,16 +74,29 @@ def search_subsets(
             for j in range(candidate + 1, n):
                 fields[level + 1, j] = fields[level, j] + G[candidate, j]
             level += 1
-            candidate += 1
+            candidate = max(candidate + 1, first[level])
     state = np.zeros(n, np.bool_)
     state[best_chosen] = True
     return best, state, count
 
 
+def levels(sizes: ArrayLike, ones: ArrayLike) -> tuple[Integers, Integers]:
+    """First and last variable of each level, shape (k,) each, for groups one after the other.
+
+    Args:
+        sizes: variables of each group.
+        ones: of each group.
+    """
+    sizes, ones = np.asarray(sizes, np.int64), np.asarray(ones, np.int64)
+    end = np.repeat(np.cumsum(sizes), ones)
+    place = np.arange(ones.sum()) - np.repeat(np.cumsum(ones) - ones, ones)
+    return end - np.repeat(sizes, ones), end - np.repeat(ones, ones) + place
+
+
 def best_subset(G: Floats, own: Floats, k: int) -> tuple[float, Bools]:
     """The least energy of all k-subsets and its state, shape (n,); see `search_subsets`."""
     nowhere = np.zeros((0, len(own)), dtype=np.bool_)
-    best, state, _ = search_subsets(G, own, k, -np.inf, nowhere)
+    best, state, _ = search_subsets(G, own, *levels([len(own)], [k]), -np.inf, nowhere)
     return best, state
 
 
@@ -100,7 +118,7 @@ def subsets_near(problem: CardinalityProblem, energy: float) -> tuple[float, Boo
     section 3.1).
 
     Args:
-        problem: 1 <= k <= n <= 30 or so; its offset does not count.
+        problem: 1 <= k <= n <= 30 or so, groups one after the other; its offset does not count.
         energy: what they are compared with.
 
     Returns:
@@ -118,9 +136,14 @@ def subsets_near(problem: CardinalityProblem, energy: float) -> tuple[float, Boo
     unit = _unit(problem)
     found = np.zeros((MOST_CLOSE, problem.n), dtype=np.bool_)
     least, _, count = search_subsets(
-        G - unit * sizes, own - unit * own_sizes, problem.cardinality, energy, found
+        G - unit * sizes, own - unit * own_sizes, *levels_of(problem), energy, found
     )
     return min(least, energy), found[:count] if count <= len(found) else None
+
+
+def levels_of(problem: CardinalityProblem) -> tuple[Integers, Integers]:
+    """`levels` of a problem whose groups are one after the other."""
+    return levels(np.bincount(problem.group_labels), problem.group_ones)
 
 
 def _unit(problem: CardinalityProblem) -> float:
@@ -128,7 +151,7 @@ def _unit(problem: CardinalityProblem) -> float:
 
 
 class Enumeration(CardinalitySampler):
-    """Every k-subset of at most 24 variables; the answer is proved by exhaustion.
+    """Every feasible state of at most 24 variables; the answer is proved by exhaustion.
 
     Where the largest terms are so much larger than those of the answer that rounding could hide a
     better state, a second pass finds all that it could hide, and each is summed up exactly enough.
@@ -136,27 +159,36 @@ class Enumeration(CardinalitySampler):
 
     name = "enumerate"
     compiles = True
+    takes_groups = True
     exact = True
     max_variables = 24
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+        whole = problem
         with request.timing.stage("preprocess"):
+            # Group after group, so that each level has its own variables.
+            order = np.argsort(whole.group_labels, kind="stable")
+            if whole.groups is not None:
+                problem = whole.blinded().restricted(order, at=whole.random_state(request.rng))
             G = problem.gram()
             own = problem.linear + 0.5 * problem.diagonal
         with request.timing.stage("execute"):
-            _, state = best_subset(G, own, problem.cardinality)
+            nowhere = np.zeros((0, problem.n), dtype=np.bool_)
+            _, state, _ = search_subsets(G, own, *levels_of(problem), -np.inf, nowhere)
             best = value(problem, state)
             hidden = rounding(problem)
             lower = best.energy - best.error - hidden
             if hidden > 0.1 * best.tolerance:
                 state, best, lower = _best_close(problem, state, best)
-        request.report(state)
+        found = np.zeros(whole.n, dtype=np.bool_)
+        found[order] = state
+        request.report(found)
         info = {
             "lower_bound": plus_offset(lower, problem),
             "proved_optimal": best.energy + best.error - lower <= best.tolerance,
             "tolerance": best.tolerance,
         }
-        return Solution(state[None], info)
+        return Solution(found[None], info)
 
 
 def _best_close(

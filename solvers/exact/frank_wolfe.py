@@ -6,6 +6,7 @@ quadratic program over the vertices found so far.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ FRANK_WOLFE_STEPS = 12
 PRECISION = 0.25 * EQUAL
 
 
+Vertex = Callable[[Floats], NDArray[np.intp]]
+
+
 class Vertices(NamedTuple):
     """Where Frank-Wolfe stopped.
 
@@ -37,8 +41,21 @@ class Vertices(NamedTuple):
     tolerance: float
 
 
-def frank_wolfe(own: Convex, deadline: Deadline) -> Vertices:
-    """Fully-corrective Frank-Wolfe, `FRANK_WOLFE_STEPS` at the most."""
+def frank_wolfe(
+    own: Convex,
+    deadline: Deadline,
+    *,
+    vertex: Vertex | None = None,
+    most: int = FRANK_WOLFE_STEPS,
+) -> Vertices:
+    """Fully-corrective Frank-Wolfe.
+
+    Args:
+        own: n variables, 0 < k < n.
+        deadline: when the best so far is returned.
+        vertex: the ones of the feasible state of least costs, sorted; when None the k least.
+        most: steps.
+    """
     A, c, k = own.A, own.c, own.cardinality
     n = len(c)
     s = np.zeros(len(A))
@@ -50,7 +67,7 @@ def frank_wolfe(own: Convex, deadline: Deadline) -> Vertices:
     while True:
         iterations += 1
         g = s @ A + c
-        picked = _vertex(g, k)
+        picked = _vertex(g, k) if vertex is None else vertex(g)
         half = 0.5 * float(s @ s)
         value = -half + float(g[picked].sum())
         if value > lower:
@@ -59,7 +76,7 @@ def frank_wolfe(own: Convex, deadline: Deadline) -> Vertices:
             tolerance = PRECISION * (half + float(sizes @ weights))
             solved = half + float(costs @ weights) - lower <= tolerance
             repeated = any(np.array_equal(picked, known) for known in vertices)
-            if solved or repeated or iterations > FRANK_WOLFE_STEPS or deadline.over:
+            if solved or repeated or iterations > most or deadline.over:
                 break
         vertices.append(picked)
         P = np.column_stack([P, A @ _indicator(picked, n)])

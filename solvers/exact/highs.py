@@ -74,7 +74,7 @@ class _Quiet(highspy.Highs):
 
 
 def _program(form: Form, seed: int) -> Any:
-    """Columns x, z, t; rows sum x = k and z = A x."""
+    """Columns x, z, t; rows sum x = k, one a group, and z = A x."""
     program = _Quiet()
     # Lets `cancelSolve` reach a program that is being solved.
     program.HandleUserInterrupt = True
@@ -93,8 +93,9 @@ def _program(form: Form, seed: int) -> Any:
     program.addCols(r, np.ones(r), np.zeros(r), inf, *nothing)
     integer = np.full(n, highspy.HighsVarType.kInteger)
     program.changeColsIntegrality(n, np.arange(n, dtype=np.int32), integer)
-    everything = np.arange(n, dtype=np.int32)
-    program.addRow(float(form.k), float(form.k), n, everything, np.ones(n))
+    for part, ones in zip(form.problem.members, form.problem.group_ones.tolist(), strict=True):
+        columns = part.astype(np.int32)
+        program.addRow(float(ones), float(ones), len(part), columns, np.ones(len(part)))
     for i, row in enumerate(form.A):
         places = np.flatnonzero(row).astype(np.int32)
         columns = np.append(places, np.int32(n + i))

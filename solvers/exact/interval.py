@@ -106,6 +106,17 @@ def core(costs: Floats, k: int, gap: float) -> Bools:
     return distance - 2 * UNIT * (np.abs(threshold) + np.abs(costs)) <= gap
 
 
+def open_places(problem: CardinalityProblem, costs: Floats, gap: float) -> Bools:
+    """`core` of the whole problem; with groups that of each, shape (n,) of bool."""
+    if problem.groups is None:
+        return core(costs, problem.cardinality, gap)
+    found = np.zeros(problem.n, dtype=np.bool_)
+    for part, ones in zip(problem.members, problem.group_ones.tolist(), strict=True):
+        if 0 < ones < len(part):
+            found[part] = core(costs[part], ones, gap)
+    return found
+
+
 def certified(
     problem: CardinalityProblem,
     state: Bools,
@@ -128,7 +139,7 @@ def certified(
     """
     best = value(problem, state)
     gap = float(np.nextafter(max(0.0, best.energy + best.error - lower), np.inf))
-    core_size = int(core(costs, problem.cardinality, gap).sum())
+    core_size = int(open_places(problem, costs, gap).sum())
     if core_size == 0:
         # Every other state is worse.
         lower = max(lower, best.energy - best.error)

@@ -101,7 +101,9 @@ def _fill(problem: CardinalityProblem, pool: Pool) -> bool:
         state = fresh[0]
         done.add(np.packbits(state).tobytes())
         ones, zeros, deltas = problem.swap_deltas(state)
-        wanted = min(deltas.size, pool.count)
+        wanted = min(int(np.isfinite(deltas).sum()), pool.count)
+        if not wanted:
+            continue
         for place in np.argpartition(deltas, wanted - 1, axis=None)[:wanted]:
             other = state.copy()
             other[ones[place // len(zeros)]] = False

@@ -6,6 +6,8 @@ Both get the block in its factored form, whose quadratic part is separable:
 
     min  t_1 + ... + t_r + c.x,   z = A x,   2 t_i >= z_i^2,   sum x = k,   x binary
 
+With groups there is one such sum a group.
+
 SCIP takes the convex constraints as they are. HiGHS knows no quadratic with integers, so the
 parabolas become tangents, ``t_i >= a z_i - a^2 / 2``: those of the relaxation first, then in every
 round those at the optimum of the last program (outer approximation; Duran and Grossmann 1986). Each
@@ -57,6 +59,7 @@ class MixedInteger(CardinalitySampler):
     """
 
     compiles = True
+    takes_groups = True
     exact = True
     takes_initial = True
     honours = ("time_limit",)
@@ -130,7 +133,7 @@ class Form:
 
     def __init__(self, problem: CardinalityProblem, root: Bound, request: Request) -> None:
         self.problem, self.root = problem, root
-        self.n, self.k = problem.n, problem.cardinality
+        self.n = problem.n
         self.unit = root.best.terms
         own = root.own
         self.A: Floats = np.empty((0, self.n)) if own is None else own.A / np.sqrt(self.unit)
@@ -161,7 +164,7 @@ class Form:
     def offer(self, x: Any) -> None:
         """Keeps a state if it is the best so far; one that is not quite integral is dropped."""
         state = np.asarray(x)[: self.n] > 0.5
-        if state.sum() != self.k:
+        if not self.problem.is_feasible(state):
             return
         found = value(self.problem, state)
         with self._lock:

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.arithmetic.convex import Convex, convex, value
 from solvers.base import CardinalitySampler, Request, Solution
@@ -22,10 +23,13 @@ from solvers.clock.deadline import NEVER, Deadline
 from solvers.exact.frank_wolfe import Vertices, frank_wolfe
 from solvers.exact.interval import Bound, certified, without_factor
 from solvers.exact.newton import Relaxed, relax_until
+from solvers.groups import least_of_each
 from solvers.problem import Bools, CardinalityProblem, Floats
 from solvers.search.repair import LocalSearch
 
 MAX_STEPS = 1000
+# Steps of Frank-Wolfe where no other method follows.
+GROUP_STEPS = 100
 # First width of the proximal term, in median distances of a reduced cost from their median.
 FIRST_WIDTH = 0.3
 # Ones, and zeros, that the descent of a large problem considers at a time.
@@ -46,6 +50,8 @@ def bound(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Bound:
         The interval; valid whenever the iteration stops.
     """
     start = time.perf_counter()
+    if problem.groups is not None:
+        return _of_groups(problem, deadline, start)
     states = []
     if problem.factor is None:
         states.append(constructed(problem, deadline.share(0.5)))
@@ -61,6 +67,30 @@ def bound(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Bound:
     if len(states) > 1:
         state = min(states, key=lambda x: value(problem, x).energy)
     lower = own.lower_bound(found.dual, costs)
+    return certified(problem, state, lower, costs, own, found, start)
+
+
+def _of_groups(problem: CardinalityProblem, deadline: Deadline, start: float) -> Bound:
+    """`bound` where each group has its ones: Frank-Wolfe alone, on vertices that have them.
+
+    The k_g smallest entries of h in each group g take the place of the k smallest.
+    """
+    labels, ones = problem.group_labels, problem.group_ones
+    states = [constructed(problem, deadline.share(0.5))]
+    own = convex(problem, deadline)
+    if own is None:
+        return without_factor(problem, states[0], start)
+
+    def vertex(costs: Floats) -> NDArray[np.intp]:
+        return least_of_each(costs, labels, ones)
+
+    found = frank_wolfe(own, deadline.share(BOUND_SHARE), vertex=vertex, most=GROUP_STEPS).found
+    costs = own.reduced_costs(found.dual)
+    rounded = np.zeros(problem.n, dtype=np.bool_)
+    rounded[vertex(-found.relaxed)] = True
+    states.append(_descended(problem, rounded, deadline))
+    state = min(states, key=lambda x: value(problem, x).energy)
+    lower = own.below(found.dual, costs[vertex(costs)])
     return certified(problem, state, lower, costs, own, found, start)
 
 
@@ -120,6 +150,8 @@ def _descended(problem: CardinalityProblem, state: Bools, deadline: Deadline) ->
     if problem.n <= 2 * NEAREST:
         # A handful of swaps is left to make: not worth building G for.
         return LocalSearch(problem).descend(state, deadline)
+    if problem.groups is not None:
+        return LocalSearch(problem).descend(state, deadline)
     half = 0.5 * problem.diagonal
     while not deadline.over:
         f = problem.fields(state)
@@ -148,6 +180,7 @@ class Relaxation(CardinalitySampler):
 
     name = "relaxation"
     compiles = True
+    takes_groups = True
     honours = ("time_limit",)
 
     def _compile(self, tiny: CardinalityProblem) -> None:

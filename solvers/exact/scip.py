@@ -49,7 +49,8 @@ class MIQP(MixedInteger):
         t = [model.addVar() for _ in form.A]
         linear = quicksum(cost * v for cost, v in zip(form.c.tolist(), x, strict=True))
         model.setObjective(linear + quicksum(t))
-        model.addCons(quicksum(x) == form.k)
+        for part, ones in zip(form.problem.members, form.problem.group_ones.tolist(), strict=True):
+            model.addCons(quicksum(x[i] for i in part) == ones)
         for row, value, half in zip(form.A.tolist(), z, t, strict=True):
             model.addCons(quicksum(a * v for a, v in zip(row, x, strict=True)) == value)
             model.addCons(value * value <= 2 * half)

@@ -167,7 +167,7 @@ class Refinement:
     def shift(self, deadline: Deadline) -> None:
         """The plain relaxation with as much taken off the diagonal as it bears, if G is regular."""
         problem = self._problem
-        if problem.n > problem.rank:
+        if problem.n > problem.rank or problem.groups is not None:
             return
         seconds = problem.n**3 / EIGEN_RATE
         convex = computed(lambda: diagonally_shifted(problem), seconds, deadline)
@@ -265,6 +265,7 @@ class Semidefinite(CardinalitySampler):
 
     name = "semidefinite"
     compiles = True
+    takes_groups = True
     max_variables = 4096
     honours = ("time_limit",)
 

@@ -20,7 +20,7 @@ from solvers.clock.background import one_thread
 from solvers.clock.deadline import Deadline
 from solvers.exact.certificate import UNIT, Form, row_bound, settled
 from solvers.exact.doubly_nonnegative import SETUP_RATE, AlternatingDirections
-from solvers.exact.enumeration import search_subsets
+from solvers.exact.enumeration import levels, search_subsets
 from solvers.problem import Bools
 
 # Iterations between two bounds of a node.
@@ -160,7 +160,11 @@ class SemidefiniteTree:
         found = np.zeros((MOST_COLLECTED, m), dtype=np.bool_)
         alone = C.diagonal()[1:] + 2 * C[0, 1:]
         _, _, count = search_subsets(
-            np.ascontiguousarray(2 * C[1:, 1:]), np.ascontiguousarray(alone), k, limit, found
+            np.ascontiguousarray(2 * C[1:, 1:]),
+            np.ascontiguousarray(alone),
+            *levels([m], [k]),
+            limit,
+            found,
         )
         if count > len(found):
             return False
