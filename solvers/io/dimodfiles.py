@@ -50,8 +50,14 @@ def bqm_bytes(problem: CardinalityProblem, penalty: float | None) -> bytes:
         penalty: adds ``penalty * (sum x - k)^2``.
 
     Raises:
+        FormatError: groups without a penalty, of which the file would say nothing.
         ProblemError: a penalty so large that the objective is lost in its rounding.
     """
+    if problem.groups is not None and penalty is None:
+        raise FormatError(
+            f"the problem has {problem.num_groups} groups, which a .bqm file has no field for: "
+            "give a penalty, or write .lp or .qubo"
+        )
     bqm = problem.to_bqm(penalty)
     if problem.labels is not None:
         bqm.relabel_variables(dict(enumerate(problem.labels)))

@@ -3,8 +3,8 @@
 To add a format: write one module with its reader and writer, and one row of `FORMATS`. The suffix
 of a file decides, in either case. What a format means in detail, and how files without our comments
 are read, is said in its module: what two programs would read as two problems is refused. Texts
-carry all 17 digits; what a text has no field for (cardinality, offset, names) stands in comments
-that its usual readers skip.
+carry all 17 digits; what a text has no field for (cardinality, groups, offset, names) stands
+in comments that its usual readers skip.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import dimod
 import numpy as np
 
 from solvers.errors import FormatError, ProblemError
+from solvers.groups import labels_of
 from solvers.io.container import CONTAINER, container_bytes, read_container
 from solvers.io.dimodfiles import bqm_bytes, read_bqm
 from solvers.io.lpfile import lp_text, read_lp
@@ -79,7 +80,7 @@ FORMATS = [
     Format(".bqm", "dimod's binary quadratic model, names included", read_bqm, bqm_bytes),
     Format(
         ".lp",
-        "objective, constraint and names, for any MIP solver",
+        "objective, one constraint a group, and names, for any MIP solver",
         read_lp,
         lp_text,
         constrained=True,
@@ -198,6 +199,16 @@ def _problem(name: str, found: Objective, cardinality: int | None) -> Cardinalit
     check_size(name, n)
     _check_ones(name, cardinality, found.ones, n + found.forced, found.forced)
     ones = found.ones if cardinality is None else cardinality
+    groups: dict[str, Any] = {}
+    if found.groups:
+        counts = [count for _, count in found.groups]
+        groups["groups"] = labels_of([members for members, _ in found.groups], n)
+        groups["cardinalities"] = np.array(counts)
+        if found.ones not in (None, sum(counts) + found.forced):
+            raise FormatError(
+                f"{name} says {found.ones} ones, but its groups have {sum(counts)}: make them agree"
+            )
+        ones = sum(counts) + found.forced
     if ones is None:
         raise FormatError(f"{name} does not say how many variables are 1: pass cardinality")
     couplings = np.triu(found.Q, 1)
@@ -209,6 +220,7 @@ def _problem(name: str, found: Objective, cardinality: int | None) -> Cardinalit
         offset=found.offset,
         meta=meta | ({"fixed": dict(found.fixed)} if found.fixed else {}),
         labels=found.labels,
+        **groups,
     )
 
 

@@ -51,7 +51,7 @@ class _Model:
 
 
 def read_lp(path: Path) -> Objective:
-    """The objective of an LP file, and k if it has the constraint sum x = k.
+    """The objective of an LP file, and k if it has the constraint sum x = k, or one a group.
 
     Raises:
         FormatError: damaged or cut off, variables that are not binary, another constraint, another
@@ -74,13 +74,14 @@ def read_lp(path: Path) -> Objective:
         else:
             labels = tuple(names[v] for v in free)
     Q, offset = _matrix(model.objective, free, fixed)
-    k = _cardinality(model, free, fixed)
+    groups = _counts(model, free, fixed)
     forced = sum(value == 1 for v, value in fixed.items() if v in model.kinds)
     sign = -1.0 if model.maximised else 1.0
     return Objective(
         Q=sign * Q + 0.0,
         offset=sign * offset + 0.0,
-        ones=None if k is None else k + forced,
+        ones=sum(count for _, count in groups) + forced if groups else None,
+        groups=groups if len(groups) > 1 else (),
         labels=labels,
         maximised=model.maximised,
         fixed={names[v]: value for v, value in fixed.items()},
@@ -213,27 +214,59 @@ def _matrix(objective: Sum, free: list[int], fixed: dict[int, float]) -> tuple[F
     return Q[:n, :n], float(constant)
 
 
-def _cardinality(model: _Model, free: list[int], fixed: dict[int, float]) -> int | None:
-    """How many of the free variables are 1."""
-    low, high = -math.inf, math.inf
+def _counts(model: _Model, free: list[int], fixed: dict[int, float]) -> list[tuple[list[int], int]]:
+    """Groups of the free variables, by place, and how many of each are 1; none without constraint.
+
+    Raises:
+        FormatError: a constraint that is not a count, groups that overlap or leave a variable out.
+    """
+    found: dict[tuple[int, ...], tuple[float, float]] = {}
     for number, constraint in enumerate(model.constraints, 1):
         label = constraint.label or f"number {number}"
         if model.is_bound(constraint) or (constraint.low, constraint.high) == (-math.inf, math.inf):
             continue
         rest = sum(weight * fixed[v] for v, weight in constraint.linear.items() if v in fixed)
-        weights = {constraint.linear.get(v, 0.0) for v in free}
-        if weights <= {0.0}:
+        weights = {v: w for v in free if (w := constraint.linear.get(v, 0.0))}
+        if not weights:
             if not constraint.low <= rest <= constraint.high:
                 raise FormatError(
                     f"{model.name}: constraint {label!r} does not hold for the fixed variables"
                 )
             continue
-        if len(weights) > 1:
+        weight = next(iter(weights.values()))
+        if any(w != weight for w in weights.values()):
             raise FormatError(f"{model.name}: constraint {label!r} is not of the form sum x = k")
-        (weight,) = weights
         ends = sorted(((constraint.low - rest) / weight, (constraint.high - rest) / weight))
-        low, high = max(low, ends[0]), min(high, ends[1])
-    return None if (low, high) == (-math.inf, math.inf) else count_between(model.name, low, high)
+        group = tuple(v for v in free if v in weights)
+        low, high = found.get(group, (-math.inf, math.inf))
+        found[group] = max(low, ends[0]), min(high, ends[1])
+        _check_group(model.name, label, group, found)
+    counted = {v for group in found for v in group}
+    if found and len(counted) < len(free):
+        missing = next(name for name, v in model.numbers.items() if v in set(free) - counted)
+        raise FormatError(
+            f"{model.name}: no constraint is of the form sum x = k with variable {missing!r} in "
+            "it; count all variables at once, or each in one of several groups"
+        )
+    place = {v: i for i, v in enumerate(free)}
+    return [
+        ([place[v] for v in group], count_between(model.name, *ends))
+        for group, ends in found.items()
+    ]
+
+
+def _check_group(
+    name: str,
+    label: str,
+    group: tuple[int, ...],
+    known: dict[tuple[int, ...], tuple[float, float]],
+) -> None:
+    for other in known:
+        if other != group and set(other) & set(group):
+            raise FormatError(
+                f"{name}: constraint {label!r} is not of the form sum x = k: it counts some of the "
+                "variables that another one counts; groups must be disjoint"
+            )
 
 
 def lp_text(problem: CardinalityProblem) -> str:
@@ -259,8 +292,11 @@ def lp_text(problem: CardinalityProblem) -> str:
     if offset:
         lines.append(f" {offset:+.17g}")
     if problem.n:
-        counted = _wrapped([f"1 {name}" for name in names])
-        lines += ["Subject To", " cardinality:", *counted, f" = {problem.cardinality}"]
+        lines.append("Subject To")
+        for g, ones in enumerate(problem.group_ones.tolist()):
+            label = "cardinality" if problem.groups is None else f"cardinality_{g}"
+            counted = _wrapped([f"1 {names[i]}" for i in problem.members[g]])
+            lines += [f" {label}:", *counted, f" = {ones}"]
     return "\n".join([*lines, "Binary", *(f" {name}" for name in names), "End", ""])
 
 

@@ -15,8 +15,8 @@ nothing in a foreign file tells them apart but its name: Biq Mac's ``bqp50-1.spa
 first problem of OR-Library's ``bqp50``. Our own files say it in a comment, ``maximise x'Qx`` or
 ``minimise x'Qx``, which wins over the suffix; files of earlier releases say ``minimise``.
 
-What the formats have no field for stands in comments: ``cardinality``, ``label`` (place and name)
-and the constant of the objective, which is read as other programs spell it as well:
+What the formats have no field for stands in comments: ``cardinality``, ``group`` (its ones and
+places), ``label`` (place and name) and the constant of the objective, which is read as other programs spell it as well:
 ``offset -7.5``, ``offset : -7.5``, ``ObjectiveOffset -7.5``, ``Constant term of objective = -7.5``.
 A ``scale : 2`` (QUBOTools, bqpjson) multiplies everything.
 """
@@ -44,6 +44,7 @@ _PAIR = re.compile(
     re.I,
 )
 _PROSE = re.compile(rf"(?:offset|\bconstant)\b[a-z ]*[:=]?\s*({_NUMBER})(?![-\w]|\.[0-9])", re.I)
+_GROUP = re.compile(r"group\s+with\s+([0-9]+)\s+ones\s*:((?:\s+[0-9]+)+)")
 _LABEL = re.compile(r'label\s+([0-9]+)\s+(".*")')
 
 
@@ -91,6 +92,7 @@ def read_matrix(path: Path, suffix: str) -> Objective:
         Q=sign * Q + 0.0,
         offset=sign * notes.offset + 0.0,
         ones=notes.cardinality,
+        groups=notes.groups(family.first),
         labels=notes.names(n, family.first),
         maximised=maximised,
     )
@@ -124,6 +126,10 @@ def matrix_text(problem: CardinalityProblem, penalty: float | None, suffix: str)
         sense = maximised if family.maximised else "minimise x'Qx + offset"
         head = f"{problem.n} {entries}\n"
     comments = [sense, f"cardinality : {problem.cardinality}", f"offset : {offset!r}"]
+    if problem.groups is not None:
+        for part, ones in zip(problem.members, problem.group_ones.tolist(), strict=True):
+            places = " ".join(map(str, (part + family.first).tolist()))
+            comments.append(f"group with {ones} ones : {places}")
     for place, label in enumerate(problem.labels or (), family.first):
         comments.append(f"label {place} {json.dumps(label)}")
     marked = "".join(f"{family.comment} {comment}\n" for comment in comments)
@@ -159,6 +165,7 @@ class _Notes:
         self._name = name
         self._values: dict[str, float] = {}
         self._labels: dict[int, str] = {}
+        self._groups: list[tuple[list[int], int]] = []
         for comment in comments:
             self._note(comment)
         self.offset = self._values.get("offset", 0.0)
@@ -172,8 +179,14 @@ class _Notes:
         sense = self._values.get("sense")
         self.maximised = None if sense is None else sense < 0
 
+    def groups(self, first: int) -> list[tuple[list[int], int]]:
+        """Places and ones of each group, counted from 0."""
+        return [([place - first for place in part], ones) for part, ones in self._groups]
+
     def _note(self, comment: str) -> None:
-        if found := _SENSE.fullmatch(comment):
+        if found := _GROUP.fullmatch(comment):
+            self._groups.append((list(map(whole, found[2].split())), whole(found[1])))
+        elif found := _SENSE.fullmatch(comment):
             word = (found[1] or found[2]).lower()
             self._say("sense", -1.0 if word.startswith("max") else 1.0)
         elif found := _PAIR.fullmatch(comment):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Objective:
         maximised: whether the file maximises; `Q` and `offset` are then the negated ones.
         fixed: variables that the file fixes, by name; they are no variables of `Q` any more.
         forced: how many binary ones of them are 1.
+        groups: variables of each group and how many of them are 1; empty where all are one.
     """
 
     Q: NDArray[np.float64]
@@ -39,6 +40,7 @@ class Objective:
     maximised: bool = False
     fixed: Mapping[str, float] = field(default_factory=dict)
     forced: int = 0
+    groups: Sequence[tuple[Sequence[int], int]] = ()
 
 
 def read_text(path: Path) -> str:

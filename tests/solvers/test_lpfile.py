@@ -327,7 +327,7 @@ REFUSED = {
     "1,5": (text("- 1,5 x1"), "line 2"),
     "1d5": (text("- 1d5 x1"), "line 2, 'x1'"),
     "half a label": (text() + '\\ label x1 "a"\n', "labels for 1 of 3"),
-    "unused": (text(kinds="Binary\n x1 x2 x3 y"), "'c' is not of the form sum x = k"),
+    "unused": (text(kinds="Binary\n x1 x2 x3 y"), "form sum x = k with variable 'y'"),
 }  # fmt: skip
 
 
