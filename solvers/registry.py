@@ -218,6 +218,7 @@ SOLVERS: dict[str, Entry] = {
         "QAOA in the space of k ones, exact state vector, trained angles",
         honours=("reads", "time_limit"),
         max_variables=20,
+        takes_groups=True,
     ),
     "qaoa-xy-aer": Entry(
         "solvers.qaoa.qiskit:AerSubspaceQAOA",
@@ -226,6 +227,7 @@ SOLVERS: dict[str, Entry] = {
         ("qiskit", "qiskit_aer"),
         honours=("reads", "time_limit"),
         max_variables=12,
+        takes_groups=True,
     ),
     "qaoa-xy-braket-local": Entry(
         "solvers.qaoa.braket:BraketLocalSubspaceQAOA",
@@ -234,6 +236,7 @@ SOLVERS: dict[str, Entry] = {
         ("braket",),
         honours=("reads", "time_limit"),
         max_variables=12,
+        takes_groups=True,
     ),
     "qaoa-braket": Entry(
         "solvers.cloud.paid:BraketPenaltyQAOA",
@@ -255,6 +258,7 @@ SOLVERS: dict[str, Entry] = {
         resource="braket",
         honours=("reads",),
         max_variables=24,
+        takes_groups=True,
     ),
     "qaoa-qiskit-optimizer": Entry(
         "solvers.qaoa.optimizer:QiskitOptimizerQAOA",

@@ -25,7 +25,7 @@ import numpy as np
 
 from solvers import CardinalityProblem
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.circuit.ansatz import Ising, parameter_values, subspace_ansatz
+from solvers.qaoa.circuit.ansatz import Ising, groups_of, parameter_values, subspace_ansatz
 from solvers.qaoa.simulator.subspace import Simulator
 
 Call = Callable[[], object]
@@ -63,7 +63,7 @@ def expectations(n: int, p: int, *, with_braket: bool) -> dict[str, Callable[[],
     simulator = Simulator(problem, "ring", num_threads=1)
     angles = ramp(p, simulator.std)
     ising = Ising.from_bqm(problem.to_bqm())
-    circuit = subspace_ansatz(n, problem.cardinality, ising.edges, p, "ring")
+    circuit = subspace_ansatz(groups_of(problem), ising.edges, p, "ring")
     values = parameter_values(ising, angles)
     ranks = simulator.states(np.arange(simulator.dim)) @ (1 << np.arange(n))
     costs = np.zeros(2**n)

@@ -146,7 +146,7 @@ class PaidQAOA(TrainedQAOA):
     ) -> None:
         """Sends the task of a later `sample_problem` with the same arguments, without waiting."""
         self.check_size(problem.n)
-        if problem.cardinality in (0, problem.n):
+        if problem.only_state is not None:
             return
         budget = budget or Budget()
         request = Request(

@@ -10,14 +10,22 @@ from numpy.typing import NDArray
 from solvers.base import Request, Solution
 from solvers.penalised.samples import repaired
 from solvers.problem import CardinalityProblem, Floats
-from solvers.qaoa.circuit.ansatz import Ising, parameter_values, subspace_ansatz, x_ansatz
+from solvers.qaoa.circuit.ansatz import (
+    Ising,
+    groups_of,
+    parameter_values,
+    subspace_ansatz,
+    x_ansatz,
+)
 from solvers.qaoa.circuit.gates import Circuit
 from solvers.qaoa.sampler import DEFAULT_READS, GateModelQAOASampler, describe
 from solvers.qaoa.solver import Trained, TrainedQAOA
 
 
 class CircuitQAOA(TrainedQAOA):
-    """Dicke state, cost and XY or Grover mixer as gates; angles from the exact simulator.
+    """Dicke state, cost and XY or Grover mixer as gates, group by group where there are groups.
+
+    Angles come from the exact simulator.
 
     Without noise every shot is feasible. With noise ``info`` reports post-selection and repair
     apart: ``feasible_shots`` is the share that post-selection keeps, ``post_selected_mean`` and
@@ -59,7 +67,7 @@ def gates(problem: CardinalityProblem, trained: Trained) -> tuple[Circuit, Float
     if trained.mixer == "x":
         circuit = x_ansatz(problem.n, ising.edges, depth)
     else:
-        circuit = subspace_ansatz(problem.n, problem.cardinality, ising.edges, depth, trained.mixer)
+        circuit = subspace_ansatz(groups_of(problem), ising.edges, depth, trained.mixer)
     return circuit, parameter_values(ising, trained.angles)
 
 

@@ -53,6 +53,7 @@ class TrainedQAOA(CardinalitySampler):
     """
 
     compiles = True
+    takes_groups = True
     warm_up_size = (6, 3)
     warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")

@@ -32,7 +32,7 @@ SCAN = (0.5, 0.75, 1.0, 1.35, 1.8)
 
 def untrained(simulator: Simulator, depth: int) -> Angles:
     """The default linear ramp of the simulator's mixer."""
-    steps = ramp_steps(simulator.mixer, simulator.n)
+    steps = ramp_steps(simulator.mixer, simulator.width)
     return linear_ramp(depth, simulator.std, steps)
 
 
@@ -48,7 +48,7 @@ def scan(
         deadline: after which no further point is tried.
     """
     start = time.perf_counter()
-    dg, db = ramp_steps(simulator.mixer, simulator.n)
+    dg, db = ramp_steps(simulator.mixer, simulator.width)
     best, best_value = untrained(simulator, depth), np.inf
     for a in SCAN:
         for b in SCAN:
@@ -166,7 +166,7 @@ def check_training(angles: Any, depth: Any, alpha: Any, iterations: Any) -> None
 
 def normalised(angles: Angles, simulator: Simulator) -> Angles:
     """Angles that mean the same on every problem: gammas in 1 / std, betas in units of `turn`."""
-    std, unit = simulator.std or 1.0, turn(simulator.mixer, simulator.n)
+    std, unit = simulator.std or 1.0, turn(simulator.mixer, simulator.width)
     gammas, betas = np.multiply(angles.gammas, std), np.divide(angles.betas, unit)
     return replace(angles, gammas=tuple(gammas.tolist()), betas=tuple(betas.tolist()))
 
@@ -189,7 +189,7 @@ def median(library: Sequence[Angles]) -> Angles:
 
 def transfer(library_median: Angles, simulator: Simulator) -> Angles:
     """Normalised angles brought to a problem."""
-    std, unit = simulator.std or 1.0, turn(simulator.mixer, simulator.n)
+    std, unit = simulator.std or 1.0, turn(simulator.mixer, simulator.width)
     gammas, betas = np.divide(library_median.gammas, std), np.multiply(library_median.betas, unit)
     return Angles.given(gammas, betas, library_median.label)
 

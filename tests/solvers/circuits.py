@@ -1,5 +1,6 @@
 """An independent reference for solvers.qaoa: dense matrices from Kronecker products."""
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -107,6 +108,13 @@ def problem(n=6, k=2, seed=1):
         cardinality=k,
         offset=0.6,
     )
+
+
+def grouped_problem(sizes, ones, seed=1):
+    """`problem` with its variables dealt out to groups at random."""
+    groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    bare = problem(len(groups), sum(ones), seed)
+    return replace(bare, groups=groups, cardinalities=np.array(ones))
 
 
 def make(mixer, instance, **options):

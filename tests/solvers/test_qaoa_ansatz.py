@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.circuit.ansatz import Ising, parameter_values, subspace_ansatz, x_ansatz
+from solvers.qaoa.circuit.ansatz import (
+    Group,
+    Ising,
+    groups_of,
+    parameter_values,
+    subspace_ansatz,
+    x_ansatz,
+)
 from solvers.qaoa.circuit.dicke import dicke_state, inverse
 from solvers.qaoa.circuit.gates import Circuit
 from solvers.qaoa.simulator.subspace import Simulator
@@ -67,7 +74,7 @@ def test_circuit_is_the_simulated_state(state, mixer, n, p):
     k = n // 2 - (n % 3 == 0) or 1
     instance = problem(n, k)
     ising = Ising.from_bqm(instance.to_bqm())
-    circuit = subspace_ansatz(n, k, ising.edges, p, mixer)
+    circuit = subspace_ansatz(groups_of(instance), ising.edges, p, mixer)
     psi = state(circuit, parameter_values(ising, schedule(p)))
     simulator = Simulator(instance, SIMULATED[mixer])
     same_up_to_phase(expected_state(simulator, schedule(p)), psi)
@@ -84,7 +91,7 @@ def test_penalised_circuit_is_the_simulated_state(state, n, p):
 
 
 def test_what_is_refused():
-    with pytest.raises(TypeError, match="k is 0"):
-        subspace_ansatz(4, 0, (), 1)
+    with pytest.raises(TypeError, match="ones is 0: there is one state only"):
+        subspace_ansatz((Group((0, 1, 2, 3), 0),), (), 1)
     with pytest.raises(TypeError, match="mixer is 'x'"):
-        subspace_ansatz(4, 2, (), 1, "x")
+        subspace_ansatz((Group((0, 1, 2, 3), 2),), (), 1, "x")

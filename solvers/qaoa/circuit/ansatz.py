@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import dimod
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.errors import ParameterError
+from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.circuit.dicke import dicke_state
-from solvers.qaoa.circuit.gates import Circuit, Gate
+from solvers.qaoa.circuit.gates import Circuit, Gate, placed
 from solvers.qaoa.circuit.mixers import (
     complete_edges,
     grover_mixer,
@@ -80,39 +82,62 @@ def x_ansatz(n: int, edges: tuple[Edge, ...], depth: int) -> Circuit:
     return Circuit(n, tuple(gates), depth * width)
 
 
+class Group(NamedTuple):
+    """Qubits of which a fixed number is 1."""
+
+    qubits: tuple[int, ...]
+    ones: int
+
+
+def groups_of(problem: CardinalityProblem) -> tuple[Group, ...]:
+    """The groups of a problem; all its variables where it has none."""
+    return tuple(
+        Group(tuple(members.tolist()), k)
+        for members, k in zip(problem.members, problem.group_ones.tolist(), strict=True)
+    )
+
+
 @lru_cache(maxsize=64)
 def subspace_ansatz(
-    n: int, k: int, edges: tuple[Edge, ...], depth: int, mixer: str = "complete"
+    groups: tuple[Group, ...], edges: tuple[Edge, ...], depth: int, mixer: str = "complete"
 ) -> Circuit:
-    """Dicke state of weight k, then `depth` layers of cost and a mixer that conserves it.
+    """A Dicke state in each group, then `depth` layers of cost and a mixer that conserves it.
 
     Args:
-        n: qubits.
-        k: weight, 0 < k < n.
+        groups: disjoint, of all qubits 0..n-1.
         edges: couplings of the cost, as in `Ising`.
         depth: layers.
         mixer: ``ring``, ``complete`` (pair by pair: the simulator's ``complete-trotter``) or
-            ``grover``.
+            ``grover``, inside each group.
 
     Raises:
-        ParameterError: another mixer, or a weight that leaves one state only.
+        ParameterError: another mixer, or ones that leave one state only.
     """
-    if not 0 < k < n:
+    free = [group for group in groups if 0 < group.ones < len(group.qubits)]
+    if not free:
         raise ParameterError(
-            f"k is {k}, expected 1..{n - 1}: there is one state otherwise, without a circuit"
+            f"ones is {', '.join(str(group.ones) for group in groups)}: there is one state only, "
+            "without a circuit; expected a group of m qubits with 1..m-1 ones"
         )
     if mixer not in ("ring", "complete", "grover"):
         raise ParameterError(f"mixer is {mixer!r}, expected ring, complete or grover")
-    gates = dicke_state(n, k)
+    n = sum(len(group.qubits) for group in groups)
+    gates: list[Gate] = []
+    for group in groups:
+        gates += placed(dicke_state(len(group.qubits), group.ones), group.qubits)
     width = n + len(edges) + 1
     for layer in range(depth):
         beta = (layer + 1) * width - 1
         gates += cost_layer(n, edges, layer * width)
-        if mixer == "grover":
-            gates += grover_mixer(n, k, beta)
-        else:
-            gates += xy_mixer(ring_edges(n) if mixer == "ring" else complete_edges(n), beta)
+        for group in free:
+            gates += placed(_mixer(mixer, len(group.qubits), group.ones, beta), group.qubits)
     return Circuit(n, tuple(gates), depth * width)
+
+
+def _mixer(mixer: str, n: int, k: int, beta: int) -> Iterator[Gate]:
+    if mixer == "grover":
+        return grover_mixer(n, k, beta)
+    return xy_mixer(ring_edges(n) if mixer == "ring" else complete_edges(n), beta)
 
 
 def cost_layer(n: int, edges: tuple[Edge, ...], first: int) -> Iterator[Gate]:

@@ -8,7 +8,7 @@ wrongly on some pairs of qubits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,3 +65,9 @@ class Circuit:
                 a, b = gate.qubits
                 depth[a] = depth[b] = 1 + max(depth[a], depth[b])
         return max(depth, default=0)
+
+
+def placed(gates: Iterable[Gate], qubits: Sequence[int]) -> Iterator[Gate]:
+    """Gates on 0..m-1 moved to other qubits: what acts on i then acts on ``qubits[i]``."""
+    for gate in gates:
+        yield gate._replace(qubits=tuple(qubits[i] for i in gate.qubits))

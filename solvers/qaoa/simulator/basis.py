@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.problem import CardinalityProblem, Floats
+from solvers.problem import Floats
 
 Masks = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -101,17 +101,6 @@ def fill_energies(
                 count += 1
         energies[r] = total
         mask = mask + 1 if k < 0 else successor(mask)
-
-
-def energies(problem: CardinalityProblem, k: int) -> Floats:
-    """E(x) of every state of weight k (all 2^n states for k = -1), in order of rank."""
-    dim = 1 << problem.n if k < 0 else comb(problem.n, k)
-    G = problem.gram()
-    own = problem.linear + 0.5 * problem.diagonal
-    result = np.empty(dim)
-    fill_energies(result, 0, dim, k, G, own, binomials(problem.n))
-    result += problem.offset
-    return result
 
 
 def states(ranks: Ints, n: int, k: int) -> NDArray[np.int8]:

@@ -2,10 +2,11 @@
 
 The X mixer works on all 2^n states of the penalised problem. Ring XY, complete XY (exact, or pair
 by pair as a circuit does it) and Grover conserve the weight and start from the Dicke state, so
-they live in the C(n, k) feasible states.
+they live in the C(n, k) feasible states. With groups the start is a product of Dicke states, one a
+group, each mixer acts inside every group, and the dimension is the product of the C(m_g, k_g).
 
 Memory, in complex vectors of the dimension: the state 1, the gradient's adjoint vector 1, the
-costs 1/2, and 1/4 of masks (XY by pairs) or up to 1/2 of scratch (complete XY).
+costs 1/2, and 1/4 of masks (XY by pairs), up to 1/2 of scratch (complete XY) or 1 (groups).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.errors import ParameterError
+from solvers.memory import check_room
 from solvers.problem import CardinalityProblem, Floats
 from solvers.qaoa.angles import Angles
 from solvers.qaoa.circuit.mixers import complete_edges, ring_edges
@@ -31,27 +33,32 @@ from solvers.qaoa.simulator.evolution import (
     XMixer,
 )
 from solvers.qaoa.simulator.kernels import Complexes
+from solvers.qaoa.simulator.product import ProductMixer
+from solvers.qaoa.simulator.space import Space
 from solvers.qaoa.simulator.threads import threads
 
 MIXERS = ("x", "ring", "complete", "complete-trotter", "grover")
 MAX_BYTES = 4 << 30
 _BYTES_PER_AMPLITUDE = 3 * 16
+_BYTES_WITH_GROUPS = 4 * 16
 
 
 class Simulator:
     """QAOA with one mixer on one problem.
 
     Args:
-        problem: n variables, k ones.
+        problem: n variables, k ones, in all or group by group.
         mixer: one of `MIXERS`.
-        penalty: P of ``P (sum x - k)^2`` in the problem's energy unit; for the X mixer only.
+        penalty: P of ``P (sum x - k)^2``, one such term a group, in the problem's energy unit; for
+            the X mixer only.
         num_threads: threads of one evaluation; the machine's when None.
         max_bytes: refuse what needs more memory for a gradient.
 
     Attributes:
         dim: number of amplitudes.
-        costs: energy of each state in order of rank (see `solvers.qaoa.simulator.basis`), shape
+        costs: energy of each state in order of rank (see `solvers.qaoa.simulator.space`), shape
             (dim,).
+        width: variables that the mixer acts on at once: those of the largest group.
 
     Raises:
         ParameterError: an unknown mixer, or a penalty with a mixer that needs none.
@@ -71,17 +78,19 @@ class Simulator:
             raise ParameterError(f"mixer is {mixer!r}, expected one of {', '.join(MIXERS)}")
         if (penalty is not None) != (mixer == "x"):
             raise ParameterError(f"penalty is {penalty}: mixer 'x' needs one, the others take none")
-        n, k = problem.n, problem.cardinality
-        self.n, self.mixer = n, mixer
-        self._weight = -1 if mixer == "x" else k
-        self.dim = 1 << n if mixer == "x" else comb(n, k)
-        _check_size(n, self.dim, max_bytes)
+        self.n, self.mixer = problem.n, mixer
+        self._space = Space(problem, free=mixer == "x")
+        self.dim, self.width = self._space.dim, self._space.largest
+        _check_size(self._space, max_bytes)
         self._threads = num_threads or os.cpu_count() or 1
-        self.costs = basis.energies(problem, self._weight)
+        self.costs = self._space.energies(problem)
         if penalty is not None:
-            ones = np.bitwise_count(np.arange(self.dim, dtype=np.uint32)).astype(np.float64)
-            self.costs += penalty * (ones - k) ** 2
-        self._mixer = _evolution(mixer, n, k)
+            states = np.arange(self.dim, dtype=np.uint32)
+            for members, k in zip(problem.members, problem.group_ones.tolist(), strict=True):
+                mask = np.uint32(sum(1 << int(i) for i in members))
+                ones = np.bitwise_count(states & mask).astype(np.float64)
+                self.costs += penalty * (ones - k) ** 2
+        self._mixer = _mixer_of(mixer, self._space)
 
     @property
     def std(self) -> float:
@@ -90,7 +99,7 @@ class Simulator:
 
     def states(self, ranks: NDArray[np.int64]) -> NDArray[np.int8]:
         """The states of these ranks, shape (len(ranks), n)."""
-        return basis.states(ranks, self.n, self._weight)
+        return self._space.states(ranks)
 
     def state(self, angles: Angles) -> Complexes:
         """Amplitudes of the final state, shape (dim,)."""
@@ -177,14 +186,24 @@ def checked_alpha(alpha: float) -> float:
     return alpha
 
 
-def _check_size(n: int, dim: int, max_bytes: int) -> None:
-    needed = _BYTES_PER_AMPLITUDE * dim
-    if needed > max_bytes or n > basis.MAX_BITS:
+def _check_size(space: Space, max_bytes: int) -> None:
+    parts = len(space.parts)
+    needed = (_BYTES_PER_AMPLITUDE if parts == 1 else _BYTES_WITH_GROUPS) * space.dim
+    if needed > max_bytes or space.largest > basis.MAX_BITS:
+        inside = "" if parts == 1 else f" in {parts} groups"
         raise dimod.exceptions.BinaryQuadraticModelSizeError(
-            f"{n} variables need a state vector of {dim} amplitudes and {needed / 2**30:.1f} GiB "
-            f"for a gradient, the limit is {max_bytes / 2**30:.1f} GiB and {basis.MAX_BITS} "
-            "variables; take a smaller block or, where there is memory, a larger max_bytes"
+            f"{space.n} variables{inside} need a state vector of {space.dim} amplitudes and "
+            f"{needed} bytes ({needed / 2**30:.1f} GiB) for a gradient, the limit is "
+            f"{max_bytes / 2**30:.1f} GiB and {basis.MAX_BITS} variables a group; take a smaller "
+            "block or, where there is memory, a larger max_bytes"
         )
+    check_room(needed, f"a gradient of {space.dim} amplitudes", "take a smaller block")
+
+
+def _mixer_of(mixer: str, space: Space) -> Mixer:
+    if len(space.parts) > 1:
+        return ProductMixer(mixer, space.parts, _evolution)
+    return _evolution(mixer, space.parts[0].size, space.parts[0].k)
 
 
 def _evolution(mixer: str, n: int, k: int) -> Mixer:

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from solvers.clock.background import one_thread
+
 # Starting two threads costs about what one pass over this many amplitudes does.
 LEAST_AMPLITUDES = 1 << 15
 
@@ -62,9 +64,16 @@ class Threads:
 
 @contextmanager
 def threads(count: int, dim: int) -> Iterator[Threads]:
-    """Threads for vectors of `dim` entries: none where they would cost more than they save."""
-    if count == 1 or dim < LEAST_AMPLITUDES:
+    """Threads for vectors of `dim` entries: none where they would cost more than they save.
+
+    The matrix products in between, thin ones, keep to one thread, see `one_thread`.
+    """
+    if dim < LEAST_AMPLITUDES:
         yield Threads(1, None)
         return
-    with ThreadPoolExecutor(count) as pool:
-        yield Threads(count, pool)
+    with one_thread():
+        if count == 1:
+            yield Threads(1, None)
+            return
+        with ThreadPoolExecutor(count) as pool:
+            yield Threads(count, pool)
