@@ -61,7 +61,13 @@ def export(
         float,
         typer.Option(help="Of a row's input correlations, 0 to 1; at 1 Wanda's mask is the best."),
     ] = 0.0,
-    lam: Annotated[float, typer.Option(help="Share of the loss block in a mix, 0 to 1.")] = 0.5,
+    lam: Annotated[
+        float,
+        typer.Option(
+            help="Share of the loss block in a mix, 0 to 1. Its linear part is large: from 0.001 "
+            "on it decides nearly alone."
+        ),
+    ] = 1e-4,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Rows see inputs of the model pruned so far.")
     ] = False,
@@ -147,6 +153,7 @@ def export(
     )
     output_folder(out)
     # Not before mistakes are told: these take seconds.
+    from experiments.instances.cutting import parts
     from icbs.blocks.kinds import KINDS
     from icbs.data.loading import load_samples
     from icbs.data.samples import usual_length
@@ -157,17 +164,8 @@ def export(
     samples = load_samples(loaded, data, count=count, length=length)
     problems = KINDS[kind].export(loaded, samples, layers=layers, **told)
     if kind != "loss" and wanted:
-        problems = [part for row in problems for part in parts_of(row, wanted)]
+        problems = [part for row in problems for part in parts(row, wanted)]
     _write(problems, out, wanted_formats, penalty)
-
-
-def parts_of(row: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
-    """Nested parts of a row, by size; the size of the row is the row itself."""
-    from experiments.instances.subblocks import nested_subblocks
-
-    smaller = [n for n in sizes if n != row.n]
-    parts = nested_subblocks(row, smaller) if smaller else {}
-    return [*parts.values(), *([row] if row.n in sizes else [])]
 
 
 def _write(

@@ -33,11 +33,12 @@ def cut(
     They are for quantum devices: the variables are chosen so that their couplings matter. Each file
     holds the proven optimum and the share of the energy's variance that no sort explains.
     """
+    from experiments.instances.library.reading import instance
     from experiments.instances.subblocks import nested_subblocks
-    from solvers import load, save
+    from solvers import save
     from solvers.io.formats import CONTAINER
 
-    wanted, problem = numbers(sizes, int, "--sizes"), load(block)
+    wanted, problem = numbers(sizes, int, "--sizes"), instance(block)
     if problem.initial is None:
         raise FormatError(
             f"{block.name} holds no current mask, at which the other variables stay: take a block "
@@ -104,12 +105,16 @@ def _shown(value: Any) -> object:
     return words[value] if value is None or isinstance(value, bool) else value
 
 
-@command("icbs solve blocks/a.block.safetensors --solver relaxation --json")
+@command(
+    "icbs solve library:rows/smollm2-15-up-r289-d0.5 --solver tabu --time-limit 1",
+    "icbs solve blocks/a.block.safetensors --solver relaxation --json",
+)
 def solve(
     instance: Annotated[
         Path,
         typer.Argument(
-            help="A file of a problem: .block.safetensors, .bqm, .lp, .qplib and so on."
+            help="A file of a problem: .block.safetensors, .bqm, .lp, .qplib and so on; or "
+            "library:NAME, one of 'icbs instances list'."
         ),
     ],
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "annealing",
@@ -137,13 +142,14 @@ def solve(
     program wrote it; a .sparse file minimises, as those of Biq Mac do. If the file maximises, its
     objective is printed as well.
     """
-    from solvers import Budget, load, make
+    from experiments.instances.library.reading import instance as problem_of
+    from solvers import Budget, make
 
     budget = Budget(time_limit=time_limit, reads=reads)
     sampler = make(solver)
     if give_initial and not sampler.takes_initial:
         raise ParameterError(f"{solver} cannot start from a given mask: leave --give-initial out")
-    problem = load(instance, cardinality=cardinality)
+    problem = problem_of(instance, cardinality)
     if give_initial and problem.initial is None:
         raise FormatError(f"{instance.name} holds no current mask: leave --give-initial out")
     samples = sampler.sample_problem(
@@ -236,7 +242,7 @@ def quote(
     counted: solvers skip them. Simulators bill their run time, at least 3 seconds a task, so their
     quote is a range.
     """
-    from solvers import load
+    from experiments.instances.library.reading import instance
     from solvers.cloud.devices import find_device, priced
 
     if any(path.suffix == ".toml" for path in what):
@@ -257,7 +263,7 @@ def quote(
     rows = []
     count = 0
     for path in what:
-        problem = load(path)
+        problem = instance(path)
         fits = problem.n <= found.max_variables
         sends = fits and 0 < problem.cardinality < problem.n
         count += tasks * sends

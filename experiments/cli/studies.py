@@ -50,6 +50,7 @@ def demo(
 
 
 @command(
+    "icbs bench --instances 'library:rows/*' --solvers tabu,annealing,neal --time-limits 0.1,1",
     "icbs bench --instances 'blocks/*' --solvers annealing,neal --time-limits 0.1,1",
     "icbs bench penalty --smoke --store penalty.sqlite",
 )
@@ -60,7 +61,11 @@ def bench(
         typer.Argument(help="A study file (TOML), or the name of a study in the package."),
     ] = None,
     instances: Annotated[
-        str, typer.Option(help="Files or patterns such as 'blocks/*', separated by commas.")
+        str,
+        typer.Option(
+            help="Files or patterns such as 'blocks/*', or 'library:rows/*' of the instances that "
+            "come with the package, separated by commas."
+        ),
     ] = "",
     solver_names: Annotated[
         str,

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from hashlib import sha256
 
 import numpy as np
 
 from experiments.instances.subblocks import nested_subblocks
 from experiments.store.database import Store
-from experiments.study.sources import BlockSource
+from experiments.study.sources import BlockSource, RowSource
 from icbs.blocks.export import export_blocks
+from icbs.blocks.rowexport import export_rows
+from icbs.blocks.rows import mixed
 from icbs.data.loading import load_samples
 from icbs.models.loading import load_model
+from icbs.patterns import parse_pattern
+from icbs.settings import RowSettings
 from solvers.io.formats import CONTAINER, file_name
 from solvers.problem import CardinalityProblem
 
+# Variables that nested parts of a row are chosen from: few enough that the current mask is hardly
+# ever the optimum.
+ROW_POOL = 192
 # Of single precision, in which gradients are summed.
 ROUND_OFF = 1e-5
 
@@ -28,16 +35,78 @@ def cut_once(source: BlockSource, store: Store, *, progress: bool = True) -> dic
     Returns:
         Content hash -> number of variables.
     """
-    name = f"blocks:{sha256(source.identity.encode()).hexdigest()[:16]}"
+    return _once(source.identity, store, lambda: cut(source, progress=progress))
+
+
+def cut_rows_once(source: RowSource, store: Store, *, progress: bool = True) -> dict[str, int]:
+    """Puts the source's row blocks into the store; see `cut_once`."""
+    return _once(source.identity, store, lambda: cut_rows(source, progress=progress))
+
+
+def _once(
+    identity: str, store: Store, make: Callable[[], list[CardinalityProblem]]
+) -> dict[str, int]:
+    name = f"blocks:{sha256(identity.encode()).hexdigest()[:16]}"
     known = store.blob(name)
     if known is None:
         sizes = {}
-        for problem in cut(source, progress=progress):
+        for problem in make():
             label = file_name(problem).removesuffix(CONTAINER)
             sizes[store.add_instance(problem, label)] = problem.n
         store.put_blob(name, json.dumps(sizes).encode(), "application/json")
         return sizes
     return {str(key): int(n) for key, n in json.loads(known).items()}
+
+
+def cut_rows(source: RowSource, *, progress: bool = True) -> list[CardinalityProblem]:
+    """The row blocks of every lam, straight from the model; the same rows for each.
+
+    The model is run for both ends of the mix alone: what lies between is their sum.
+    """
+    loaded = load_model(source.model)
+    samples = load_samples(loaded, count=source.count, length=source.length)
+    density = source.density
+    if source.pattern is not None:
+        keep, m = parse_pattern(source.pattern)
+        density = keep / m
+
+    def told(lam: float) -> RowSettings:
+        return RowSettings(
+            rows=tuple(source.rows) or source.draw,
+            density=density,
+            pattern=source.pattern,
+            lam=lam,
+            shrinkage=source.shrinkage,
+            sequential=source.sequential,
+            weighted=source.weighted,
+            seed=source.seed,
+        )
+
+    def exported(lam: float) -> list[CardinalityProblem]:
+        return export_rows(
+            loaded, samples, layers=source.layers, progress=progress, **asdict(told(lam))
+        )
+
+    rows = exported(0.0)
+    losses = exported(1.0) if any(source.lam) else []
+    found = []
+    for lam in source.lam:
+        blocks = rows
+        if lam:
+            name = {"kind": "mix", "fisher": told(lam).curvature}
+            blocks = [mixed(row, loss, lam) for row, loss in zip(rows, losses, strict=True)]
+            blocks = [replace(block, meta={**block.meta, **name}) for block in blocks]
+        found += [part for block in blocks for part in parts(block, source.sizes)]
+    return found
+
+
+def parts(row: CardinalityProblem, sizes: Sequence[int]) -> list[CardinalityProblem]:
+    """Nested parts of a row, by size; the size of the row is the row itself, as no sizes are."""
+    if not sizes:
+        return [row]
+    smaller = [n for n in sizes if n != row.n]
+    nested = nested_subblocks(row, smaller, pool=ROW_POOL) if smaller else {}
+    return [*nested.values(), *([row] if row.n in sizes else [])]
 
 
 def cut(source: BlockSource, *, progress: bool = True) -> list[CardinalityProblem]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.errors import StudyError
+from experiments.instances.library import reading as library
+from experiments.instances.library.reading import Entry
 from experiments.progress import cell_progress
 from experiments.store.database import Store
 from experiments.study.kinds import kind_of
@@ -55,6 +57,8 @@ def _read(study: Study, store: Store, progress: bool) -> dict[str, int]:
         for position, source in enumerate(sources):
             if isinstance(source, CardinalityProblem):
                 problem, name = source, _name(source, position)
+            elif isinstance(source, Entry):
+                problem, name = library.problem(source), source.name
             else:
                 problem, name = (
                     _load(source, study.cardinality),
@@ -65,10 +69,13 @@ def _read(study: Study, store: Store, progress: bool) -> dict[str, int]:
     return sizes
 
 
-def _sources(study: Study) -> Iterator[Path | CardinalityProblem]:
+def _sources(study: Study) -> Iterator[Path | CardinalityProblem | Entry]:
     for entry in study.instances:
         if isinstance(entry, CardinalityProblem):
             yield entry
+            continue
+        if str(entry).startswith(library.PREFIX):
+            yield from library.matching(str(entry).removeprefix(library.PREFIX))
             continue
         matches = sorted(glob.glob(str(entry), recursive=True))  # noqa: PTH207 - may be absolute
         if not matches and glob.has_magic(str(entry)):

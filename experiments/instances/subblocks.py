@@ -16,7 +16,7 @@ from solvers.errors import ParameterError
 from solvers.exact.enumeration import best_subset
 from solvers.problem import Bools, CardinalityProblem, Floats
 
-# Variables that are looked at: a removal costs O(m^2) with m of them left.
+# Variables that are looked at at the most: a removal costs O(m^2) with m of them left.
 POOL = 512
 Numbers = NDArray[np.int64] | Floats
 # Above it no optimum is found by enumeration: 155 million masks.
@@ -63,11 +63,11 @@ def _share(
 
 
 def nested_subblocks(
-    problem: CardinalityProblem, sizes: Sequence[int]
+    problem: CardinalityProblem, sizes: Sequence[int], *, pool: int = POOL
 ) -> dict[int, CardinalityProblem]:
     """Sub-blocks of a block, each within the next, the other variables fixed at the current mask.
 
-    Backward elimination: of all variables, or the 512 whose moves cost least if there are more, one
+    Backward elimination: of all variables, or of a pool of those whose moves cost least, one
     that the current mask prunes and one that it keeps are left out in turn, so k = n/2; each time
     the one without which the `coupling_share` is largest. The choice sees the current mask, so the
     order of the variables is shuffled afterwards.
@@ -76,6 +76,8 @@ def nested_subblocks(
         problem: a block with a current mask.
         sizes: even numbers from 4; with groups, whole groups are left out, so that each is the
             size of some of them.
+        pool: variables that are looked at; fewer are nearer to changing sides, and the less likely
+            it is that the current mask is the optimum.
 
     Returns:
         Size -> sub-block. ``meta`` has ``parent`` (hash of the block), ``coupling_share`` and, up
@@ -98,7 +100,7 @@ def nested_subblocks(
             f"block has no more than {pairs} pairs of a pruned and a kept variable"
         )
     rng = np.random.default_rng(int(problem.content_hash[:15], 16))
-    free = _pool(problem, state, pairs, max(POOL, *sizes))
+    free = _pool(problem, state, pairs, max(pool, *sizes))
     family = {}
     for n in sorted(set(sizes), reverse=True):
         free = _eliminated(problem, state, free, n)
@@ -135,7 +137,8 @@ def _of_groups(
     cost = np.array(
         [moves[g][state[g]].min(initial=0) + moves[g][~state[g]].min(initial=0) for g in members]
     )
-    cost = np.abs(cost) + np.finfo(float).tiny
+    # One that pays by itself is worth most.
+    cost = np.maximum(cost, np.finfo(float).tiny)
     left = np.ones(count, dtype=bool)
     rng = np.random.default_rng(int(problem.content_hash[:15], 16))
     family = {}

@@ -10,14 +10,20 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.exact.relaxation import bound
 from solvers.problem import Bools, CardinalityProblem, Floats
+from solvers.search.repair import LocalSearch
 
 # Couplings of more variables are sampled for the coefficient range.
 RANGE_VARIABLES = 512
+# A column this much smaller than the largest counts as 0: of an input that hardly ever is not.
+NO_SCALE = 1e-9
 # The spectrum of a dense problem without a factor costs n^3.
 SPECTRUM_VARIABLES = 4096
+# So does the condition, of any problem of full rank.
+CONDITION_VARIABLES = 2048
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,10 @@ class Hardness:
         effective_rank: see `effective_rank`.
         curvature_share: see `curvature_share`.
         coefficient_range: see `coefficient_range`.
+        condition: see `condition`.
+        column_spread: see `column_spread`.
+        greedy_energy: of the greedy state.
+        one_swap_energy: of the one-swap optimum that a descent from it ends in.
     """
 
     initial_energy: float
@@ -49,6 +59,10 @@ class Hardness:
     effective_rank: float
     curvature_share: float
     coefficient_range: float
+    condition: float
+    column_spread: float
+    greedy_energy: float
+    one_swap_energy: float
 
 
 def describe(problem: CardinalityProblem) -> Hardness:
@@ -64,6 +78,7 @@ def describe(problem: CardinalityProblem) -> Hardness:
     upper = float(problem.energy(state))
     mean = random_energy(problem)
     size = magnitude(problem)
+    greedy, swapped = constructed(problem)
     reference = mean if math.isnan(initial) else initial
     attainable = reference - upper
     return Hardness(
@@ -78,31 +93,79 @@ def describe(problem: CardinalityProblem) -> Hardness:
         effective_rank=effective_rank(problem),
         curvature_share=curvature_share(problem, state),
         coefficient_range=coefficient_range(problem),
+        condition=condition(problem),
+        column_spread=column_spread(problem),
+        greedy_energy=greedy,
+        one_swap_energy=swapped,
     )
 
 
 def random_energy(problem: CardinalityProblem) -> float:
-    """Exact mean of E over all masks of k ones.
+    """Exact mean of E over all feasible masks.
 
-    With ``p1 = P(x_i = 1) = k/n`` and ``p2 = P(x_i = x_j = 1) = k(k-1) / (n(n-1))`` for i != j,
-    ``E[x'Gx] = p1 tr G + p2 (1'G1 - tr G)``, hence
+    In a group of m variables and k ones ``P(x_i = 1) = k/m`` and ``P(x_i = x_j = 1) = k(k-1) /
+    (m(m-1))`` for i != j; of two groups the ones are independent. With ``S_gh`` the sum of G over a
+    pair of groups, ``t_g`` the trace and ``C_g`` the sum of c over one,
 
-        mean E = offset + p1 c.1 + 1/2 (p1 - p2) tr G + 1/2 p2 1'G1.
+        mean E = offset + sum_g (p_g (C_g + t_g / 2) + q_g (S_gg - t_g) / 2)
+                 + sum_(g != h) p_g p_h S_gh / 2.
     """
-    n, k = problem.n, problem.cardinality
-    if n == 0:
+    if problem.n == 0:
         return problem.offset
-    p1 = k / n
-    p2 = k * (k - 1) / (n * (n - 1)) if n > 1 else 0.0
-    trace = float(problem.diagonal.sum())
+    labels, ones = problem.group_labels, problem.group_ones.astype(np.float64)
+    sizes = np.bincount(labels).astype(np.float64)
+    p = ones / sizes
+    q = p * np.divide(ones - 1, sizes - 1, out=np.zeros_like(p), where=sizes > 1)
     if problem.factor is not None:
-        rows = problem.factor.sum(axis=1)
-        total = float(rows @ rows)
+        sums = _by_group(problem.factor.T, labels).T
+        own, along = (sums * sums).sum(0), sums @ p
+        total = float(along @ along)
     else:
         assert problem.quadratic is not None
-        total = float(problem.quadratic.sum())
-    linear = float(problem.linear.sum())
-    return problem.offset + p1 * linear + 0.5 * (p1 - p2) * trace + 0.5 * p2 * total
+        S = _by_group(_by_group(problem.quadratic, labels).T, labels)
+        own, total = np.diag(S), float(p @ S @ p)
+    trace, linear = (_by_group(v, labels) for v in (problem.diagonal, problem.linear))
+    alone = p * (linear + 0.5 * trace) + 0.5 * q * (own - trace) - 0.5 * p**2 * own
+    return problem.offset + float(alone.sum()) + 0.5 * total
+
+
+def _by_group(values: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Sums over the groups of the first axis."""
+    sums = np.zeros((int(labels.max()) + 1, *values.shape[1:]))
+    np.add.at(sums, labels, values)
+    return sums
+
+
+def condition(problem: CardinalityProblem) -> float:
+    """Condition of G with its diagonal scaled to 1, without columns of no scale; inf if singular.
+
+    Of a row block that is the condition of the correlations of the layer's inputs: how far the
+    variables are from being independent, whatever their scales.
+    """
+    scales = np.sqrt(np.abs(problem.diagonal))
+    alive = scales > NO_SCALE * scales.max(initial=0.0)
+    if problem.factor is not None and problem.rank < alive.sum():
+        return math.inf
+    if problem.n > CONDITION_VARIABLES or not alive.any():
+        return math.nan
+    G = problem.gram()[np.ix_(alive, alive)] / scales[alive, None] / scales[alive]
+    values = np.abs(np.linalg.eigvalsh(G))
+    least = float(values.min())
+    return float(values.max()) / least if least > 1e-14 * values.max() else math.inf
+
+
+def column_spread(problem: CardinalityProblem) -> float:
+    """The largest column scale ``sqrt(G_ii)`` over the smallest above `NO_SCALE` of it."""
+    scales = np.sqrt(np.abs(problem.diagonal))
+    scales = scales[scales > NO_SCALE * scales.max(initial=0.0)]
+    return float(scales.max() / scales.min()) if len(scales) else math.nan
+
+
+def constructed(problem: CardinalityProblem) -> tuple[float, float]:
+    """Energies of the greedy state and of the one-swap optimum that a descent from it ends in."""
+    search = LocalSearch(problem)
+    greedy = search.fill(np.zeros(problem.n, dtype=np.bool_))
+    return float(problem.energy(greedy)), float(problem.energy(search.descend(greedy)))
 
 
 def magnitude(problem: CardinalityProblem) -> float:

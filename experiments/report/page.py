@@ -111,7 +111,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "quality": None if quality is None else report_tables.plain(quality),
         "steps": None if steps is None else report_tables.plain(steps),
         "how_hard": how_hard(instances),
-        "hardness": report_tables.hardness(instances, order),
+        "hardness": report_tables.hardness(instances, runs, order),
         "ledger": report_tables.ledger(runs, order),
         "failures": report_tables.failures(runs),
         "none_failed": _none_failed(plans, len(runs)),

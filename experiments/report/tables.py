@@ -7,9 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.metrics import glossary, paidruns
+from experiments.metrics.formulas import gap
 from experiments.metrics.glossary import curvature, tag
 from experiments.metrics.ranking import ROUND_OFF, duration, share, solver_order
 from experiments.metrics.references import SCORED
@@ -102,14 +104,21 @@ def _time(seconds: float) -> str:
     return "never" if math.isinf(seconds) else duration(seconds)
 
 
-def hardness(instances: pd.DataFrame, order: Order) -> list[list[Cell]]:
+def hardness(instances: pd.DataFrame, runs: pd.DataFrame, order: Order) -> list[list[Cell]]:
     """The descriptors of every instance."""
+    known = runs.drop_duplicates("instance").set_index("instance")
+    ends = instances["id"].map(known["reference"]), instances["id"].map(known["baseline_energy"])
+    for column in ("greedy_energy", "one_swap_energy"):
+        above = gap(instances[column].astype(float), *ends)
+        instances = instances.assign(**{column: above.where(np.isfinite(above))})
     return [
         [
             str(row["name"]), str(row["n"]), str(row["k"]), _share(row["curvature_share"]),
             _share(row["bound_gap"]), number(row["core_size"]), curvature(row["fisher"]),
             str(row["rank"]), number(row["effective_rank"]), number(row["coefficient_range"]),
-            _seconds(row["bound_seconds"]),
+            _seconds(row["bound_seconds"]), number(row["condition"]),
+            number(row["column_spread"]), _share(row["greedy_energy"]),
+            _share(row["one_swap_energy"]),
         ]
         for row in order.sorted(instances).to_dict("records")
     ]  # fmt: skip

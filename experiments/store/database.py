@@ -28,7 +28,7 @@ from experiments.record.instance import instance_row
 from experiments.store.driverlock import DriverLock
 from experiments.store.paths import store_path
 from experiments.store.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
-from experiments.store.shape import check_shape, check_types, former_names, layout
+from experiments.store.shape import added_since, check_shape, check_types, former_names, layout
 from solvers.errors import SolverError
 from solvers.io import formats
 from solvers.problem import CardinalityProblem
@@ -44,7 +44,6 @@ PERPLEXITY = "perplexity"
 _TABLE = "application/json; table"
 # Columns of text keep their type where every value is missing.
 _FLAGS = ("give_initial", "received_start", "proved_optimal")
-_SINCE_2 = ("training", "quote", "cost", "pending", "info")
 
 
 class Store:
@@ -347,10 +346,6 @@ class Store:
         frame = self._frame("runs", "rowid", without="state")
         for budget in frame["budget"].unique():
             self._json(budget, "a budget")
-        for column in _SINCE_2:
-            if column not in frame:
-                text = layout()["runs"][column].kind == "TEXT"
-                frame[column] = None if text else float("nan")
         for flag in _FLAGS:
             if not frame[flag].dropna().isin((0, 1)).all():
                 raise StoreError(f"store {self.path}: {flag} is neither 0 nor 1: it is damaged")
@@ -393,7 +388,11 @@ class Store:
             query = f"SELECT {columns} FROM {table} ORDER BY {order}"  # noqa: S608
             frame = pd.DataFrame(self._fetch(self._db.execute(query)), columns=names)
         check_types(frame, layout()[table], f"store {self.path}: {table}")
-        for name in names:
+        # What a store of an earlier version has not.
+        late = [name for of, name in added_since(1) if of == table and name not in here.values()]
+        for name in sorted(late, key=list(layout()[table]).index):
+            frame[name] = None
+        for name in frame.columns:
             if frame[name].isna().all():
                 text = layout()[table][name].kind == "TEXT"
                 frame[name] = frame[name].astype("object" if text else "float64")

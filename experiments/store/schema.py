@@ -6,13 +6,14 @@ History of `SCHEMA` (kept in ``PRAGMA user_version``):
 2. `runs` has training, quote, cost, pending and info. A store of version 1 is read as it is, the
    new columns empty, and brought up to date when a study is run into it;
 3. `runs` says track where it said lane, and received_start where it said received_incumbent. A
-   store of an earlier version is read under the new names.
+   store of an earlier version is read under the new names;
+4. `instances` has condition, column_spread, greedy_energy and one_swap_energy.
 
 A cell is pending too where nothing was sent to a service: --resume tries it again. Definitions are
 never reworded, not even their comments: stores of a version all say the same.
 """
 
-SCHEMA = 3
+SCHEMA = 4
 # Kept in ``PRAGMA application_id``: "iCBS" in ASCII tells a store from any other SQLite file.
 APPLICATION_ID = 0x69434253
 
@@ -48,6 +49,10 @@ CREATE TABLE instances (
     effective_rank    REAL,
     curvature_share   REAL,
     coefficient_range REAL,
+    condition         REAL,
+    column_spread     REAL,
+    greedy_energy     REAL,
+    one_swap_energy   REAL,
     meta              TEXT NOT NULL,      -- JSON
     container         BLOB NOT NULL       -- the .block.safetensors file
 );
@@ -114,6 +119,12 @@ UPGRADES = {
     2: [
         "ALTER TABLE runs RENAME COLUMN lane TO track",
         "ALTER TABLE runs RENAME COLUMN received_incumbent TO received_start",
+    ],
+    3: [
+        "ALTER TABLE instances ADD COLUMN condition REAL",
+        "ALTER TABLE instances ADD COLUMN column_spread REAL",
+        "ALTER TABLE instances ADD COLUMN greedy_energy REAL",
+        "ALTER TABLE instances ADD COLUMN one_swap_energy REAL",
     ],
 }
 

@@ -127,7 +127,8 @@ def arguments(tables: Mapping[str, Any], folder: Path, default_name: str) -> dic
     specs = [one.spec for one in read.solvers]
     return {
         "name": default_name if read.name is None else read.name,
-        "instances": [folder / path for path in read.instances],
+        # Names of the library are no paths.
+        "instances": [p if p.startswith("library:") else folder / p for p in read.instances],
         "sources": sources,
         "solvers": rehearsed(specs) if read.rehearse else specs,
         "budgets": read.budgets,

@@ -13,6 +13,14 @@ In a study file::
     density = 0.5
     count = 16                           # calibration windows or images
 
+    [[rows]]                             # row blocks, and their mixes with loss blocks
+    model = "smollm2"
+    layers = "*.15.mlp.up_proj"
+    draw = 4                             # rows of each layer; or rows = [3, 289] by number
+    sizes = [128]                        # nested parts; whole rows if left out
+    lam = [0.0, 0.5, 1.0]                # share of the loss block, a block for each
+    pattern = "2:4"                      # or a density; also shrinkage, sequential, weighted
+
     [loop]                               # the blocks of one step, and the loop from there on
     model = "garment-mlp"
     fork_at = 5                          # steps before the fork, by the first solver
@@ -95,6 +103,48 @@ class BlockSource:
         return _canonical(self)
 
 
+@source("rows", "experiments.instances.cutting:cut_rows_once")
+class RowSource:
+    """Row blocks of a model; see `icbs.blocks.rowexport.export_rows`.
+
+    Attributes:
+        model: registered name, folder or hub id.
+        layers: shell globs of layer names, separated by commas.
+        rows: outputs of each layer by number; those of `draw` if empty.
+        draw: how many are drawn.
+        sizes: variables of nested parts; whole rows if empty.
+        density: kept fraction of the weights.
+        pattern: N:M instead.
+        lam: shares of the loss block; each row gives a block for each.
+        shrinkage: of H towards its diagonal.
+        sequential: inputs of the model as pruned before the layer.
+        weighted: positions count by the gradient of the loss.
+        count: calibration windows or images.
+        length: tokens in a window.
+        seed: of the rows and of the variables' order.
+    """
+
+    model: Text
+    layers: Text = "*"
+    rows: Wholes = ()
+    draw: Whole = 4
+    sizes: Wholes = ()
+    density: Number = 0.5
+    pattern: Annotated[str | None, Field(title="N:M such as 2:4")] = None
+    lam: Numbers = (0.0,)
+    shrinkage: Number = 0.0
+    sequential: Annotated[bool, Field(title="true or false")] = False
+    weighted: Annotated[bool, Field(title="true or false")] = False
+    count: Whole = 16
+    length: Whole = 128
+    seed: Whole = 0
+
+    @property
+    def identity(self) -> str:
+        """Canonical JSON of everything that decides the blocks."""
+        return _canonical(self)
+
+
 @table("loop")
 class LoopSource:
     """The loop on a model, forked after some steps: every contestant goes on from the same state.
@@ -167,5 +217,5 @@ class PruningSource:
     settings: Options = Field(default_factory=dict)
 
 
-def _canonical(one: BlockSource | LoopSource) -> str:
+def _canonical(one: BlockSource | LoopSource | RowSource) -> str:
     return json.dumps(asdict(one), sort_keys=True)

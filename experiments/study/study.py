@@ -4,7 +4,7 @@ A study file is TOML; paths in it are relative to the file::
 
     name = "by-size"
     seed = 1
-    instances = ["blocks/*.block.safetensors"]
+    instances = ["blocks/*.block.safetensors"]   # or "library:rows/*", those of the package
     budgets = [0.1, 1.0]                 # seconds, or tables such as {reads = 100}
     seeds = 3                            # or a list of whole numbers
     seeds_by_size = {4096 = 1}           # from n = 4096 on, only the first seed
@@ -54,7 +54,7 @@ class Study:
 
     Attributes:
         name: for titles.
-        instances: container files, globs, or problems.
+        instances: container files, globs, ``library:`` and a pattern of names, or problems.
         solvers: the contestants, as registry names, dimod samplers or `SolverSpec`; labels must
             differ.
         budgets: `Budget` objects; plain numbers are time limits in seconds.

@@ -177,10 +177,13 @@ class _Cut:
         return found
 
     def _losses(self) -> dict[tuple[str, int], CardinalityProblem]:
-        """The loss block of each row, at the current mask."""
+        """The loss block of each row, at the current mask, without the ridge that limits a step."""
         found = {}
         settings = Settings(
-            density=self.told.density, pattern=self.told.pattern, fisher=self.told.fisher
+            density=self.told.density,
+            pattern=self.told.pattern,
+            fisher=self.told.fisher,
+            damping=0.0,
         )
 
         def take(name: str, seen: LayerCapture) -> None:

@@ -14,7 +14,8 @@ loss-weighted: position t counts as ``d_to^2``, d the gradient of the loss with 
     output: H is the token Fisher of the row.
 shrinkage a: ``H <- (1-a) H + a diag(H)``; at 1 the best mask is Wanda's.
 mix lam: ``(1-lam) E_row + lam t E_loss``, with E_loss the row's loss block (`icbs.blocks.build`)
-    and t the ratio of the traces of the two quadratics (MOONSHOT, arXiv 2604.13287).
+    without its ridge and t the ratio of the traces of the two quadratics (MOONSHOT, arXiv
+    2604.13287).
 
 Sources: the objective is that of layer-wise pruning (Optimal Brain Surgeon's layer-wise form,
 SparseGPT arXiv 2301.00774, Wanda arXiv 2306.11695).

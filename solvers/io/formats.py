@@ -26,7 +26,7 @@ from solvers.groups import labels_of
 from solvers.io.container import CONTAINER, container_bytes, read_container
 from solvers.io.dimodfiles import bqm_bytes, read_bqm
 from solvers.io.lpfile import lp_text, read_lp
-from solvers.io.matrixfiles import matrix_text, read_matrix
+from solvers.io.matrixfiles import compressed, matrix_text, read_matrix
 from solvers.io.qplib import read_qplib
 from solvers.io.textfile import Objective, check_size
 from solvers.problem import CardinalityProblem
@@ -96,6 +96,18 @@ FORMATS = [
         "minimise x'Qx, 1-based: Biq Mac Library",
         partial(read_matrix, suffix=".sparse"),
         partial(matrix_text, suffix=".sparse"),
+    ),
+    Format(
+        ".qs",
+        "minimise x'Qx, 1-based: QOBLIB",
+        partial(read_matrix, suffix=".qs"),
+        partial(matrix_text, suffix=".qs"),
+    ),
+    Format(
+        ".qs.xz",
+        "the same, compressed",
+        partial(read_matrix, suffix=".qs.xz"),
+        compressed,
     ),
     Format(
         ".qubo",

@@ -7,6 +7,7 @@ suffix       counts   pairs    without a mark     convention of
 .ubqp        1        twice    **maximise** x'Qx  MQLib (``bin/sampleQUBO.txt``) and OR-Library
                                                   (``bqpinfo.html``)
 .sparse      1        twice    minimise x'Qx      Biq Mac Library
+.qs          1        twice    minimise x'Qx      QOBLIB; as .qs.xz compressed
 .qubo        0        once     minimise           D-Wave's qbsolv
 ============ ======== ======== ================== ============================================
 
@@ -16,14 +17,15 @@ first problem of OR-Library's ``bqp50``. Our own files say it in a comment, ``ma
 ``minimise x'Qx``, which wins over the suffix; files of earlier releases say ``minimise``.
 
 What the formats have no field for stands in comments: ``cardinality``, ``group`` (its ones and
-places), ``label`` (place and name) and the constant of the objective, which is read as other programs spell it as well:
-``offset -7.5``, ``offset : -7.5``, ``ObjectiveOffset -7.5``, ``Constant term of objective = -7.5``.
-A ``scale : 2`` (QUBOTools, bqpjson) multiplies everything.
+places), ``label`` (place and name) and the constant of the objective, which is read as other
+programs spell it as well: ``offset -7.5``, ``offset : -7.5``, ``ObjectiveOffset -7.5``,
+``Constant term of objective = -7.5``. A ``scale : 2`` (QUBOTools, bqpjson) multiplies everything.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import re
 from collections.abc import Iterable
@@ -61,6 +63,8 @@ class _Family:
 FAMILIES = {
     ".ubqp": _Family("#", 1, pairs_count_twice=True, maximised=True),
     ".sparse": _Family("#", 1, pairs_count_twice=True, maximised=False),
+    ".qs": _Family("#", 1, pairs_count_twice=True, maximised=False),
+    ".qs.xz": _Family("#", 1, pairs_count_twice=True, maximised=False),
     ".qubo": _Family("c", 0, pairs_count_twice=False, maximised=False),
 }
 
@@ -125,7 +129,9 @@ def matrix_text(problem: CardinalityProblem, penalty: float | None, suffix: str)
         maximised = "maximise x'Qx + offset, which is -E(x)"
         sense = maximised if family.maximised else "minimise x'Qx + offset"
         head = f"{problem.n} {entries}\n"
-    comments = [sense, f"cardinality : {problem.cardinality}", f"offset : {offset!r}"]
+    # QOBLIB's readers know one spelling.
+    constant = f"ObjectiveOffset {offset!r}" if suffix.startswith(".qs") else f"offset : {offset!r}"
+    comments = [sense, f"cardinality : {problem.cardinality}", constant]
     if problem.groups is not None:
         for part, ones in zip(problem.members, problem.group_ones.tolist(), strict=True):
             places = " ".join(map(str, (part + family.first).tolist()))
@@ -134,6 +140,11 @@ def matrix_text(problem: CardinalityProblem, penalty: float | None, suffix: str)
         comments.append(f"label {place} {json.dumps(label)}")
     marked = "".join(f"{family.comment} {comment}\n" for comment in comments)
     return marked + head + _entries(Q, family.first)
+
+
+def compressed(problem: CardinalityProblem, penalty: float | None) -> bytes:
+    """`matrix_text` of a ``.qs.xz`` file, compressed."""
+    return lzma.compress(matrix_text(problem, penalty, ".qs.xz").encode())
 
 
 def _entries(Q: Floats, first: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from solvers.errors import FormatError
 MAX_DENSE_VARIABLES = 20_000
 # As many may stand in a file without a line of their own; a dense matrix of them takes 32 MB.
 _FREE_VARIABLES = 2_048
+# Bytes that a compressed file may hold: a small one can unpack to any number.
+MOST_TEXT = 2**30
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,11 @@ def read_text(path: Path) -> str:
     """The file as text, with line feeds only; a byte order mark is no part of it.
 
     Raises:
-        FormatError: it is not UTF-8.
+        FormatError: it is not UTF-8, not the compressed file that its name says, or larger than
+            `MOST_TEXT` when it is.
     """
+    if path.name.lower().endswith(".xz"):
+        return _unpacked(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,6 +82,22 @@ def number(word: str) -> float:
     if not word.isascii() or "_" in word:
         raise ValueError(f"{word!r} is not a number")
     return float(word)
+
+
+def _unpacked(path: Path) -> str:
+    try:
+        with lzma.open(path) as file:
+            data = file.read(MOST_TEXT + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise FormatError(f"{path.name} is damaged or no .xz file: {error}") from error
+    if len(data) > MOST_TEXT:
+        raise FormatError(
+            f"{path.name} holds more than {MOST_TEXT:,} bytes of text: unpack it and read that"
+        )
+    try:
+        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path.name} is not text: byte {error.start} is not UTF-8") from error
 
 
 def count_between(name: str, low: float, high: float, weight: float = 1.0) -> int:

@@ -1,93 +1,79 @@
-"""Every kind of model is pruned, saved and loaded, or refused before anything slow runs."""
+"""The study of kinds: rows of a study file, the same rows at every lam, and its crossing point."""
 
-from pathlib import Path
+import json
 
+import numpy as np
+import pandas as pd
 import pytest
-import torch
-import transformers
 
-from experiments.scripts.families import FAST, examine, kinds, samples_for, tiny_model
-from icbs.blocks.capture import Forward, capture
-from icbs.blocks.gradients import LayerGradients
-from icbs.blocks.probe import usable_layers
-from icbs.evaluation.losses import sample_losses
-from icbs.models.coverage import IDLE, NO_MATRIX, coverage
-from icbs.models.prunable import prunable_layers
-
-KINDS = {kind.id: kind for kind in kinds()}
-PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+from experiments.errors import StudyError
+from experiments.figures.kinds import by_lam, crossing, words
+from experiments.instances.cutting import cut_rows
+from experiments.study.sources import RowSource
+from experiments.study.study import Study
+from icbs.blocks.rowexport import export_rows
+from icbs.data.loading import load_samples
+from icbs.models.loading import load_model
 
 
-@pytest.mark.filterwarnings("ignore")  # those of transformers' own models
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
-)
-def test_pruned_or_refused(name, tmp_path):
-    """As the page says, with the same sentence."""
-    kind = KINDS[name]
-    row = examine(kind, tmp_path)
-    assert row.stage in ("pruned", "loading", "before anything is pruned")
-    (line,) = [
-        line
-        for line in PAGE.read_text(encoding="utf-8").splitlines()
-        if line.startswith(f"| {kind.name} | {row.architecture} |")
-    ]
-    if row.refusal is None:
-        assert "| pruned |" in line
-        assert row.share > 0
-        assert all(reason in line for reason in row.refused.values())
-    else:
-        assert "| refused |" in line
-        assert row.refusal.replace("|", "/") in line
+def source(**changes):
+    return RowSource(
+        **{"model": "garment-mlp", "layers": "mlp.layers.1", "draw": 1, "count": 40} | changes
+    )
 
 
-def test_the_page_has_every_kind():
-    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    assert len(rows) - 1 == len(KINDS) >= 45
-    assert set(FAST) <= set(KINDS)
+def test_the_same_rows_at_every_lam():
+    found = cut_rows(source(sizes=[16], lam=[0.0, 0.5, 1.0]), progress=False)
+    assert [p.n for p in found] == [16] * 3
+    assert len({p.meta["row"] for p in found}) == 1
+    assert [p.meta["lam"] for p in found] == [0.0, 0.5, 1.0]
+    row, mix, loss = cut_rows(source(lam=[0.0, 0.25, 1.0]), progress=False)
+    (direct,) = export_rows(
+        load_model("garment-mlp"), load_samples(load_model("garment-mlp"), count=40),
+        layers="mlp.layers.1", rows=1, lam=0.25, progress=False,
+    )  # fmt: skip
+    x = row.random_state(np.random.default_rng(0))
+    assert mix.energy(x) == pytest.approx(0.75 * row.energy(x) + 0.25 * loss.energy(x))
+    assert mix.energy(x) == pytest.approx(float(direct.energy(x)))
+    assert mix.meta["fisher"] == direct.meta["fisher"] == "mix 0.25 of loss"
+    whole = cut_rows(source(pattern="2:4"), progress=False)
+    assert [(p.n, p.num_groups) for p in whole] == [(512, 128)]
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes"),
-    [
-        ("Mixtral", {"num_hidden_layers": 2}),
-        ("Qwen3Moe", {"num_hidden_layers": 2}),
-        ("Olmoe", {"num_hidden_layers": 2}),
-        ("GptOss", {"num_hidden_layers": 2}),
-        ("DeepseekV2", {"num_hidden_layers": 2}),
-        ("Qwen2Moe", {"num_hidden_layers": 2}),
-        ("Llama4", {"num_hidden_layers": 2, "no_rope_layers": [1, 0]}),
-        ("JetMoe", {"num_hidden_layers": 2}),
-        ("LongcatFlash", {"num_layers": 2}),
-        ("Dbrx", {"n_layers": 2, "attn_config": {"rope_theta": 5e5}}),
-    ],
-)
-def test_experts_are_most_of_a_model(name, sizes):
-    """Of the published sizes, two blocks deep, without weights: 95 % or more is under pruning."""
-    named = f"{name}TextConfig" if name == "Llama4" else f"{name}Config"
-    with torch.device("meta"):
-        model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, named)(**sizes))
-    found = coverage(model, prunable_layers(model))
-    assert found.share >= 0.95
-    assert {part.reason for part in found.left} <= {*NO_MATRIX, "router of experts"}
-    assert "note:" not in found.describe()
-    idle = [part.weights for part in found.left if part.reason == IDLE]
-    assert bool(idle) == (name == "LongcatFlash")
+def test_a_study_file_has_rows(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = 'name = "mine"\nsolvers = ["greedy"]\nbudgets = [0.1]\nseeds = 1\n[[rows]]\n'
+    path.write_text(text + 'model = "garment-mlp"\nlam = [0.0, 1.0]\n')
+    assert list(Study.from_toml(path).sources) == [RowSource(model="garment-mlp", lam=[0.0, 1.0])]
+    path.write_text(text + 'model = "garment-mlp"\nlamb = [0.0]\n')
+    with pytest.raises(StudyError, match="did you mean 'lam'"):
+        Study.from_toml(path)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["poolformer-image", "efficientnet-image", "longformer-masked"])
-def test_gradients_of_layers_with_rows_in_another_order(name):
-    """Channels before pixels, positions before samples: each sample's gradient is autograd's."""
-    model = tiny_model(KINDS[name])
-    samples = samples_for(KINDS[name], model, 3)
-    layers = usable_layers(model, "*", samples).layers
-    losses, seen = capture(Forward(model, layers, samples), layers)
-    weights = {key: layers[key].weight.requires_grad_() for key in list(seen)[:: len(seen) // 4]}
-    again, _ = sample_losses(model(**samples.arguments(model)).logits, samples.targets)
-    torch.testing.assert_close(losses, again.detach(), rtol=1e-4, atol=1e-5)
-    for s in range(len(samples)):
-        expected = torch.autograd.grad(again[s], list(weights.values()), retain_graph=True)
-        for key, gradient in zip(weights, expected, strict=True):
-            found = LayerGradients(seen[key]).per_sample[s]
-            torch.testing.assert_close(found, gradient.reshape(-1), rtol=1e-3, atol=1e-5)
+def frames(gaps):
+    """Runs of two solvers, an instance at each lam; gaps by solver and lam."""
+    runs, instances = [], []
+    for lam in sorted({lam for _, lam in gaps}):
+        instances.append({"id": f"i{lam}", "meta": json.dumps({"lam": lam})})
+        runs += [
+            {"instance": f"i{lam}", "n": 16, "solver": solver, "track": "native", "status": "done",
+             "flat": False, "gap": gap}
+            for (solver, at), gap in gaps.items() if at == lam
+        ]  # fmt: skip
+    instances.append({"id": "other", "meta": "{}"})
+    runs.append(runs[0] | {"instance": "other", "gap": 9.0})
+    return pd.DataFrame(runs), pd.DataFrame(instances)
+
+
+def test_crossing_is_where_a_solver_ties_from_on():
+    gaps = {("greedy", 0.0): 0.5, ("greedy", 0.5): 1e-5, ("greedy", 0.75): 0.2,
+            ("greedy", 1.0): 0.0, ("tabu", 0.0): 0.0, ("tabu", 1.0): 0.0}  # fmt: skip
+    runs, instances = frames(gaps)
+    table = by_lam(runs, instances)
+    assert len(table) == len(gaps)
+    assert crossing(table, "greedy") == 1.0
+    assert crossing(table, "tabu") == 0.0
+    assert "greedy is within 0.1 % of the best known from lam = 1 on" in words(runs, instances)
+    never, _ = frames({("greedy", 0.0): 0.5, ("greedy", 1.0): 0.5})
+    assert np.isnan(crossing(by_lam(never, instances), "greedy"))
+    assert "at no lam" in words(never, instances)

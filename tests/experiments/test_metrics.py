@@ -14,6 +14,8 @@ from experiments.metrics import formulas as metrics
 from experiments.metrics.intervals import bootstrap
 from experiments.metrics.references import annotate
 from experiments.record import hardness
+from solvers import CardinalityProblem
+from tests.strategies import grouped
 from tests.study_fixtures import block
 
 shares = st.floats(0, 1)
@@ -133,6 +135,39 @@ def test_random_energy_is_the_mean_over_the_feasible_set(n, k, seed, dense):
     states = [np.isin(np.arange(n), ones) for ones in itertools.combinations(range(n), k)]
     mean = problem.energy(np.array(states)).mean()
     assert hardness.random_energy(problem) == pytest.approx(mean, abs=1e-9)
+
+
+@settings(max_examples=40)
+@given(grouped(), st.booleans())
+def test_random_energy_of_groups(problem, dense):
+    if dense:
+        problem = replace(problem, factor=None, quadratic=problem.gram())
+    states = np.array(list(itertools.product((0, 1), repeat=problem.n)))
+    mean = problem.energy(states[problem.is_feasible(states)]).mean()
+    assert hardness.random_energy(problem) == pytest.approx(mean, abs=1e-9)
+
+
+def test_condition_and_spread_of_scales():
+    A = np.diag([1.0, 100.0, 0.01]) @ np.eye(3)
+    problem = CardinalityProblem(linear=np.zeros(3), cardinality=1, factor=A)
+    assert hardness.condition(problem) == pytest.approx(1)
+    assert hardness.column_spread(problem) == pytest.approx(1e4)
+    G = np.array([[1.0, 0.9], [0.9, 1.0]])
+    scaled = CardinalityProblem(
+        linear=np.zeros(2), cardinality=1, quadratic=G * np.outer([1, 1e5], [1, 1e5])
+    )
+    assert hardness.condition(scaled) == pytest.approx(19)
+    low = CardinalityProblem(linear=np.zeros(5), cardinality=1, factor=np.ones((2, 5)))
+    assert np.isinf(hardness.condition(low))
+    nothing = CardinalityProblem(linear=np.ones(2), cardinality=1, factor=np.zeros((1, 2)))
+    assert np.isnan(hardness.column_spread(nothing))
+
+
+def test_greedy_and_one_swap():
+    problem = block(10, k=4, seed=3)
+    greedy, swapped = hardness.constructed(problem)
+    states = [np.isin(np.arange(10), ones) for ones in itertools.combinations(range(10), 4)]
+    assert problem.energy(np.array(states)).min() - 1e-12 <= swapped <= greedy
 
 
 def test_effective_rank():

@@ -175,6 +175,8 @@ def test_a_store_of_version_1_is_read_and_brought_up_to_date(filled, tmp_path):
     with sqlite3.connect(path) as db:
         for column in ("training", "quote", "cost", "pending", "info"):
             db.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+        for column in ("condition", "column_spread", "greedy_energy", "one_swap_energy"):
+            db.execute(f"ALTER TABLE instances DROP COLUMN {column}")
         db.execute("ALTER TABLE runs RENAME COLUMN track TO lane")
         db.execute("ALTER TABLE runs RENAME COLUMN received_start TO received_incumbent")
         db.execute("PRAGMA user_version = 1")

@@ -38,7 +38,7 @@ def test_container_is_lossless(tmp_path, problem):
 @once_per_example
 @given(
     problems(),
-    st.sampled_from([".bqm", ".ubqp", ".sparse", ".qubo"]),
+    st.sampled_from([".bqm", ".ubqp", ".sparse", ".qubo", ".qs", ".qs.xz"]),
     st.sampled_from([None, 0.3]),
 )
 def test_exports_keep_every_energy(tmp_path, problem, suffix, penalty):
@@ -104,7 +104,9 @@ def test_file_without_cardinality_asks_for_it(tmp_path):
     assert load(path, cardinality=3).cardinality == 3
 
 
-@pytest.mark.parametrize("suffix", [".block.safetensors", ".lp", ".ubqp", ".sparse", ".qubo"])
+@pytest.mark.parametrize(
+    "suffix", [".block.safetensors", ".lp", ".ubqp", ".sparse", ".qubo", ".qs", ".qs.xz"]
+)
 def test_the_callers_cardinality_never_wins_over_the_files(tmp_path, suffix):
     path = export(some_problem(), tmp_path / f"a{suffix}")
     assert load(path, cardinality=2).cardinality == 2
@@ -128,7 +130,7 @@ def named_problem():
 
 
 @pytest.mark.parametrize(
-    "suffix", [".block.safetensors", ".bqm", ".lp", ".ubqp", ".sparse", ".qubo"]
+    "suffix", [".block.safetensors", ".bqm", ".lp", ".ubqp", ".sparse", ".qubo", ".qs", ".qs.xz"]
 )
 def test_labels_survive_in_every_format(tmp_path, suffix):
     path = export(named_problem(), tmp_path / f"a{suffix}")

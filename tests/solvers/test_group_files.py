@@ -12,7 +12,7 @@ from solvers.testing import grouped_examples
 from tests.strategies import grouped
 
 
-@pytest.mark.parametrize("suffix", [".lp", ".qubo", ".ubqp", ".sparse"])
+@pytest.mark.parametrize("suffix", [".lp", ".qubo", ".ubqp", ".sparse", ".qs.xz"])
 @given(problem=grouped())
 @settings(max_examples=25)
 def test_text_files_keep_groups(tmp_path_factory, suffix, problem):

@@ -1,5 +1,6 @@
 """Lists of matrix entries: each file is the problem that its family's programs see in it."""
 
+import lzma
 from dataclasses import replace
 
 import numpy as np
@@ -199,3 +200,58 @@ def test_permuted_and_restricted_problems_keep_their_names():
     assert problem.restricted([3, 1], at=[1, 1, 0, 0]).labels == ("d", "b")
     assert problem.blinded().labels is None
     assert replace(problem, labels=None).content_hash == problem.content_hash
+
+
+QOBLIB = """# ObjectiveOffset -7.5
+3 4
+1 1 30024.0
+1 2 -10008.0
+1 3 -10008.0
+2 3 5004.0
+"""
+
+
+@pytest.mark.parametrize("name", ["a.qs", "a.qs.xz"])
+def test_qoblib_counts_a_pair_twice_and_adds_its_offset(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(lzma.compress(QOBLIB.encode()) if name.endswith("xz") else QOBLIB.encode())
+    Q = np.array([[30024, -10008, -10008], [-10008, 0, 5004], [-10008, 5004, 0]])
+    found = load(path, cardinality=1).energy(every_state(3))
+    assert found.tolist() == (values(Q) - 7.5).tolist()
+    with pytest.raises(FormatError, match="pass cardinality"):
+        load(path)
+
+
+def test_ours_says_the_offset_as_qoblib_does(tmp_path):
+    problem = CardinalityProblem(
+        linear=np.array([1.0, 2.0]), cardinality=1, quadratic=np.array([[0, 3.0], [3.0, 0]]),
+        offset=0.1,
+    )  # fmt: skip
+    text = export(problem, tmp_path / "a.qs").read_text()
+    assert text.splitlines()[2:] == [
+        "# ObjectiveOffset 0.1",
+        "2 3",
+        "1 1 1.0",
+        "1 2 1.5",
+        "2 2 2.0",
+    ]
+    packed = export(problem, tmp_path / "a.qs.xz").read_bytes()
+    assert lzma.decompress(packed).decode() == text
+
+
+def test_compressed_files_that_cannot_be_read(tmp_path, monkeypatch):
+    packed = lzma.compress(QOBLIB.encode())
+    path = tmp_path / "a.qs.xz"
+    for data, message in (
+        (packed[:-9], "damaged"),
+        (QOBLIB.encode(), "no .xz file"),
+        (lzma.compress(b"\xff\xfe\xff"), "UTF-8"),
+        (b"", "damaged|first line"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match=message):
+            load(path, cardinality=1)
+    path.write_bytes(packed)
+    monkeypatch.setattr("solvers.io.textfile.MOST_TEXT", 20)
+    with pytest.raises(FormatError, match="more than 20 bytes"):
+        load(path, cardinality=1)

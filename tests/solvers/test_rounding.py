@@ -42,7 +42,7 @@ def test_what_is_accepted_loses_less_than_a_millionth_and_what_is_refused_is_sai
     assert 8 <= refused[0] <= 12
 
 
-@pytest.mark.parametrize("suffix", [".bqm", ".ubqp", ".sparse", ".qubo"])
+@pytest.mark.parametrize("suffix", [".bqm", ".ubqp", ".sparse", ".qubo", ".qs", ".qs.xz"])
 def test_no_export_takes_a_penalty_that_eats_the_objective(tmp_path, suffix):
     with pytest.raises(ProblemError, match=r"penalty is 1e\+15: in float64 it moves energies"):
         export(some_problem(), tmp_path / f"a{suffix}", penalty=1e15)

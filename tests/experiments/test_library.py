@@ -1,0 +1,174 @@
+"""The instances that come with the package, and the checker that shares no code with it."""
+
+import csv
+import importlib.util
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from experiments.errors import StudyError
+from experiments.instances.library import reading
+from experiments.instances.library.reading import Rows, instance, matching, problem, table
+from experiments.study.study import Study
+
+NAMES = [entry.name for entry in table()]
+SMALL = "ladder/smollm2-15-up-r289-d0.5-n16"
+
+
+def checker():
+    path = reading.folder() / "check.py"
+    spec = importlib.util.spec_from_file_location("check", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_is_small_and_complete():
+    sizes = [path.stat().st_size for path in reading.folder().iterdir() if path.is_file()]
+    assert sum(sizes) < 12e6
+    assert len(NAMES) == len(set(NAMES)) >= 60
+    assert {entry.kind for entry in table()} == {"rows", "ladder", "patterns", "mix", "loss"}
+    assert {entry.model for entry in table()} == {"smollm2", "vit-fashion", "garment-mlp"}
+    assert all(files("experiments.instances.library").joinpath(e.file).is_file() for e in table())
+
+
+@pytest.mark.parametrize("kind", ["rows", "ladder", "patterns", "mix", "loss"])
+def test_best_known_states_have_their_energies_and_the_checker_agrees(kind):
+    check = checker()
+    with (reading.folder() / "table.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for entry in matching(f"{kind}/*"):
+        found = problem(entry)
+        assert (found.n, found.cardinality, found.num_groups) == (entry.n, entry.k, entry.groups)
+        assert found.is_feasible(entry.state)
+        energy = float(found.energy(entry.state))
+        # Sums of another order on another machine.
+        size = abs(entry.best) + 1e-13 * float(np.abs(found.linear).sum())
+        assert energy == pytest.approx(entry.best, abs=1e-9 * size)
+        assert entry.bound <= entry.best + 1e-9 * size
+        own = check.Instance(rows[entry.name])
+        other = found.random_state(np.random.default_rng(1))
+        for x in (entry.state, other):
+            assert own.complaint(x.astype(int)) == ""
+            assert own.energy(x) == pytest.approx(float(found.energy(x)), abs=1e-9 * size + 1e-13)
+        wrong = entry.state.copy()
+        wrong[0] = not wrong[0]
+        assert "ones, expected" in own.complaint(wrong.astype(int))
+
+
+def test_rows_are_the_share_of_the_output_that_is_lost():
+    (entry,) = matching("rows/vit-1-fc2-r5-d0.5")
+    rows = Rows.read(reading.folder() / entry.file)
+    w = rows.weights[rows.meta["rows"].index(5)].astype(float)
+    found = problem(entry)
+    for x in (found.initial, entry.state):
+        lost = np.sum((rows.root @ (w * x)) ** 2) / np.sum((rows.root @ w) ** 2)
+        assert float(found.energy(x)) == pytest.approx(lost, rel=1e-12)
+    assert float(found.energy(np.ones(found.n))) == pytest.approx(1, rel=1e-12)
+
+
+def test_patterns_keep_n_of_every_m():
+    (entry,) = matching("patterns/smollm2-15-up-r289-4of8")
+    found = problem(entry)
+    assert found.group_ones.tolist() == [4] * 72
+    assert np.array_equal(found.groups, np.arange(576) // 8)
+
+
+def test_checker_scores_a_file_and_refuses_what_is_wrong(tmp_path):
+    (entry,) = matching(SMALL)
+    bits = "".join(str(int(v)) for v in entry.state)
+    ones = " ".join(map(str, np.flatnonzero(entry.state)))
+    path = tmp_path / "solutions.csv"
+    path.write_text(f"# mine\n{SMALL},{bits}\nlibrary:{SMALL},{ones}\n")
+    script = reading.folder() / "check.py"
+    run = subprocess.run([sys.executable, "-I", script, path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("0.0000 %") == 2
+    path.write_text(f"{SMALL},1 2 3\n{SMALL},99\n{SMALL},1 1\nnobody,1\n{SMALL},{bits}\n")
+    run = subprocess.run([sys.executable, "-I", script, path], capture_output=True, text=True)
+    assert run.returncode == 1
+    for words in ("line 1: it has 3 ones", "line 2: variable 99", "line 3: variable 1 stands twice",
+                  "line 4: there is no such instance", "0.0000 %"):  # fmt: skip
+        assert words in run.stdout
+
+
+def test_an_edited_library_is_refused(tmp_path):
+    where = tmp_path / "library"
+    shutil.copytree(reading.folder(), where)
+    (entry,) = matching(SMALL, where)
+    file = where / entry.file
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StudyError, match="damaged"):
+        problem(entry, where)
+    (row,) = matching("rows/vit-3-o-r11-d0.5", where)
+    file = where / row.file
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StudyError, match=r"vit-3-o.rows.safetensors of the library was edited"):
+        problem(row, where)
+    (where / row.file).unlink()
+    with pytest.raises(StudyError, match="damaged"):
+        problem(row, where)
+    text = (where / "table.csv").read_text()
+    (where / "table.csv").write_text(text.replace(",576,", ",many,", 1))
+    table.cache_clear()
+    with pytest.raises(StudyError, match="cannot be read"):
+        table(where)
+
+
+def test_names_that_cannot_be():
+    with pytest.raises(StudyError, match=r"choose from .*rows/\*"):
+        matching("row/*")
+    with pytest.raises(StudyError, match="name one of them"):
+        instance("library:ladder/*")
+    assert instance(f"library:{SMALL}").n == 16
+
+
+def test_studies_take_them(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        f'name = "mine"\ninstances = ["library:{SMALL}"]\nsolvers = ["greedy"]\n'
+        "budgets = [0.1]\nseeds = 1\n"
+    )
+    study = Study.from_toml(path)
+    assert list(study.instances) == [f"library:{SMALL}"]
+
+
+def test_commands(icbs, tmp_path):
+    status, out, err = icbs("instances", "list", "ladder/*-n8")
+    assert status == 0, err
+    assert out.count("-n8 ") == 3
+    status, out, _ = icbs("instances", "list", "--csv")
+    assert out.splitlines()[0].startswith("name,kind,file")
+    assert len(out.splitlines()) == len(NAMES) + 1
+    status, out, _ = icbs("instances", "verify", "*-n1?")
+    assert status == 0
+    assert "instances are as the table says" in out
+    status, out, err = icbs(
+        "instances", "copy", "*-n12", "--out", tmp_path, "--format", "qs.xz,lp", "--penalty", "1"
+    )
+    assert status == 0, err
+    assert len(list(tmp_path.glob("*.qs.xz"))) == len(list(tmp_path.glob("*.lp"))) == 3
+    status, out, err = icbs("solve", f"library:{SMALL}", "--solver", "exact", "--json")
+    assert status == 0, err
+    status, out, err = icbs(
+        "bench", "--instances", "library:ladder/*-n8", "--solvers", "greedy,descent",
+        "--time-limits", "0.1", "--seeds", "1", "--store", tmp_path / "runs.sqlite",
+    )  # fmt: skip
+    assert status == 0, err
+    for words, why in (
+        (("instances", "list", "nothing*"), "not in the library"),
+        (("solve", "library:ladder/*"), "name one of them"),
+        (("instances", "copy", "--out", tmp_path, "--format", "doc"), "'doc' is unknown"),
+        (("bench", "--instances", "library:x", "--solvers", "greedy"), "not in the library"),
+    ):
+        status, _, err = icbs(*words)
+        assert status != 0
+        assert why in " ".join(err.split())
