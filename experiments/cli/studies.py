@@ -291,6 +291,33 @@ def store_export(
     print(export_runs(store, out))
 
 
+@command(
+    "icbs store qoblib runs.sqlite --out mine --submitter 'J. Doe' --affiliation X --reference URL",
+    name="qoblib",
+    into=stores,
+)
+def store_qoblib(
+    store: Annotated[Path, typer.Argument(help="The SQLite file of a study.")],
+    out: Annotated[Path, typer.Option(help="Folder for the submissions.")],
+    submitter: Annotated[str, typer.Option(help="Who submits; several by commas.")],
+    affiliation: Annotated[str, typer.Option(help="As many, in that order.")],
+    reference: Annotated[str, typer.Option(help="A link to what was run: paper or code.")],
+) -> None:
+    """Write a store's results as QOBLIB, the quantum optimisation library, takes submissions.
+
+    For each solver, budget and instance: a summary of 30 columns, the best state, and how every run
+    came to its best energy over time. Fields that a store does not know are N/A.
+    """
+    from experiments.store.paths import store_path
+
+    store_path(store)
+    from experiments.metrics.qoblib import Submitter, submit
+
+    who = Submitter(submitter, affiliation, reference)
+    for folder in submit(store, output_folder(out), who):
+        print(folder)
+
+
 @command("icbs store merge a.sqlite b.sqlite --out both.sqlite", name="merge", into=stores)
 def store_merge(
     sources: Annotated[list[Path], typer.Argument(help="Stores to read; they are not changed.")],

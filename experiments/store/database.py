@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from experiments.errors import StoreError
@@ -31,7 +32,7 @@ from experiments.store.schema import APPLICATION_ID, SCHEMA, TABLES, UPGRADES
 from experiments.store.shape import added_since, check_shape, check_types, former_names, layout
 from solvers.errors import SolverError
 from solvers.io import formats
-from solvers.problem import CardinalityProblem
+from solvers.problem import Bools, CardinalityProblem
 
 APPLIED = "steps"
 """Table of applied masks: predicted and measured change of the loss, one row a step."""
@@ -337,6 +338,20 @@ class Store:
     def incumbents(self) -> pd.DataFrame:
         """Improvements over time: run, seconds, energy."""
         return self._frame("incumbents", "run, seconds")
+
+    def state(self, key: str) -> Bools:
+        """The best feasible state of the run with that key, shape (n,).
+
+        Raises:
+            StoreError: no such run, or its state is damaged.
+        """
+        rows = self._rows(
+            "SELECT r.state, i.n FROM runs r JOIN instances i ON i.id = r.instance WHERE r.key = ?",
+            (key,),
+        )
+        if not rows or not isinstance(rows[0][0], bytes) or len(rows[0][0]) != -(-rows[0][1] // 8):
+            raise StoreError(f"store {self.path}: run {key} has no state, or it is damaged")
+        return np.unpackbits(np.frombuffer(rows[0][0], np.uint8), count=rows[0][1]).astype(np.bool_)
 
     def runs(self) -> pd.DataFrame:
         """One row a run with its instance's columns, as measured.
