@@ -101,7 +101,7 @@ def submit(path: str | Path, out: str | Path, submitter: Submitter) -> list[Path
                     f"store {path}: two solvers or budgets would share the folder "
                     f"{folder.parent.name}: give them labels that differ in letters or digits"
                 )
-            row = entry.row(name, submitter, hosts[group["invocation"].iloc[-1]])
+            row = entry.row(name, submitter, hosts.get(group["invocation"].iloc[-1], {}))
             state = store.state(str(entry.best["key"]))
             folders.append(_write(folder, row, state, entry.series()))
     if not folders:
@@ -127,7 +127,7 @@ class _Entry:
         nonzero, least, most = _coefficients(self.problem)
         penalty = first["track"] == "penalised"
         paradigm = _paradigm(self.best)
-        options = json.loads(first["options"])
+        options = _said(first["options"], "options")
         queue = self.runs["queue"].fillna(0.0)
         values = (
             name, submitter.name, submitter.affiliation, str(self.runs["started"].max())[:10],
@@ -201,7 +201,7 @@ def _coefficients(problem: CardinalityProblem) -> tuple[int, float, float]:
 
 def _paradigm(run: dict[Any, Any]) -> str:
     """QOBLIB's word for what a run ran on; a rehearsal of a device is a simulation."""
-    solver, info = str(run["solver_name"]), json.loads(run["info"] or "{}")
+    solver, info = str(run["solver_name"]), _said(run["info"], "what a solver said")
     if not solver.startswith("qaoa") and solver not in DWAVE:
         return "Classical"
     device = solver in DWAVE or "/qpu/" in str(info.get("device"))
@@ -218,6 +218,19 @@ def _names(runs: pd.DataFrame) -> dict[str, str]:
     return {one: f"{n}-{one[:8]}" if count[n] > 1 else n for one, n in names.items()}
 
 
+def _said(text: object, what: str) -> dict[str, Any]:
+    """An object that a store keeps as JSON; where it keeps none, an empty one."""
+    if not isinstance(text, str):
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{what} in the store is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{what} in the store is damaged: no JSON object")
+    return value
+
+
 def _mean(values: pd.Series) -> str:
     """Of those that were measured."""
     values = values.dropna()
@@ -225,7 +238,7 @@ def _mean(values: pd.Series) -> str:
 
 
 def _budget(text: str) -> str:
-    parts = {key: value for key, value in json.loads(text).items() if value is not None}
+    parts = {key: value for key, value in _said(text, "a budget").items() if value is not None}
     units = {"time_limit": "s"}
     return "-".join(f"{value:g}{units.get(key, key)}" for key, value in parts.items()) or "free"
 

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -123,6 +125,8 @@ def test_a_rehearsal_is_no_hardware():
     ):
         assert _paradigm({"solver_name": solver, "info": json.dumps(info)}) == word
     assert _paradigm({"solver_name": "tabu", "info": None}) == "Classical"
+    with pytest.raises(StoreError, match="what a solver said in the store is damaged"):
+        _paradigm({"solver_name": "qaoa-braket", "info": "[]"})
 
 
 def test_a_store_without_feasible_runs_is_refused(tmp_path):
@@ -130,6 +134,22 @@ def test_a_store_without_feasible_runs_is_refused(tmp_path):
         pass
     with pytest.raises(StoreError, match="no feasible run yet"):
         submit(tmp_path / "s.sqlite", tmp_path / "out", ME)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("options", "{", "options in the store is damaged"),
+        ("state", b"", "has no state, or it is damaged"),
+    ],
+)
+def test_a_damaged_store_is_told_in_one_sentence(tmp_path, column, value, why):
+    path = tmp_path / "s.sqlite"
+    run(Study("q", [block(8)], ["greedy"], [0.02], seeds=[0]), path, progress=False)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE runs SET {column} = ?", (value,))
+    with pytest.raises(StoreError, match=why):
+        submit(path, tmp_path / "out", ME)
 
 
 def test_command(icbs, tmp_path, written):
