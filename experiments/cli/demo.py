@@ -40,6 +40,12 @@ CONTESTANTS = (
     "neal", "ocean-tabu", "steepest-descent", "path-integral", "random",
     "qaoa-aer", "qaoa-braket-local",
 )  # fmt: skip
+# Whole rows of the same model's layers, from the library: on these solvers differ.
+ROWS = "library:rows/smollm2-*[qpo]-r*-d0.5"
+ROW_CONTESTANTS = (
+    "greedy", "descent", "annealing", "tabu", "tempering", "relaxation",
+    "neal", "ocean-tabu", "steepest-descent",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,18 @@ class Plan:
         seeds: seeds below n = 4096; there it is one.
         length: tokens in each of the 16 calibration windows.
         evaluation: held-out windows of 128 tokens for the perplexity.
+        row_limit: seconds for each whole row.
     """
 
     time_limits: dict[int, float]
     seeds: int
     length: int
     evaluation: int
+    row_limit: float
 
 
-FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.15, 4096: 0.8}, 3, 128, 12)
-FAST = Plan({8: 0.03, 12: 0.03, 64: 0.03, 1024: 0.2}, 1, 64, 8)
+FULL = Plan({8: 0.03, 12: 0.03, 64: 0.03, 256: 0.1, 1024: 0.15, 4096: 0.8}, 3, 128, 12, 0.3)
+FAST = Plan({8: 0.03, 12: 0.03, 64: 0.03, 1024: 0.2}, 1, 64, 8, 0.2)
 
 
 def run_demo(out: Path, *, fast: bool = False) -> Path:
@@ -97,14 +105,24 @@ def run_demo(out: Path, *, fast: bool = False) -> Path:
     store_path = fresh_store(out / "runs.sqlite")
     moves = measured_moves(loaded, calibration, problems)
     steps, quality = pruning(loaded, calibration, blocks, plan)
-    for n, limit in plan.time_limits.items():
-        study = Study(
+    studies = [
+        Study(
             name=f"n = {n}",
             instances=[p for p, q in zip(instances, problems, strict=True) if q.n == n],
             solvers=CONTESTANTS,
             budgets=(Budget(time_limit=limit),),
             seeds=tuple(range(1 if n >= 4096 else plan.seeds)),
         )
+        for n, limit in plan.time_limits.items()
+    ]
+    rows = Study(
+        name="whole rows",
+        instances=[ROWS],
+        solvers=ROW_CONTESTANTS,
+        budgets=(Budget(time_limit=plan.row_limit),),
+        seeds=tuple(range(plan.seeds)),
+    )
+    for study in [*studies, rows]:
         if run(study, store_path).interrupted:
             raise KeyboardInterrupt(
                 f"what was solved stays: icbs report {store_path} --out FOLDER; icbs demo starts "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.metrics import chance, glossary, paidruns
+from experiments.metrics import chance, glossary, paidruns, verdict
 from experiments.metrics.ranking import Headline
 from experiments.metrics.references import SCORED
 from experiments.report.causes import causes
@@ -149,9 +149,13 @@ def devices(runs: pd.DataFrame) -> list[list[str]]:
 def sentences(
     runs: pd.DataFrame, instances: pd.DataFrame, said: Headline, plans: Sequence[Plan]
 ) -> list[str]:
-    """What was solved, what a gap of 0 means, who leads; no gap where nothing succeeded."""
+    """Where a solver matters, what was solved, what a gap of 0 means, who leads.
+
+    No gap where nothing succeeded.
+    """
     gap = [_gap(runs)] if (runs["status"].isin(SCORED) & runs["gap"].notna()).any() else []
-    return [_solved(runs, instances, plans), *gap, *_won(runs, said)]
+    first = verdict.sentence(runs) if gap else ""
+    return [*([first] if first else []), _solved(runs, instances, plans), *gap, *_won(runs, said)]
 
 
 def _solved(runs: pd.DataFrame, instances: pd.DataFrame, plans: Sequence[Plan]) -> str:

@@ -173,7 +173,8 @@ def test_opening_says_what_was_solved_what_0_means_and_who_won(tmp_path):
     quiet(plan(), tmp_path / "s.sqlite")
     text = page(tmp_path / "s.sqlite", tmp_path / "page")
     opening = text.partition('<div class="opening">')[2].partition("</div>")[0]
-    solved, gap, won = re.findall("<p>(.*?)</p>", opening)
+    where, solved, gap, won = re.findall("<p>(.*?)</p>", opening)
+    assert re.match("A solver (hardly )?matters on ", where)
     assert solved.startswith("Each problem is a piece of a layer of the model toy: choose k of its")
     assert solved.endswith(
         "Here n is 8 or 12. The study sets 2 solvers to 2 problems (1 of each size and curvature, "
