@@ -219,7 +219,7 @@ class RowSettings:
         """What the blocks' curvature is called: reconstruction, its variants, or a mix."""
         name = "token-weighted reconstruction" if self.weighted else "reconstruction"
         if self.lam:
-            name = f"mix {self.lam:g} of loss"
+            name = "mix"
         for on, word in (
             (self.sequential, "sequential"),
             (self.shrinkage, f"shrunk by {self.shrinkage:g}"),

@@ -118,7 +118,14 @@ METHOD_LOOKS = {
 }
 """Ways to prune a whole model."""
 LINES: dict[str, Literal["-", "--"]] = {"native": "-", "penalised": "--"}
-FISHERS = {"sequence": Style("#0072B2", "o"), "position": Style("#D55E00", "^")}
+FISHERS = {
+    "sequence": Style("#0072B2", "o"),
+    "position": Style("#D55E00", "^"),
+    "": Style("#009E73", "s"),
+    "reconstruction": Style("#009E73", "s"),
+    "reconstruction, 2:4": Style("#CC79A7", "D"),
+    "mix": Style("#E69F00", "v"),
+}
 STAGES = {
     "build": ("#BBBBBB", ""),
     "convert": ("#E69F00", "//"),
@@ -180,6 +187,10 @@ def style(label: str) -> Style:
     """A solver's colour and marker; an unknown label gets one that depends on nothing else."""
     if label in SOLVERS:
         return SOLVERS[label]
+    return _spare(label)
+
+
+def _spare(label: str) -> Style:
     pick = int(hashlib.sha256(label.encode()).hexdigest(), 16)
     colour = _SPARE_COLOURS[pick % len(_SPARE_COLOURS)]
     return Style(colour, _SPARE_MARKERS[pick // 97 % len(_SPARE_MARKERS)])
@@ -192,8 +203,8 @@ def ordered(labels: set[str]) -> list[str]:
 
 
 def fisher_style(fisher: str) -> Style:
-    """Colour and marker of a kind of Fisher."""
-    return FISHERS.get(fisher, Style("#009E73", "s"))
+    """Colour and marker of a curvature; one that has none gets a spare one by its name."""
+    return FISHERS[fisher] if fisher in FISHERS else _spare(fisher)
 
 
 @contextmanager

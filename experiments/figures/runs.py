@@ -29,6 +29,8 @@ from experiments.record.ledger import STAGES
 # so that those at the reference do not hide each other.
 FLOOR = 1e-7
 BAND = 1e-3
+# Panels side by side that have room for a title of several words.
+MOST_ACROSS = 3
 # Gaps below this share one colour of the ranking.
 LEAST = 1e-6
 TAG_LETTERS = {"exact": "C", "bounded": "B", "best-known": "K"}
@@ -75,7 +77,8 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
     sizes, fishers = sorted(scored["n"].unique()), glossary.fishers(scored)
     panels = group_order(scored)
     full = len(panels) == len(sizes) * len(fishers)
-    columns = len(fishers) if full and len(fishers) > 1 else min(2, max(1, len(panels)))
+    across = full and 1 < len(fishers) <= MOST_ACROSS
+    columns = len(fishers) if across else min(2, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 0.95 + 1.55 * rows)
@@ -168,7 +171,11 @@ def ranking(runs: pd.DataFrame) -> Figure:
     native = sum(tracks[solver] == "native" for solver in solvers)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.35 + 0.3 * len(solvers))
-        axes = figure.subplots(1, max(1, len(fishers)), squeeze=False, sharey=True)
+        widths = [table.loc[table["fisher"] == fisher, "n"].nunique() for fisher in fishers]
+        axes = figure.subplots(
+            1, max(1, len(fishers)), squeeze=False, sharey=True, width_ratios=widths or None
+        )
+        many = len(fishers) > MOST_ACROSS
         norm = LogNorm(LEAST, 1)
         colours = colormaps["cividis_r"].with_extremes(under="#FFFDE0", bad="#EEEEEE")
         picture = None
@@ -182,14 +189,19 @@ def ranking(runs: pd.DataFrame) -> Figure:
             shown = np.ma.masked_where(gaps.isna().to_numpy(), shown)
             picture = axis.imshow(shown, cmap=colours, norm=norm, aspect="auto")
             _write_cells(axis, part, solvers, sizes)
-            axis.set_title(glossary.curvature(fisher) or "all instances", loc="left")
+            title = glossary.curvature(fisher) or "all instances"
+            # Several narrow panels: a word a line.
+            axis.set_title("\n".join(title.split()) if many else title, loc="left")
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
-            axis.set_xlabel("variables n; % of instances by what is known")
+            if not many:
+                axis.set_xlabel("variables n; % of instances by what is known")
             axis.set_yticks(range(len(solvers)), solvers)
             axis.grid(visible=False)
             if 0 < native < len(solvers):
                 axis.axhline(native - 0.5, color="white", linewidth=4)
                 axis.axhline(native - 0.5, color="black", linewidth=0.8)
+        if many:
+            figure.supxlabel("variables n; % of instances by what is known", fontsize=7)
         if picture is not None:
             bar = figure.colorbar(picture, ax=axes, extend="min", pad=0.01, aspect=30)
             bar.set_label("median gap", fontsize=7)

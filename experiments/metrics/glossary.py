@@ -12,7 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-_CURVATURES = {"sequence": "sequence Fisher", "position": "token Fisher", "exact": "Hessian"}
+_CURVATURES = {
+    "sequence": "sequence Fisher", "position": "token Fisher", "exact": "Hessian",
+    "reconstruction": "reconstruction", "mix": "mix of row and loss",
+}  # fmt: skip
 _TAGS = {"exact": "certified", "bounded": "bounded", "best-known": "best known"}
 TRACKS = ("native", "penalised")
 """In the order in which pages list them."""

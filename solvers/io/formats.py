@@ -286,7 +286,8 @@ def file_name(problem: CardinalityProblem, suffix: str = CONTAINER) -> str:
     rows, row = meta.get("row"), ""
     if rows is not None:
         which = f"r{rows}" if isinstance(rows, int) else f"{len(rows)}rows"
-        row = f"-{which}-d{meta['density']:g}"
+        share = f"-lam{meta['lam']:g}" if meta.get("lam") else ""
+        row = f"-{which}-d{meta['density']:g}{share}"
     curvature = re.sub(r"[^\w.]+", "-", str(meta["fisher"]))
     return f"{meta['layer']}{row}-n{problem.n}-{curvature}{step}{suffix}"
 
