@@ -10,12 +10,11 @@ import typer
 
 from experiments.cli.app import Density, Model, command, numbers, output_folder, typed, words
 from experiments.cli.models import check_before_loading
+from icbs.blocks.kinds import KINDS
 from icbs.errors import nearest
 
 if TYPE_CHECKING:
     from solvers.problem import CardinalityProblem
-
-_ROW_OPTIONS = ("rows", "draw", "pattern", "shrinkage", "sequential", "weighted", "budget")
 
 
 @command(
@@ -30,8 +29,8 @@ def export(
     kind: Annotated[
         str,
         typer.Option(
-            help="What a block is. loss: how the training loss changes when weights change sides; "
-            "row: what share of one output of a layer is lost, exactly; mix: the two together."
+            help="What the energy of a block says. "
+            + " ".join(f"{name}: {kind.meaning}." for name, kind in KINDS.items())
         ),
     ] = "loss",
     layers: Annotated[
@@ -118,10 +117,10 @@ def export(
     from icbs.settings import RowSettings, Settings
     from solvers.io.formats import exports
 
-    own = {"loss": ("fisher",), "row": _ROW_OPTIONS, "mix": (*_ROW_OPTIONS, "lam")}
-    if kind not in own:
-        raise typer.BadParameter(f"--kind is {kind!r}; {nearest(kind, own)}")
-    others = sorted({o for names in own.values() for o in names} - set(own[kind]))
+    if kind not in KINDS:
+        raise typer.BadParameter(f"--kind is {kind!r}; {nearest(kind, KINDS)}")
+    every = {option for one in KINDS.values() for option in one.options}
+    others = sorted(every - set(KINDS[kind].options))
     for option in typed(context, *others):
         raise typer.BadParameter(f"{option} is given, which blocks of kind {kind} do not have")
     known, wanted_formats = exports(), words(formats)
@@ -154,7 +153,6 @@ def export(
     output_folder(out)
     # Not before mistakes are told: these take seconds.
     from experiments.instances.cutting import parts
-    from icbs.blocks.kinds import KINDS
     from icbs.data.loading import load_samples
     from icbs.data.samples import usual_length
     from icbs.models.loading import load_model

@@ -1,13 +1,14 @@
-"""The kinds of blocks, one row each: what `icbs export --kind` offers."""
+"""The kinds of blocks, one row each: what `icbs export --kind` offers. Light to import."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from icbs.blocks.export import export_blocks
-from icbs.blocks.rowexport import export_rows
-from solvers.problem import CardinalityProblem
+if TYPE_CHECKING:
+    from solvers.problem import CardinalityProblem
 
 
 @dataclass(frozen=True)
@@ -15,34 +16,39 @@ class Kind:
     """A kind of block.
 
     Attributes:
-        meaning: one sentence for a person who chooses.
-        export: called as ``export(loaded, samples, layers=..., **settings)``.
-        settings: names of the settings that are the kind's own.
+        meaning: what an energy is, for a person who chooses.
+        target: ``module:function`` that cuts such blocks.
+        options: of `icbs export` that no other kind has, by name.
     """
 
     meaning: str
-    export: Callable[..., list[CardinalityProblem]]
-    settings: tuple[str, ...]
+    target: str
+    options: tuple[str, ...]
+
+    @property
+    def export(self) -> Callable[..., list[CardinalityProblem]]:
+        """Called as ``export(loaded, samples, layers=..., **settings)``."""
+        module, _, name = self.target.partition(":")
+        function: Callable[..., list[CardinalityProblem]] = getattr(import_module(module), name)
+        return function
 
 
-_ROW = ("rows", "pattern", "shrinkage", "sequential", "weighted", "budget")
+_ROW = ("rows", "draw", "pattern", "shrinkage", "sequential", "weighted", "budget")
 
 KINDS = {
     "loss": Kind(
-        "how the training loss changes when a block of a layer's weights changes sides; on most of "
-        "these every solver ties",
-        export_blocks,
-        ("sizes", "fishers"),
+        "how the training loss changes when weights of a layer change sides",
+        "icbs.blocks.export:export_blocks",
+        ("fisher",),
     ),
     "row": Kind(
-        "what share of one output of a layer is lost, exactly, when some of its weights go; here "
-        "solvers differ",
-        export_rows,
+        "what share of one output of a layer is lost, exactly, when some of its weights go",
+        "icbs.blocks.rowexport:export_rows",
         _ROW,
     ),
     "mix": Kind(
-        "the two together: (1 - lam) of a row's lost output and lam of its loss block",
-        export_rows,
+        "the two together, (1 - lam) of a row and lam of its loss block",
+        "icbs.blocks.rowexport:export_rows",
         (*_ROW, "lam"),
     ),
 }

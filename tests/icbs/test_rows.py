@@ -328,3 +328,4 @@ def test_every_kind_says_what_it_is():
     for kind in KINDS.values():
         assert 40 < len(kind.meaning) < 200
         assert "\n" not in kind.meaning
+        assert callable(kind.export)
