@@ -174,7 +174,7 @@ class PaidQAOA(TrainedQAOA):
             circuit, values = gates(problem, trained)
             rendered = to_braket(circuit, values)
         note = {
-            "info": {"mixer": trained.mixer, **describe(trained.angles, circuit)},
+            "info": {**trained.said, **describe(trained.angles, circuit)},
             "seconds": {
                 stage: request.timing[stage] - before[stage] for stage in ("preprocess", "training")
             },

@@ -53,7 +53,7 @@ class CircuitQAOA(TrainedQAOA):
         seed = int(request.rng.integers(2**31))
         rows = self.backend.run(circuit, values, reads, seed, request.timing)
         info = {
-            "mixer": trained.mixer,
+            **trained.said,
             "backend": self.backend.backend,
             **describe(trained.angles, circuit),
         }
@@ -67,7 +67,8 @@ def gates(problem: CardinalityProblem, trained: Trained) -> tuple[Circuit, Float
     if trained.mixer == "x":
         circuit = x_ansatz(problem.n, ising.edges, depth)
     else:
-        circuit = subspace_ansatz(groups_of(problem), ising.edges, depth, trained.mixer)
+        odds = None if trained.warm is None else tuple(trained.warm.odds.tolist())
+        circuit = subspace_ansatz(groups_of(problem), ising.edges, depth, trained.mixer, odds)
     return circuit, parameter_values(ising, trained.angles)
 
 

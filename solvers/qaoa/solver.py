@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,13 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from solvers.base import Budget, CardinalitySampler, Request
-from solvers.clock.deadline import Deadline
+from solvers.clock.deadline import NEVER, Deadline
 from solvers.errors import ParameterError
 from solvers.penalised.penalty import penalty_weight
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.simulator.subspace import Simulator
+from solvers.qaoa.simulator.subspace import Simulator, check_start
 from solvers.qaoa.training import check_training, chosen_angles
+from solvers.qaoa.warm import SOLVERS, WarmStart, check_warm_start, warm_started
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,28 @@ class Trained:
         simulator: of the problem with that mixer.
         angles: the chosen ones.
         weight: P of ``P (sum x - k)^2`` for the X mixer; None for the others.
+        warm: the classical answer that the start is biased by; None for a uniform one.
+        warm_seconds: wall time of finding it.
     """
 
     mixer: str
     simulator: Simulator
     angles: Angles
     weight: float | None
+    warm: WarmStart | None = None
+    warm_seconds: float = 0.0
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Mixer and, where there is one, warm start, for a sample set's ``info``."""
+        info: dict[str, Any] = {"mixer": self.mixer}
+        if self.warm is not None:
+            info["warm_start"] = {
+                "solver": self.warm.solver,
+                "energy": self.warm.energy,
+                "seconds": self.warm_seconds,
+            }
+        return info
 
 
 class TrainedQAOA(CardinalitySampler):
@@ -47,9 +65,13 @@ class TrainedQAOA(CardinalitySampler):
     * ``angles``: ``trained`` (scan, then L-BFGS; default), ``scan``, ``ramp``, ``transferred``
       (medians of other blocks) or explicit `Angles`;
     * ``alpha``: share of the best outcomes the training looks at (CVaR), 1 by default;
-    * ``iterations``: L-BFGS steps, 100 by default.
+    * ``iterations``: L-BFGS steps, 100 by default;
+    * ``warm_start``: ``descent``, ``greedy`` or ``relaxation``, whose answer the start is biased by
+      (see `solvers.qaoa.warm`); for ring and complete mixers, None by default.
 
-    ``info`` has the angles with their label. Training is a stage of its own in ``timing``.
+    ``info`` has the angles with their label, and with a warm start ``warm_start``: its solver,
+    energy and seconds. Training is a stage of its own in ``timing``; the classical answer's time is
+    part of it.
     """
 
     compiles = True
@@ -58,7 +80,7 @@ class TrainedQAOA(CardinalitySampler):
     warm_up_by_size = True
     honours: ClassVar[tuple[str, ...]] = ("reads", "time_limit")
     extra_parameters: tuple[str, ...] = (
-        "depth", "mixer", "angles", "alpha", "iterations",
+        "depth", "mixer", "angles", "alpha", "iterations", "warm_start",
     )  # fmt: skip
     # Mixer -> what the simulator calls what this class does.
     mixers: ClassVar[Mapping[str, str]]
@@ -73,11 +95,17 @@ class TrainedQAOA(CardinalitySampler):
             )
             trained = self._trained(tiny, request, mixer=mixer, depth=2, iterations=2)
             trained.simulator.probabilities(trained.angles)
+        if self.penalty is None:
+            for name in SOLVERS:
+                warm_started(tiny, name, 0, NEVER)
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Names and values of all of them."""
         super().check_parameters(parameters)
-        self._known(parameters.get("mixer"))
+        mixer = self._known(parameters.get("mixer"))
+        check_warm_start(parameters.get("warm_start"))
+        if parameters.get("warm_start") is not None:
+            check_start(self.mixers[mixer])
         given = {"angles": "trained", "depth": None, "alpha": 1.0, "iterations": 100, **parameters}
         check_training(*(given[name] for name in ("angles", "depth", "alpha", "iterations")))
 
@@ -97,13 +125,29 @@ class TrainedQAOA(CardinalitySampler):
         angles: str | Angles = "trained",
         alpha: float = 1.0,
         iterations: int = 100,
+        warm_start: str | None = None,
     ) -> Trained:
         mixer = self._known(mixer)
+        check_warm_start(warm_start)
+        warm, seconds = None, 0.0
+        if warm_start is not None:
+            check_start(self.mixers[mixer])
+            began = time.perf_counter()
+            with request.timing.stage("training"):
+                seed = int(request.rng.integers(2**31))
+                warm = warm_started(problem, warm_start, seed, request.deadline)
+            seconds = time.perf_counter() - began
         with request.timing.stage("preprocess"):
             weight = None if self.penalty is None else penalty_weight(problem, self.penalty)
             simulator = Simulator(
-                problem, self.mixers[mixer], penalty=weight, num_threads=self.num_threads
+                problem,
+                self.mixers[mixer],
+                penalty=weight,
+                odds=None if warm is None else warm.odds,
+                num_threads=self.num_threads,
             )
         with request.timing.stage("training"):
             chosen = chosen_angles(simulator, angles, depth, alpha, iterations, request.deadline)
-        return Trained(mixer, simulator, chosen, weight)
+        if warm is not None:
+            chosen = warm.told(chosen)
+        return Trained(mixer, simulator, chosen, weight, warm, seconds)

@@ -47,7 +47,7 @@ class SubspaceQAOA(TrainedQAOA):
             states = simulator.states(ranks)
             request.report(states[np.argmin(simulator.costs[ranks])].astype(np.bool_))
         info = {
-            "mixer": trained.mixer,
+            **trained.said,
             "amplitudes": simulator.dim,
             "expectation": float(weights @ simulator.costs),
             **describe(trained.angles),

@@ -99,7 +99,11 @@ def groups_of(problem: CardinalityProblem) -> tuple[Group, ...]:
 
 @lru_cache(maxsize=64)
 def subspace_ansatz(
-    groups: tuple[Group, ...], edges: tuple[Edge, ...], depth: int, mixer: str = "complete"
+    groups: tuple[Group, ...],
+    edges: tuple[Edge, ...],
+    depth: int,
+    mixer: str = "complete",
+    odds: tuple[float, ...] | None = None,
 ) -> Circuit:
     """A Dicke state in each group, then `depth` layers of cost and a mixer that conserves it.
 
@@ -109,6 +113,8 @@ def subspace_ansatz(
         depth: layers.
         mixer: ``ring``, ``complete`` (pair by pair: the simulator's ``complete-trotter``) or
             ``grover``, inside each group.
+        odds: of each qubit, for biased Dicke states (see `solvers.qaoa.circuit.dicke`); the only
+            numbers that the gates depend on.
 
     Raises:
         ParameterError: another mixer, or ones that leave one state only.
@@ -124,7 +130,8 @@ def subspace_ansatz(
     n = sum(len(group.qubits) for group in groups)
     gates: list[Gate] = []
     for group in groups:
-        gates += placed(dicke_state(len(group.qubits), group.ones), group.qubits)
+        own = None if odds is None else [odds[i] for i in group.qubits]
+        gates += placed(dicke_state(len(group.qubits), group.ones, own), group.qubits)
     width = n + len(edges) + 1
     for layer in range(depth):
         beta = (layer + 1) * width - 1

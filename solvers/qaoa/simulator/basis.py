@@ -103,6 +103,13 @@ def fill_energies(
         mask = mask + 1 if k < 0 else successor(mask)
 
 
+def energies(n: int, k: int, G: Floats, own: Floats) -> Floats:
+    """`fill_energies` of every state of n variables and weight k."""
+    result = np.empty(comb(n, k))
+    fill_energies(result, 0, len(result), k, G, own, binomials(n))
+    return result
+
+
 def states(ranks: Ints, n: int, k: int) -> NDArray[np.int8]:
     """The states of these ranks, shape (len(ranks), n); k = -1 for ranks among all 2^n."""
     B = binomials(n)

@@ -82,6 +82,19 @@ class Space:
             rows[:, part.members] = part.states(own)
         return rows
 
+    def amplitudes(self, odds: Floats) -> Floats:
+        """Of a product of Dicke states that are biased by odds (n,), shape (dim,).
+
+        See `solvers.qaoa.circuit.dicke`.
+        """
+        total = np.ones(1)
+        for part in self.parts:
+            logs = np.log(odds[part.members])
+            own = basis.energies(part.size, part.k, np.zeros((part.size, part.size)), logs)
+            weights = np.exp(0.5 * (own - own.max()))
+            total = np.multiply.outer(total, weights / np.linalg.norm(weights)).ravel()
+        return total
+
     def energies(self, problem: CardinalityProblem) -> Floats:
         """E(x) of every state, shape (dim,), group after group.
 

@@ -51,6 +51,8 @@ class Simulator:
         mixer: one of `MIXERS`.
         penalty: P of ``P (sum x - k)^2``, one such term a group, in the problem's energy unit; for
             the X mixer only.
+        odds: of each variable, positive, shape (n,), for a start biased by them (see
+            `solvers.qaoa.circuit.dicke`); for the XY mixers only.
         num_threads: threads of one evaluation; the machine's when None.
         max_bytes: refuse what needs more memory for a gradient.
 
@@ -61,7 +63,7 @@ class Simulator:
         width: variables that the mixer acts on at once: those of the largest group.
 
     Raises:
-        ParameterError: an unknown mixer, or a penalty with a mixer that needs none.
+        ParameterError: an unknown mixer, a penalty or odds with a mixer that takes none.
         BinaryQuadraticModelSizeError: a state vector beyond `max_bytes`.
     """
 
@@ -71,6 +73,7 @@ class Simulator:
         mixer: str = "complete",
         *,
         penalty: float | None = None,
+        odds: Floats | None = None,
         num_threads: int | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> None:
@@ -78,6 +81,8 @@ class Simulator:
             raise ParameterError(f"mixer is {mixer!r}, expected one of {', '.join(MIXERS)}")
         if (penalty is not None) != (mixer == "x"):
             raise ParameterError(f"penalty is {penalty}: mixer 'x' needs one, the others take none")
+        if odds is not None:
+            check_start(mixer)
         self.n, self.mixer = problem.n, mixer
         self._space = Space(problem, free=mixer == "x")
         self.dim, self.width = self._space.dim, self._space.largest
@@ -90,6 +95,7 @@ class Simulator:
                 mask = np.uint32(sum(1 << int(i) for i in members))
                 ones = np.bitwise_count(states & mask).astype(np.float64)
                 self.costs += penalty * (ones - k) ** 2
+        self._start = None if odds is None else self._space.amplitudes(odds)
         self._mixer = _mixer_of(mixer, self._space)
 
     @property
@@ -103,7 +109,10 @@ class Simulator:
 
     def state(self, angles: Angles) -> Complexes:
         """Amplitudes of the final state, shape (dim,)."""
-        psi = np.full(self.dim, self.dim**-0.5, np.complex128)
+        if self._start is None:
+            psi = np.full(self.dim, self.dim**-0.5, np.complex128)
+        else:
+            psi = self._start.astype(np.complex128)
         with threads(self._threads, self.dim) as pool:
             for gamma, beta in zip(angles.gammas, angles.betas, strict=True):
                 pool.over(self.dim, kernels.phase, psi, self.costs, gamma)
@@ -173,6 +182,19 @@ class Simulator:
         t = self.costs[order[min(at, self.dim - 1)]]
         observable = np.minimum(self.costs - t, 0) / alpha
         return float(t + weights @ observable), observable
+
+
+def check_start(mixer: str) -> None:
+    """Refuses mixers that are about the uniform state and no other.
+
+    Raises:
+        ParameterError: X, or Grover.
+    """
+    if mixer in ("x", "grover"):
+        raise ParameterError(
+            f"mixer is {mixer!r}, which takes no biased start: choose ring or complete, or leave "
+            "the warm start out"
+        )
 
 
 def checked_alpha(alpha: float) -> float:
