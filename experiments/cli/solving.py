@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.cli.app import AsJson, command, numbers, output_folder, typed
 from experiments.cli.tables import print_table
 from solvers.errors import FormatError, ParameterError, UnavailableError
+
+if TYPE_CHECKING:
+    from solvers.problem import CardinalityProblem
 
 # Names of variables that are printed for people; the others are in the JSON.
 MOST_NAMES = 100
@@ -95,6 +98,13 @@ def solvers(
     print_table("Solvers", columns, rows)
 
 
+def _in_its_unit(problem: CardinalityProblem, energy: float) -> dict[str, float]:
+    """The energy times the scale, under the name of what that is; nothing where it has none."""
+    names = {"loss": "loss_change", "row": "squared_output_error"}
+    name = names.get(problem.meta.get("kind", "loss"))
+    return {} if name is None else {name: energy * problem.scale}
+
+
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
@@ -168,8 +178,9 @@ def solve(
         "lane": sampler.track,
         "n": problem.n,
         "cardinality": problem.cardinality,
+        "groups": problem.num_groups,
         "energy": float(energies[best]),
-        "loss_change": float(energies[best]) * problem.scale,
+        **_in_its_unit(problem, float(energies[best])),
         "lower_bound": samples.info.get("lower_bound"),
         "proved_optimal": bool(samples.info.get("proved_optimal", False)),
         "tolerance": samples.info.get("tolerance"),

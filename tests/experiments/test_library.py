@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -158,6 +159,9 @@ def test_commands(icbs, tmp_path):
     assert len(list(tmp_path.glob("*.qs.xz"))) == len(list(tmp_path.glob("*.lp"))) == 3
     status, out, err = icbs("solve", f"library:{SMALL}", "--solver", "exact", "--json")
     assert status == 0, err
+    answer, found = json.loads(out), instance(f"library:{SMALL}")
+    assert answer["squared_output_error"] == answer["energy"] * found.scale
+    assert "loss_change" not in answer
     status, out, err = icbs(
         "bench", "--instances", "library:ladder/*-n8", "--solvers", "greedy,descent",
         "--time-limits", "0.1", "--seeds", "1", "--store", tmp_path / "runs.sqlite",
