@@ -3,7 +3,7 @@
 The same nine rows as in `experiments.scripts.qaoa_groups`: sub-blocks of 12 and 16 variables of one
 group, half of them ones, and 2:4 sub-blocks of 8 to 32. Exact state vectors, complete XY mixer. A
 warm start is biased by one read of swap descent from a random start (see `solvers.qaoa.warm`); it
-is *blind*: the descent does not see the current mask. ``p_answer`` is how likely a shot is to show
+is *blind*: the descent does not see the current mask. ``p_start`` is how likely a shot is to show
 the optimum before any layer, ``classical`` the share of rows on which the classical answer already
 is the optimum.
 
@@ -64,7 +64,7 @@ def compared(
                     "depth": depth,
                     "angles": "trained" if n <= TRAINED else f"of the row's n = {TRAINED}",
                     "p_optimum": weights[best].sum(),
-                    "p_answer": simulator.probabilities(STILL)[best].sum(),
+                    "p_start": simulator.probabilities(STILL)[best].sum(),
                     "ratio": (costs.mean() - weights @ costs) / (costs.mean() - costs.min()),
                     "classical": float(warm.energy <= costs[best].max() + 1e-9 * np.ptp(costs)),
                     "gates_without_cost": size["two_qubit_gates"],
@@ -91,7 +91,7 @@ def main() -> None:
                 runs += [r | {"block": number} for r in compared(kind, problems, number)]
             advance()
     keys = ["kind", "n", "start", "depth", "angles"]
-    measures = ("p_optimum", "ratio", "p_answer", "classical", "gates_without_cost",
+    measures = ("p_optimum", "ratio", "p_start", "classical", "gates_without_cost",
                 "depth_without_cost")  # fmt: skip
     table = summary(pd.DataFrame(runs), keys, measures)
     table.to_csv(args.out / "warm.csv", index=False, float_format="%.4g")
