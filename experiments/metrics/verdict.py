@@ -75,7 +75,7 @@ def sentence(runs: pd.DataFrame) -> str:
         ]
         parts.append(f"A solver matters on {'; on '.join(each)}")
     if len(ties):
-        names = " and ".join(_named(kind) for kind in ties["kind"])
+        names = _named(*ties["kind"])
         most = share(max(ties["greedy"].max(), 0.0))
         parts.append(
             f"{'It' if parts else 'A solver'} hardly matters on {names}, where the best weight at "
@@ -84,6 +84,9 @@ def sentence(runs: pd.DataFrame) -> str:
     return f"{'. '.join(parts)} (medians over the problems)."
 
 
-def _named(kind: str) -> str:
-    name = curvature(kind)
-    return f"problems of the curvature {name}" if name else "these problems"
+def _named(*kinds: str) -> str:
+    names = [name for name in map(curvature, kinds) if name]
+    if not names:
+        return "these problems"
+    several = ", ".join(names[:-1]) + " and " if len(names) > 1 else ""
+    return f"problems of the curvature{'s' * (len(names) > 1)} {several}{names[-1]}"

@@ -14,11 +14,12 @@ and a swap changes q by two columns of H. The searches are those of `solvers.sea
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.arguments import whole
@@ -33,6 +34,8 @@ Method = Literal["one-swap", "tabu"]
 TENURE = 10
 # Descents of a row at the most, each from fields made anew.
 ROUNDS = 5
+# Rows that a thread takes at a time.
+ROWS_AT_A_TIME = 16
 # A swap must lower the error by more than this share of its own terms: one of small columns counts
 # beside columns that are larger by any factor.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -46,7 +49,7 @@ class RowsResult:
         pruned: True where a weight is pruned, shape (R, d).
         errors: ``(w*x)'H(w*x)`` of each row, computed anew in float64, shape (R,).
         swaps: that were made, of all rows.
-        seconds: wall time, compilation left out.
+        seconds: wall time of the search, compilation left out.
     """
 
     pruned: Bools
@@ -94,17 +97,19 @@ def search_rows(
     groups = np.arange(d) // (pattern_m or d)
     rng = np.random.default_rng(seed)
     randoms = rng.integers(2**64, size=(len(W), 1), dtype=np.uint64)
-    threads, before = checked_threads(num_threads), get_num_threads()
-    set_num_threads(min(threads, before))
-    try:
-        # Compiled for these types before the clock starts: on no row.
-        _all_rows(H, W[:0], x[:0], groups, steps, randoms[:0], 0.0)
-        start = time.perf_counter()
-        swaps = _all_rows(H, W, x, groups, steps, randoms, TOLERANCE[H.dtype.name])
-        seconds = time.perf_counter() - start
-    finally:
-        set_num_threads(before)
-    return RowsResult(x, row_errors(H, W, x), int(swaps), seconds)
+    tolerance = TOLERANCE[H.dtype.name]
+    # Compiled for these types before the clock starts: on no row.
+    _some_rows(H, W[:0], x[:0], groups, steps, randoms[:0], tolerance)
+    parts = [slice(first, first + ROWS_AT_A_TIME) for first in range(0, len(W), ROWS_AT_A_TIME)]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(checked_threads(num_threads)) as pool:
+        swaps = pool.map(
+            lambda part: _some_rows(H, W[part], x[part], groups, steps, randoms[part], tolerance),
+            parts,
+        )
+        total = sum(map(int, swaps))
+    seconds = time.perf_counter() - start
+    return RowsResult(x, row_errors(H, W, x), total, seconds)
 
 
 def row_errors(H: ArrayLike, weights: ArrayLike, pruned: ArrayLike) -> Floats:
@@ -136,14 +141,14 @@ def _checked(
     return H, W, x
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _all_rows(
+@njit(cache=True, nogil=True)
+def _some_rows(
     H: NDArray[Any], W: NDArray[Any], x: Bools, groups: Integers, steps: int,
     randoms: NDArray[np.uint64], tolerance: float,
 ) -> int:  # fmt: skip
     """Searches every row in place; how many swaps were made."""
     total = 0
-    for r in prange(W.shape[0]):
+    for r in range(W.shape[0]):
         total += _one_row(H, W[r], x[r], groups, steps, randoms[r], tolerance)
     return total
 

@@ -27,6 +27,7 @@ def test_kinds_on_which_greedy_leaves_something():
         ("reconstruction", "descent", "a", 0.4), ("reconstruction", "descent", "b", 0.2),
         ("reconstruction", "neal", "a", 9.0), ("reconstruction", "random", "a", 8.0),
         ("sequence", "greedy", "c", 0.0), ("sequence", "tabu", "c", 0.0),
+        ("position", "greedy", "d", 0.001), ("position", "tabu", "d", 0.0),
     )  # fmt: skip
     found = table(both).set_index("kind")
     assert found.loc["reconstruction", "greedy"] == pytest.approx(0.16)
@@ -36,7 +37,10 @@ def test_kinds_on_which_greedy_leaves_something():
     assert text.startswith("A solver matters on problems of the curvature reconstruction")
     assert "leaves 16 % of what can be gained" in text
     assert "0 % (tabu) to 30 % (descent)" in text
-    assert "It hardly matters on problems of the curvature sequence Fisher" in text
+    assert (
+        "It hardly matters on problems of the curvatures token Fisher and sequence Fisher" in text
+    )
+    assert "leaves 0.1 % at most" in text
 
 
 def test_only_the_longest_limit_counts_and_a_flat_problem_not_at_all():
