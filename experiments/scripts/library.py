@@ -5,7 +5,8 @@
 
 ``solve`` gives every instance the same budgets: each of `SEARCHES` for `SEARCH_SECONDS`, then a
 bound. What the table holds already is kept where it is better, so that it may be run again, by
-anybody, for longer: ``--seconds 60 --bound-seconds 300``.
+anybody, for longer: ``--seconds 60 --bound-seconds 300``. ``adopt --store runs.sqlite`` takes the
+better states of any study.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from experiments.instances.cutting import ROW_POOL, cut_rows
 from experiments.instances.library.reading import ROWS, Entry, Rows, folder, problem, table
 from experiments.instances.subblocks import nested_subblocks
 from experiments.record.hardness import column_spread, condition, constructed
+from experiments.store.database import Store
 from experiments.study.sources import RowSource
 from icbs.blocks.export import export_blocks
 from icbs.blocks.gradients import Fisher
@@ -40,6 +42,7 @@ from icbs.progress import stage
 from icbs.settings import Settings
 from solvers import Budget, CardinalityProblem, make, save
 from solvers.io.formats import CONTAINER
+from solvers.problem import Bools
 
 SEARCHES = ("tabu", "annealing", "tempering", "descent")
 SEARCH_SECONDS, BOUND_SECONDS = 1.0, 4.0
@@ -98,11 +101,19 @@ MAKERS: dict[str, Callable[[], Iterator[Entry]]] = {
 def main() -> None:
     """Makes or solves the library."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("make", *MAKERS, "solve"), help="make: all that is made")
+    parser.add_argument(
+        "what", choices=("make", *MAKERS, "solve", "adopt"), help="make: all that is made"
+    )
+    parser.add_argument("--store", type=Path, help="of a study, to adopt states from")
     parser.add_argument("--only", default="*", help="shell pattern of names to solve")
     parser.add_argument("--seconds", type=float, default=SEARCH_SECONDS)
     parser.add_argument("--bound-seconds", type=float, default=BOUND_SECONDS)
     arguments = parser.parse_args()
+    if arguments.what == "adopt":
+        if arguments.store is None:
+            parser.error("adopt needs --store, the store of a study")
+        write_table(adopted(table(), arguments.store))
+        return
     if arguments.what != "solve":
         makers = MAKERS if arguments.what == "make" else {arguments.what: MAKERS[arguments.what]}
         found = [entry for maker in makers.values() for entry in maker()]
@@ -219,6 +230,40 @@ def losses() -> Iterator[Entry]:
         ):  # fmt: skip
             title = f"loss/smollm2-15-up-{fisher}-n{block.n}"
             yield _container(title, "loss", block)
+
+
+def adopted(entries: Sequence[Entry], path: Path) -> list[Entry]:
+    """The entries with the best states of a store, where those are better."""
+    with Store(path) as store:
+        runs = store.runs()
+        runs = runs[runs["energy"].notna()].sort_values(["energy", "time_limit"], kind="stable")
+        first = {str(row["instance"]): row for row in reversed(runs.to_dict("records"))}
+        found = list(entries)
+        for i, entry in enumerate(entries):
+            if entry.sha256 not in first:
+                continue
+            run, whole = first[entry.sha256], problem(entry)
+            state = store.state(str(run["key"]))
+            if not whole.is_feasible(state):
+                continue
+            energy = float(whole.energy(state))
+            if energy < entry.best - 1e-12 * abs(entry.best):
+                found[i] = _better(
+                    entry, whole, energy, state, str(run["solver"]), float(run["time_limit"])
+                )
+    return found
+
+
+def _better(
+    entry: Entry, whole: CardinalityProblem, best: float, state: Bools, by: str, seconds: float
+) -> Entry:
+    """The entry with another best known state, and what refers to it."""
+    above = [(e - best) / abs(best) if best else 0.0 for e in constructed(whole)]
+    return replace(
+        entry, best=best, ones=np.packbits(state).tobytes().hex(), best_by=by,
+        best_seconds=seconds, greedy=above[0], one_swap=above[1],
+        date=datetime.date.today().isoformat(),
+    )  # fmt: skip
 
 
 def solved(entry: Entry, seconds: float, bound_seconds: float) -> Entry:
