@@ -92,7 +92,7 @@ def nested_subblocks(
     state = problem.restricted(np.arange(problem.n)).initial
     assert state is not None
     if problem.groups is not None:
-        return _of_groups(problem, state, sizes)
+        return _of_groups(problem, sizes)
     pairs = min(problem.cardinality, problem.n - problem.cardinality)
     if max(sizes) > 2 * pairs:
         raise ParameterError(
@@ -119,32 +119,19 @@ def _part(problem: CardinalityProblem, free: NDArray[np.intp]) -> CardinalityPro
     return replace(sub, meta={**sub.meta, **meta})
 
 
-def _of_groups(
-    problem: CardinalityProblem, state: Bools, sizes: Sequence[int]
-) -> dict[int, CardinalityProblem]:
-    """Sub-blocks of whole groups.
-
-    The group goes whose couplings to the others that are left are least beside what its cheapest
-    swap costs: what the others do could hardly change its best state.
-    """
+def _of_groups(problem: CardinalityProblem, sizes: Sequence[int]) -> dict[int, CardinalityProblem]:
+    """Sub-blocks of whole groups: the one coupled least to the others goes, time after time."""
     members, count = problem.members, problem.num_groups
     onto = np.zeros((count, problem.n))
     onto[problem.group_labels, np.arange(problem.n)] = 1
     between = onto @ np.abs(problem.gram()) @ onto.T
     np.fill_diagonal(between, 0)
-    moves = np.where(state, -1, 1) * problem.fields(state) + 0.5 * problem.diagonal
-    # The cheapest way out and in again, without their coupling.
-    cost = np.array(
-        [moves[g][state[g]].min(initial=0) + moves[g][~state[g]].min(initial=0) for g in members]
-    )
-    # One that pays by itself is worth most.
-    cost = np.maximum(cost, np.finfo(float).tiny)
     left = np.ones(count, dtype=bool)
     rng = np.random.default_rng(int(problem.content_hash[:15], 16))
     family = {}
     for n in sorted(set(sizes), reverse=True):
         while sum(len(members[g]) for g in np.flatnonzero(left)) > n:
-            strength = np.where(left, between[:, left].sum(1) / cost, np.inf)
+            strength = np.where(left, between[:, left].sum(1), np.inf)
             left[int(np.argmin(strength))] = False
         free = np.concatenate([members[g] for g in np.flatnonzero(left)])
         if len(free) != n:

@@ -123,7 +123,9 @@ def main() -> None:
             known = {
                 n: entry for n, entry in known.items() if (entry.kind, entry.model) not in kinds
             }
-        write_table(list((known | {entry.name: entry for entry in found}).values()))
+        same = {entry.sha256: entry for entry in known.values()}
+        fresh = {entry.name: same.get(entry.sha256, entry) for entry in found}
+        write_table(list((known | fresh).values()))
         return
     entries = list(table())
     chosen = [i for i, e in enumerate(entries) if fnmatchcase(e.name, arguments.only)]
