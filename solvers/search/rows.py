@@ -136,6 +136,8 @@ def _checked(
     for name, values in (("H", H), ("weights", W)):
         if not np.isfinite(values).all():
             raise ProblemError(f"{name} holds NaN or infinity: check the model's weights and data")
+    if np.abs(H - H.T).max(initial=0.0) > 1e-5 * np.abs(H).max(initial=0.0):
+        raise ProblemError("H is not symmetric: pass X'X / N of the layer's inputs")
     if m is not None and (m < 1 or H.shape[0] % m):
         raise ProblemError(f"pattern_m is {m}, which does not divide {H.shape[0]} inputs")
     return H, W, x

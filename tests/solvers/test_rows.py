@@ -101,6 +101,7 @@ def test_the_seed_decides_and_not_the_threads():
     [
         ({"H": np.ones((3, 4))}, ProblemError, "H has shape"),
         ({"weights": np.ones((2, 5))}, ProblemError, "weights"),
+        ({"H": np.triu(np.ones((4, 4)))}, ProblemError, "not symmetric"),
         ({"pruned": np.ones((1, 4), bool)}, ProblemError, "pruned has shape"),
         ({"weights": np.full((2, 4), np.nan)}, ProblemError, "weights holds NaN"),
         ({"pattern_m": 3}, ProblemError, "pattern_m is 3"),
