@@ -175,7 +175,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
         axes = figure.subplots(
             1, max(1, len(fishers)), squeeze=False, sharey=True, width_ratios=widths or None
         )
-        many = len(fishers) > MOST_ACROSS
+        many = len(fishers) > 2
         norm = LogNorm(LEAST, 1)
         colours = colormaps["cividis_r"].with_extremes(under="#FFFDE0", bad="#EEEEEE")
         picture = None
@@ -193,15 +193,12 @@ def ranking(runs: pd.DataFrame) -> Figure:
             # Several narrow panels: a word a line.
             axis.set_title("\n".join(title.split()) if many else title, loc="left")
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
-            if not many:
-                axis.set_xlabel("variables n; % of instances by what is known")
+            axis.set_xlabel("n" if many else "variables n; % of instances by what is known")
             axis.set_yticks(range(len(solvers)), solvers)
             axis.grid(visible=False)
             if 0 < native < len(solvers):
                 axis.axhline(native - 0.5, color="white", linewidth=4)
                 axis.axhline(native - 0.5, color="black", linewidth=0.8)
-        if many:
-            figure.supxlabel("variables n; % of instances by what is known", fontsize=7)
         if picture is not None:
             bar = figure.colorbar(picture, ax=axes, extend="min", pad=0.01, aspect=30)
             bar.set_label("median gap", fontsize=7)
@@ -209,7 +206,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
             figure,
             "Bold: rank by median gap within the track (native above the line, penalised below), "
             "ties share it; under it the gap; n/a: no row. "
-            f"Under n, of how many %: {LETTERS}. "
+            f"Under n, the number of variables, of how many %: {LETTERS}. "
             "† late: most runs overran their time limit and do not rank. "
             + conditions(runs[runs["status"].isin(SCORED)]),
         )

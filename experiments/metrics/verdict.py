@@ -11,6 +11,8 @@ from experiments.metrics.references import SCORED
 CONTROL = "greedy"
 # Median share of the gain that the control leaves; from here on a solver is worth having.
 MATTERS = 0.01
+# Curvatures of loss blocks.
+LOSS = ("sequence", "position", "exact")
 _NO_SEARCH = ("greedy", "random")
 
 
@@ -79,14 +81,24 @@ def sentence(runs: pd.DataFrame) -> str:
         most = share(max(ties["greedy"].max(), 0.0))
         parts.append(
             f"{'It' if parts else 'A solver'} hardly matters on {names}, where the best weight at "
-            f"a time leaves {most} at most"
+            f"a time leaves {'nothing' if most == '0 %' else f'{most} at most'}"
         )
     return f"{'. '.join(parts)} (medians over the problems)."
 
 
 def _named(*kinds: str) -> str:
-    names = [name for name in map(curvature, kinds) if name]
-    if not names:
-        return "these problems"
-    several = ", ".join(names[:-1]) + " and " if len(names) > 1 else ""
-    return f"problems of the curvature{'s' * (len(names) > 1)} {several}{names[-1]}"
+    """Problems of these curvatures, in words for who never saw the project."""
+    loss = [curvature(kind) for kind in kinds if kind in LOSS]
+    rows = [kind.partition(", ")[2] for kind in kinds if kind.startswith("reconstruction")]
+    others = [curvature(kind) for kind in kinds if kind not in LOSS and "reconstr" not in kind]
+    named = []
+    if rows:
+        patterns = ", ".join(filter(None, rows))
+        named.append(
+            "row blocks (what share of a layer's output is lost"
+            + (f"; {patterns})" if patterns else ")")
+        )
+    if loss:
+        named.append(f"loss blocks (how much the model's loss changes; {', '.join(loss)})")
+    named += [name or "these problems" for name in others]
+    return " and ".join(named)

@@ -34,7 +34,9 @@ def test_kinds_on_which_greedy_leaves_something():
     assert found.loc["reconstruction", ["best", "worst"]].tolist() == ["tabu", "descent"]
     assert found.loc["reconstruction", "worst_gap"] == pytest.approx(0.3)
     text = sentence(both)
-    assert text.startswith("A solver matters on problems of the curvature reconstruction")
+    assert text.startswith(
+        "A solver matters on row blocks (what share of a layer's output is lost), where"
+    )
     assert "leaves 16 % of what can be gained" in text
     assert "0 % (tabu) to 30 % (descent)" in text
     assert (
@@ -55,3 +57,12 @@ def test_only_the_longest_limit_counts_and_a_flat_problem_not_at_all():
 def test_no_sentence_without_the_control_or_without_a_solver_beside_it():
     assert sentence(runs(("", "tabu", "a", 0.0))) == ""
     assert sentence(runs(("", "greedy", "a", 0.0), ("", "random", "a", 1.0))) == ""
+
+
+def test_kinds_have_words_of_their_own():
+    kinds = ("reconstruction, 2:4", "mix", "sequence", "other")
+    cells = [(kind, solver, kind, 0.0) for kind in kinds for solver in ("greedy", "tabu")]
+    text = sentence(runs(*cells))
+    for words in ("row blocks (what share of a layer's output is lost; 2:4)", "sequence Fisher)",
+                  "mix of row and loss", "other", "leaves nothing"):  # fmt: skip
+        assert words in text
