@@ -39,9 +39,8 @@ def test_kinds_on_which_greedy_leaves_something():
     )
     assert "leaves 16 % of what can be gained" in text
     assert "0 % (tabu) to 30 % (descent)" in text
-    assert (
-        "It hardly matters on problems of the curvatures token Fisher and sequence Fisher" in text
-    )
+    assert "It hardly matters on loss blocks (how much the model's loss changes; token" in text
+    assert "Fisher, sequence Fisher), where" in text
     assert "leaves 0.1 % at most" in text
 
 
