@@ -10,11 +10,14 @@ from solvers.testing import example
 
 
 @st.composite
-def problems(draw, max_n=6, dense=None):
-    """Random problems of every family: low-rank and dense, ties, zero columns, any k."""
-    n = draw(st.integers(1, max_n))
+def problems(draw, max_n=6, dense=None, proper=False):
+    """Random problems of every family: low-rank and dense, ties, zero columns, any k.
+
+    Proper ones have more than one feasible state: neither no ones nor all.
+    """
+    n = draw(st.integers(1 + proper, max_n))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    k = draw(st.integers(0, n))
+    k = draw(st.integers(int(proper), n - proper))
     linear = rng.normal(size=n) * draw(st.sampled_from([0.0, 1e-6, 1.0, 1e3]))
     if draw(st.booleans()):
         linear = np.round(linear)
@@ -38,13 +41,13 @@ def problems(draw, max_n=6, dense=None):
 
 
 @st.composite
-def grouped(draw):
-    """A problem of at most 8 variables in up to 4 groups, in any order."""
-    n = draw(st.integers(1, 8))
-    drawn = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
-    groups = np.unique(drawn, return_inverse=True)[1]
-    ones = [draw(st.integers(0, int(size))) for size in np.bincount(groups)]
+def grouped(draw, least=1):
+    """A problem of up to 4 groups of `least` to `least` + 2 variables, in any order."""
+    sizes = draw(st.lists(st.integers(least, least + 2), min_size=1, max_size=4))
+    ones = [draw(st.integers(0, size)) for size in sizes]
+    n = sum(sizes)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     bare = example(n, sum(ones), draw(st.integers(0, 99)), draw(st.integers(0, 9)))
     problem = replace(bare, initial=None, groups=groups, cardinalities=np.array(ones))
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
     return replace(problem, initial=problem.random_state(rng))

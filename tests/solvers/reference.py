@@ -29,10 +29,6 @@ def feasible_states(problem):
     return np.array(rows)
 
 
-def proper(problem):
-    return 0 < problem.cardinality < problem.n
-
-
 def exact_energy(problem, x):
     """In rational numbers: no rounding at all."""
     chosen = np.flatnonzero(x)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from solvers import Budget, CardinalityProblem, make
 from solvers.exact.diagonal_shift import diagonally_shifted
 from tests.solvers.factories import FAMILIES, member
-from tests.solvers.reference import feasible_states, magnitude, proper
+from tests.solvers.reference import feasible_states, magnitude
 from tests.strategies import problems
 
 
@@ -29,7 +29,7 @@ def test_agrees_with_enumeration(family):
 
 
 @settings(max_examples=60)
-@given(problems(max_n=8).filter(proper))
+@given(problems(max_n=8, proper=True))
 def test_shift_keeps_every_feasible_energy_and_stays_convex(problem):
     if problem.factor is None or problem.n > problem.rank:
         return

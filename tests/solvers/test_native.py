@@ -13,10 +13,11 @@ from solvers.exact.enumeration import best_subset
 from solvers.exact.interval import certified_bound, core
 from solvers.exact.relaxation import bound
 from solvers.search.repair import LocalSearch
-from tests.solvers.reference import feasible_states, magnitude, proper
+from tests.solvers.reference import feasible_states, magnitude
 from tests.strategies import problems
 
 families = problems(max_n=9)
+proper_families = problems(max_n=9, proper=True)
 
 
 @given(families)
@@ -49,7 +50,7 @@ def test_enumerate_takes_24_variables():
 
 
 @settings(max_examples=200)
-@given(families.filter(proper))
+@given(proper_families)
 def test_bound_never_passes_the_optimum(problem):
     energies = problem.energy(feasible_states(problem))
     found = bound(problem)
@@ -66,7 +67,7 @@ def test_bound_never_passes_the_optimum(problem):
 
 
 @settings(max_examples=100)
-@given(families.filter(proper), st.integers(0, 2**32))
+@given(proper_families, st.integers(0, 2**32))
 def test_every_dual_vector_is_a_bound(problem, seed):
     s = np.random.default_rng(seed).normal(size=len(convex(problem).A)) * 3
     best = problem.energy(feasible_states(problem)).min()
@@ -74,7 +75,7 @@ def test_every_dual_vector_is_a_bound(problem, seed):
 
 
 @settings(max_examples=100)
-@given(families.filter(proper))
+@given(proper_families)
 def test_relaxation_is_solved_to_the_end(problem):
     """Primal value of the relaxed point equals the dual value: strong duality."""
     found, own = bound(problem), convex(problem)
@@ -85,7 +86,7 @@ def test_relaxation_is_solved_to_the_end(problem):
 
 
 @settings(max_examples=100)
-@given(families.filter(proper))
+@given(proper_families)
 def test_core_keeps_every_better_state(problem):
     """Any state better than the known one agrees with the selection outside the core."""
     found = bound(problem)
@@ -100,7 +101,7 @@ def test_core_keeps_every_better_state(problem):
 
 
 @settings(max_examples=100)
-@given(families.filter(proper))
+@given(proper_families)
 def test_descent_ends_where_no_swap_helps(problem):
     search = LocalSearch(problem)
     state = search.descend(problem.initial)

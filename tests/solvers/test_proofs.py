@@ -14,7 +14,7 @@ from solvers import Budget, CardinalityProblem, make
 from solvers.arithmetic.convex import convex, part, row_scales, value
 from solvers.errors import ProblemError
 from solvers.exact.diagonal_shift import diagonally_shifted
-from tests.solvers.reference import exact_energy, feasible_states, proper
+from tests.solvers.reference import exact_energy, feasible_states
 from tests.strategies import problems
 
 # Problems of each; a call of a mixed-integer program takes a tenth of a second.
@@ -85,7 +85,7 @@ def test_the_bound_of_a_dense_problem_survives_large_columns(scale):
 
 
 @settings(max_examples=100)
-@given(problems(max_n=7).filter(proper), st.integers(-6, 6), st.integers(0, 2**32))
+@given(problems(max_n=7, proper=True), st.integers(-6, 6), st.integers(0, 2**32))
 def test_values_are_off_by_no_more_than_they_say(problem, power, seed):
     rng = np.random.default_rng(seed)
     d = 10.0 ** rng.uniform(-abs(power), abs(power), problem.n)
@@ -117,7 +117,7 @@ def terms_of(problem, x):
 
 
 @settings(max_examples=60)
-@given(problems(max_n=7).filter(proper), st.integers(0, 6), st.integers(0, 2**32))
+@given(problems(max_n=7, proper=True), st.integers(0, 6), st.integers(0, 2**32))
 def test_reduced_costs_hold_in_rational_arithmetic(problem, power, seed):
     """For the problem, a part of it, and the part with its diagonal shifted."""
     rng = np.random.default_rng(seed)

@@ -30,10 +30,11 @@ from solvers.search.schedule import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, hottest
 from solvers.search.tabu import core_of, kicked, tabu_search
 from solvers.search.walks import Walk
 from tests.solvers.factories import drawn, random_source
-from tests.solvers.reference import boltzmann, feasible_states, frequencies, magnitude, proper
+from tests.solvers.reference import boltzmann, feasible_states, frequencies, magnitude
 from tests.strategies import problems
 
 families = problems(max_n=9)
+proper_families = problems(max_n=9, proper=True)
 SEARCHES = ("descent", "annealing", "tabu", "tempering")
 
 
@@ -109,7 +110,7 @@ def test_reference_schedule_and_start():
 
 
 @settings(max_examples=100)
-@given(families.filter(proper), st.floats(0, 4))
+@given(proper_families, st.floats(0, 4))
 def test_window_holds_the_swaps_within_reach(problem, reach):
     x, d, f = problem.initial, problem.diagonal, problem.fields(problem.initial)
     ones, zeros = np.empty(problem.n, np.int64), np.empty(problem.n, np.int64)
@@ -155,7 +156,7 @@ def test_greedy_gives_up_in_time():
 
 
 @settings(max_examples=100)
-@given(families.filter(proper))
+@given(proper_families)
 def test_descent_with_cached_fields_ends_at_a_true_local_optimum(problem):
     search = LocalSearch(problem, dense=True)
     state = search.descend(problem.initial)
@@ -164,7 +165,7 @@ def test_descent_with_cached_fields_ends_at_a_true_local_optimum(problem):
 
 
 @settings(max_examples=100)
-@given(families.filter(proper), st.booleans(), st.floats(0, 1e4))
+@given(proper_families, st.booleans(), st.floats(0, 1e4))
 def test_a_descent_cut_into_pieces_makes_the_same_swaps(problem, dense, max_work):
     search = LocalSearch(problem, dense)
 
