@@ -75,7 +75,7 @@ class Case:
     texts: tuple[str | None, ...]
     heldout: int
     length: int = 256
-    iterations: tuple[int, ...] = (1, 4, 16)
+    iterations: tuple[int, ...] = (1, 8)
     annealing: float | None = 0.01
 
 
