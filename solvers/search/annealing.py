@@ -15,8 +15,10 @@ variables to a handful around the threshold, and with it the cost of a sweep, wh
 proposals as the window has variables. What the coupling would have allowed is lost, which strong
 curvature can punish where variables are few: up to `WHOLE` of them there is no window.
 
-The schedule is scaled to the instance: the temperature falls geometrically from `HEAT` times the
-1 % quantile of the |swap energy change| at a descent optimum by a factor `COOLING`, then descent.
+The schedule is scaled to the instance: a read begins at a built state (`solvers.search.starts`) and
+the temperature falls geometrically from what a cheap swap costs at a descent optimum by a factor
+`COOLING`, then descent. Hotter walks from anywhere forget how the largest columns cancel each other
+and do not find back.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from solvers.search.randomness import random_state_from
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
 from solvers.search.schedule import COOLING, Pace, cooling, hottest
+from solvers.search.starts import Starts
 from solvers.search.walks import Walk, usual_margin
 
 # What a batch on a device makes where the budget does not say.
@@ -45,10 +48,9 @@ BATCH_SWEEPS = 200
 class Annealing(CardinalitySampler):
     """Swap annealing; each read ends in a descent.
 
-    Given a start, the first read begins there; the others begin at random. The first read is
-    at least as good as the descent (from the start, else from the greedy state) that sets the
-    temperatures. Under a time limit alone reads go on until it is over, each round of them with
-    more sweeps.
+    Reads begin as `Starts` says. The first read is at least as good as the descent (from the
+    start, else from the greedy state) that sets the temperatures. Under a time limit alone reads go
+    on until it is over, each round of them with more sweeps.
 
     Args:
         num_threads: reads made at a time; one a usable CPU when None.
@@ -83,29 +85,33 @@ class Annealing(CardinalitySampler):
                 search = LocalSearch(problem)
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
-            optimum = first_optimum(search, request)
+            starts = Starts(search, request)
+            optimum = search.descend(starts.first, request.deadline)
             pool.improve(optimum)
             hot = hottest(search, optimum, request.rng)
             if self._device is None:
-                self._read_by_read(search, request, pool, optimum, hot)
+                self._read_by_read(starts, search, request, pool, optimum, hot)
             else:
-                self._all_at_once(search, request, pool, optimum, hot)
+                self._all_at_once(starts, search, request, pool, optimum, hot)
         return pool.solution(temperatures=[hot, hot * COOLING])
 
     def _read_by_read(
-        self, search: LocalSearch, request: Request, pool: ReadPool, optimum: Bools, hot: float
+        self,
+        starts: Starts,
+        search: LocalSearch,
+        request: Request,
+        pool: ReadPool,
+        optimum: Bools,
+        hot: float,
     ) -> None:
         problem, budget = search.problem, request.budget
         reads = budget.reads or (1 if budget.time_limit is None else UNLIMITED)
         pace = Pace(budget, request.deadline, self.num_threads)
 
         def read(number: int, rng: np.random.Generator) -> Bools:
-            start = request.initial
-            if number or start is None:
-                start = problem.random_state(rng)
             begun, sweeps = time.perf_counter(), pace.sweeps(number)
-            walk = Walk(search, start, random_state_from(rng))
-            walk.anneal(hot * cooling(sweeps), deadline=request.deadline)
+            walk = Walk(search, starts.state(number, rng), random_state_from(rng))
+            walk.anneal(hot * cooling(sweeps, number), deadline=request.deadline)
             state = search.descend(walk.x, request.deadline)
             pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps
             if number == 0 and problem.energy(optimum) < problem.energy(state):
@@ -115,20 +121,23 @@ class Annealing(CardinalitySampler):
         make_reads(read, pool, request, reads, self.num_threads)
 
     def _all_at_once(
-        self, search: LocalSearch, request: Request, pool: ReadPool, optimum: Bools, hot: float
+        self,
+        starts: Starts,
+        search: LocalSearch,
+        request: Request,
+        pool: ReadPool,
+        optimum: Bools,
+        hot: float,
     ) -> None:
         from solvers.search.annealing_torch import anneal_batch
 
         problem, rng = search.problem, request.rng
         reads = request.budget.reads or BATCH_READS
         sweeps = request.budget.sweeps or BATCH_SWEEPS
-        starts = [problem.random_state(rng) for _ in range(reads)]
-        if request.initial is not None:
-            starts[0] = request.initial
         assert self._device is not None
         states = anneal_batch(
             problem,
-            np.array(starts),
+            np.array([starts.state(number, rng) for number in range(reads)]),
             hot * cooling(sweeps),
             usual_margin(problem.n),
             self._device,
@@ -146,11 +155,3 @@ class Annealing(CardinalitySampler):
 def search_for(problem: CardinalityProblem, deadline: Deadline) -> LocalSearch:
     """The couplings that annealing is fastest with."""
     return LocalSearch(problem, dense_pays(problem, ANNEALING_RANK_SHARE * problem.n, deadline))
-
-
-def first_optimum(search: LocalSearch, request: Request) -> Bools:
-    """The descent optimum next to the start if one is given, else to the greedy state."""
-    start = request.initial
-    if start is None:
-        start = search.fill(np.zeros(search.problem.n, dtype=np.bool_), request.deadline)
-    return search.descend(start, request.deadline)

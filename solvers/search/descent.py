@@ -11,6 +11,7 @@ from solvers.problem import Bools, CardinalityProblem
 from solvers.search.kernels import DESCENT_RANK, dense_pays
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
+from solvers.search.starts import Starts
 
 
 class Greedy(CardinalitySampler):
@@ -35,7 +36,7 @@ class Greedy(CardinalitySampler):
 
 
 class Descent(CardinalitySampler):
-    """Swap descent to a local optimum from random starts, the first from the one given if any.
+    """Swap descent to a local optimum; reads begin as `Starts` says.
 
     Args:
         num_threads: reads made at a time; one a usable CPU when None.
@@ -55,12 +56,10 @@ class Descent(CardinalitySampler):
         reads = budget.reads or (10 if budget.time_limit is None else UNLIMITED)
         with request.timing.stage("preprocess"):
             search = LocalSearch(problem, dense_pays(problem, DESCENT_RANK, request.deadline))
+            starts = Starts(search, request)
 
         def read(number: int, rng: np.random.Generator) -> Bools:
-            start = request.initial
-            if number or start is None:
-                start = problem.random_state(rng)
-            return search.descend(start, request.deadline)
+            return search.descend(starts.state(number, rng), request.deadline)
 
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):

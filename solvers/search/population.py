@@ -16,10 +16,11 @@ import numpy as np
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.clock.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
-from solvers.search.annealing import first_optimum, search_for
+from solvers.search.annealing import search_for
 from solvers.search.randomness import random_state_from
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.schedule import Pace, cooling, hottest
+from solvers.search.starts import Starts
 from solvers.search.walks import Walk
 
 POPULATION = 8
@@ -30,8 +31,8 @@ SWEEPS_PER_STEP = 5
 class PopulationAnnealing(CardinalitySampler):
     """Population annealing; a read is a population of 8 of which the best state is kept.
 
-    Given a start, one walker of the first read begins there; all others start at random. The
-    first read is at least as good as the descent that sets the temperatures, as in `Annealing`.
+    Walkers begin as `Starts` says, each as a read of its own. The first read is at least as good as
+    the descent that sets the temperatures, as in `Annealing`.
 
     Args:
         num_threads: reads made at a time; one a usable CPU when None.
@@ -53,23 +54,21 @@ class PopulationAnnealing(CardinalitySampler):
             search = search_for(problem, request.deadline)
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
-            optimum = first_optimum(search, request)
+            starts = Starts(search, request)
+            optimum = search.descend(starts.first, request.deadline)
             pool.improve(optimum)
             hot = hottest(search, optimum, request.rng)
             pace = Pace(budget, request.deadline, self.num_threads)
 
             def read(number: int, rng: np.random.Generator) -> Bools:
                 begun, sweeps = time.perf_counter(), pace.sweeps(number)
-                starts = [problem.random_state(rng) for _ in range(POPULATION)]
-                if number == 0 and request.initial is not None:
-                    starts[0] = request.initial
-                states = rng.integers(2**64, size=(POPULATION, 1), dtype=np.uint64)
                 walks: list[Walk] = []
-                for x, random in zip(starts, states, strict=True):
+                for place in range(POPULATION):
                     if walks and request.deadline.over:
                         break
-                    walks.append(Walk(search, x, random))
-                walks = annealed(walks, hot * cooling(sweeps), rng, request.deadline)
+                    start = starts.state(POPULATION * number + place, rng)
+                    walks.append(Walk(search, start, random_state_from(rng)))
+                walks = annealed(walks, hot * cooling(sweeps, number), rng, request.deadline)
                 state = best_of(problem, [walk.x for walk in walks])
                 state = search.descend(state, request.deadline)
                 pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from solvers.clock.deadline import NEVER, Deadline
 from solvers.problem import Bools, CardinalityProblem
@@ -22,8 +20,23 @@ from solvers.search.kernels import (
 # Passes over the factor that greedy repair makes between two looks at the clock, if that is more
 # than `work_per_check`: a window opened anew costs one.
 PASSES_PER_CHECK = 4
-# Fields updated with G in float32 are good to about this share of the largest coupling.
-SINGLE = 1e-6
+
+Groups = tuple[Integers, Integers, Integers]
+"""Groups as `solvers.search.group_kernels` takes them: ``(g, start, members)``."""
+
+
+def by_group(problem: CardinalityProblem) -> Groups | None:
+    """The groups of a problem; None where all variables are one.
+
+    Returns:
+        ``(g, start, members)``: the label of each variable, shape (n,), and the variables of group
+        u as ``members[start[u]:start[u + 1]]``.
+    """
+    if problem.groups is None:
+        return None
+    sizes = [len(part) for part in problem.members]
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return problem.groups, start, np.concatenate(problem.members).astype(np.int64)
 
 
 class LocalSearch:
@@ -40,25 +53,20 @@ class LocalSearch:
         F, G: couplings, see `solvers.search.kernels`.
         diagonal: of G, shape (n,).
         bounds: ``b`` with ``|G_ij| <= b_i b_j``, shape (n,).
-        labels: of groups, shape (n,); None where all variables are one group.
-        start, members: variables of group u are ``members[start[u]:start[u + 1]]``.
+        groups: see `by_group`.
         tolerance: energy differences below this are round-off.
     """
 
     def __init__(self, problem: CardinalityProblem, dense: bool = False) -> None:
         self.problem = problem
         self.F, self.G = couplings(problem, dense)
-        self._exact = self.G if problem.factor is None else np.empty((0, 0), self.G.dtype)
         self.diagonal = problem.diagonal
         if problem.factor is not None:
             self.bounds = np.sqrt(self.diagonal)
         else:
             largest = np.maximum(self.G.max(axis=1, initial=0), -self.G.min(axis=1, initial=0))
             self.bounds = np.sqrt(largest)
-        self.labels = problem.groups
-        self.members = np.argsort(problem.group_labels, kind="stable").astype(np.int64)
-        sizes = np.bincount(problem.group_labels, minlength=problem.num_groups)
-        self.start: Integers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.groups = by_group(problem)
         b = self.bounds
         self.tolerance = 1e-14 * (
             np.abs(problem.linear).max(initial=0) + b.max(initial=0) * b.sum()
@@ -78,12 +86,12 @@ class LocalSearch:
                 of the costs at that moment.
         """
         state = np.array(x, dtype=np.bool_)
-        if self.labels is not None:
-            return self._fill_groups(state, self.labels, deadline)
+        if self.groups is not None:
+            return self._fill_groups(state, self.groups[0], deadline)
         fields, k = self.problem.fields(state), self.problem.cardinality
         work = max(work_per_check(deadline), PASSES_PER_CHECK * float(self.F.size))
         while state.sum() != k and not deadline.over:
-            if self.problem.factor is None:
+            if self.dense:
                 greedy_fill_dense(self.G, fields, state, k, work)
             else:
                 greedy_fill(self.F, self.diagonal, self.bounds, fields, state, k, work)
@@ -120,29 +128,15 @@ class LocalSearch:
             A local optimum of the swap neighbourhood, or where the time was over.
         """
         state = np.array(x, dtype=np.bool_)
-        if self.dense and self.problem.factor is not None:
-            # What G in float32 cannot tell apart is left to the factor.
-            rough = self.tolerance + SINGLE * self.bounds.max(initial=0) ** 2
-            self._descend(self.G, state, rough, deadline)
-        self._descend(self._exact, state, self.tolerance, deadline)
-        return state
-
-    def _descend(self, G: NDArray[Any], state: Bools, tolerance: float, deadline: Deadline) -> None:
         if deadline.over:
-            return
+            return state
         work = work_per_check(deadline)
-        fields, checked = self.problem.fields(state), np.zeros(1, np.int64)
-        if self.labels is not None:
-            place = np.zeros(2, np.int64)
-            while not group_descent(
-                self.F, G, self.diagonal, self.bounds, fields, state, self.start, self.members,
-                tolerance, work, place,
-            ):  # fmt: skip
-                if deadline.over:
-                    return
-            return
-        while not swap_descent(
-            self.F, G, self.diagonal, self.bounds, fields, state, tolerance, work, checked
-        ):
+        fields = self.problem.fields(state)
+        couplings = self.F, self.G, self.diagonal, self.bounds, fields, state
+        groups = () if self.groups is None else self.groups[1:]
+        descent = swap_descent if self.groups is None else group_descent
+        place = np.zeros(2, np.int64)
+        while not descent(*couplings, *groups, self.tolerance, work, place):
             if deadline.over:
-                return
+                break
+        return state

@@ -15,8 +15,12 @@ from solvers.search.repair import LocalSearch
 DEFAULT_SWEEPS = 1000
 # Sweeps of the first read under a time limit; later reads take more, see `Pace`.
 FIRST_SWEEPS = 100
-HEAT = 4.0
-COOLING = 1e-4
+# First temperatures of the reads in turn, in units of `hottest`, and the last as a share of it.
+HEATS = (1.0, 0.4)
+COOLING = 0.1
+# Random swaps that are looked at, and how many of all swaps are cheap, in units of the variables.
+SAMPLES = 10_000
+CHEAP = 0.15
 
 
 @dataclass
@@ -53,13 +57,20 @@ class Pace:
         return max(1, fitting) if fitting < 3 * planned else planned
 
 
-def cooling(sweeps: int) -> Floats:
-    """Geometric from 1 to `COOLING`, shape (sweeps,)."""
-    return np.asarray(COOLING ** np.linspace(0, 1, sweeps))
+def cooling(sweeps: int, number: int = 0) -> Floats:
+    """Geometric from one of `HEATS` to `COOLING` times that, shape (sweeps,).
+
+    Args:
+        sweeps: of the read.
+        number: of the read, which says where it begins.
+    """
+    return np.asarray(HEATS[number % len(HEATS)] * COOLING ** np.linspace(0, 1, sweeps))
 
 
 def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> float:
-    """First temperature: `HEAT` times the 1 % quantile of |energy change| of 2000 random swaps.
+    """First temperature: the |energy change| that only `CHEAP` n swaps stay below; above 0.
+
+    Of swaps a sample is taken.
 
     Args:
         search: n variables.
@@ -67,16 +78,22 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
         rng: picks the swaps.
     """
     problem = search.problem
-    out, into = _random_swaps(problem, optimum, 2000, rng)
+    out, into = _random_swaps(problem, optimum, SAMPLES, rng)
     f, d = problem.fields(optimum), problem.diagonal
     deltas = f[into] - f[out] + 0.5 * (d[out] + d[into])
-    if problem.factor is not None:
+    if search.dense:
+        deltas -= search.G[out, into]
+    else:
         deltas -= np.einsum("ir,ir->i", search.F[out], search.F[into])
-    elif problem.quadratic is not None:
-        deltas -= problem.quadratic[out, into]
+    # Swaps of variables that do nothing, or the same, say nothing.
     deltas = np.abs(deltas)
-    # All swaps equal leave nothing to scale by; any temperature is then as good.
-    return HEAT * (float(np.quantile(deltas, 0.01)) or float(deltas.max()) or 1.0)
+    deltas = deltas[deltas > search.tolerance]
+    if not len(deltas):
+        return 1.0
+    sizes = np.bincount(problem.group_labels, minlength=problem.num_groups)
+    swaps = int((problem.group_ones * (sizes - problem.group_ones)).sum())
+    share = min(1.0, max(CHEAP * problem.n / swaps, 3 / SAMPLES))
+    return float(np.quantile(deltas, share))
 
 
 def _random_swaps(

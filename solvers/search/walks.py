@@ -78,12 +78,12 @@ class Walk:
                 break
             part = temperatures[first : first + chunk]
             couplings = search.F, search.G, search.problem.linear, search.diagonal, search.bounds
-            if search.labels is None:
-                accepted += anneal(*couplings, self.s, self.f, self.x, part, margin, self.random)
+            state = self.s, self.f, self.x
+            if search.groups is None:
+                accepted += anneal(*couplings, *state, part, margin, self.random)
             else:
-                groups = search.labels, search.start, search.members
                 accepted += group_anneal(
-                    *couplings, self.s, self.f, self.x, *groups, part, margin, self.random
+                    *couplings, *state, *search.groups, part, margin, self.random
                 )
         return accepted
 

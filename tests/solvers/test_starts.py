@@ -1,0 +1,64 @@
+"""States that reads begin at: feasible, good where columns are far apart."""
+
+import numpy as np
+import pytest
+
+from solvers import Budget, CardinalityProblem, make
+from solvers.clock.deadline import Deadline
+from solvers.request import Request
+from solvers.search.repair import LocalSearch
+from solvers.search.starts import Starts
+from tests.solvers.reference import feasible_states
+
+
+def massive(n, k, seed, groups=None, decades=8.0):
+    """A row's problem, its columns orders of magnitude apart."""
+    rng = np.random.default_rng(seed)
+    scales = 10.0 ** rng.uniform(-decades / 2, decades / 2, n)
+    A = (rng.normal(size=(n, n)) + 3 * rng.normal(size=(n, 1))) * scales
+    labels = {} if groups is None else {"groups": np.arange(n) % groups}
+    if groups is not None:
+        labels["cardinalities"] = np.bincount(np.arange(k) % groups, minlength=groups)
+    return CardinalityProblem(linear=np.zeros(n), cardinality=k, factor=A, **labels)
+
+
+def starts(problem, initial=None):
+    request = Request(Budget(), np.random.default_rng(0), initial, lambda state: None, Deadline())
+    return Starts(LocalSearch(problem, dense=True), request)
+
+
+@pytest.mark.parametrize("groups", [None, 3])
+@pytest.mark.parametrize("k", [1, 2, 10, 29])
+def test_starts_are_feasible_and_the_first_ones_as_promised(k, groups):
+    problem = massive(30, k, seed=k, groups=groups)
+    built, rng = starts(problem), np.random.default_rng(1)
+    states = [built.state(number, rng) for number in range(8)]
+    assert problem.is_feasible(np.array(states)).all()
+    greedy = LocalSearch(problem).fill(np.zeros(30, bool))
+    assert problem.energy(states[0]) == pytest.approx(problem.energy(greedy))
+    for part in problem.members:
+        ones = states[1][part]
+        if 0 < ones.sum() < len(part):
+            assert problem.diagonal[part][ones].max() <= problem.diagonal[part][~ones].min()
+    given = problem.random_state(rng)
+    assert (starts(problem, given).state(0, rng) == given).all()
+
+
+def test_starts_differ_and_half_of_the_greedy_ones_stay():
+    problem = massive(60, 30, seed=4, decades=1.0)
+    built, rng = starts(problem), np.random.default_rng(1)
+    greedy = built.state(0, rng)
+    states = [built.state(number, rng) for number in range(2, 12)]
+    assert all((state & greedy).sum() >= 15 for state in states)
+    assert len({state.tobytes() for state in states}) > 1
+
+
+@pytest.mark.parametrize("name", ["descent", "annealing", "tempering", "tabu"])
+@pytest.mark.parametrize("groups", [None, 2])
+def test_searches_find_the_optimum_where_columns_are_far_apart(name, groups):
+    """Few reads: built states are near it, drawn ones orders of magnitude away."""
+    for seed in range(4):
+        problem = massive(12, 6, seed, groups)
+        best = problem.energy(feasible_states(problem)).min()
+        found = make(name).sample_problem(problem, budget=Budget(reads=20), seed=0).first.energy
+        assert found <= 1.1 * best
