@@ -41,7 +41,7 @@ SOLVERS: dict[str, Entry] = {
     "descent": Entry(
         "solvers.search.descent:Descent",
         "native",
-        "swap descent from random starts",
+        "swap descent from built states",
         honours=("time_limit", "reads"),
         takes_initial=True,
         takes_groups=True,

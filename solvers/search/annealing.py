@@ -86,13 +86,12 @@ class Annealing(CardinalitySampler):
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
             starts = Starts(search, request)
-            optimum = search.descend(starts.first, request.deadline)
-            pool.improve(optimum)
-            hot = hottest(search, optimum, request.rng)
+            pool.improve(starts.optimum)
+            hot = hottest(search, starts.optimum, request.rng)
             if self._device is None:
-                self._read_by_read(starts, search, request, pool, optimum, hot)
+                self._read_by_read(starts, search, request, pool, hot)
             else:
-                self._all_at_once(starts, search, request, pool, optimum, hot)
+                self._all_at_once(starts, search, request, pool, hot)
         return pool.solution(temperatures=[hot, hot * COOLING])
 
     def _read_by_read(
@@ -101,7 +100,6 @@ class Annealing(CardinalitySampler):
         search: LocalSearch,
         request: Request,
         pool: ReadPool,
-        optimum: Bools,
         hot: float,
     ) -> None:
         problem, budget = search.problem, request.budget
@@ -114,8 +112,8 @@ class Annealing(CardinalitySampler):
             walk.anneal(hot * cooling(sweeps, number), deadline=request.deadline)
             state = search.descend(walk.x, request.deadline)
             pace.seconds_per_sweep = (time.perf_counter() - begun) / sweeps
-            if number == 0 and problem.energy(optimum) < problem.energy(state):
-                return optimum
+            if number == 0 and problem.energy(starts.optimum) < problem.energy(state):
+                return starts.optimum
             return state
 
         make_reads(read, pool, request, reads, self.num_threads)
@@ -126,7 +124,6 @@ class Annealing(CardinalitySampler):
         search: LocalSearch,
         request: Request,
         pool: ReadPool,
-        optimum: Bools,
         hot: float,
     ) -> None:
         from solvers.search.annealing_torch import anneal_batch
@@ -147,8 +144,8 @@ class Annealing(CardinalitySampler):
         # Best first, so that a time limit cuts off what matters least.
         for place in np.argsort(problem.energy(states), kind="stable"):
             state = search.descend(states[place], request.deadline)
-            if pool.reads == 0 and problem.energy(optimum) < problem.energy(state):
-                state = optimum
+            if pool.reads == 0 and problem.energy(starts.optimum) < problem.energy(state):
+                state = starts.optimum
             pool.add(state)
 
 

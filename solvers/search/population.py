@@ -55,7 +55,7 @@ class PopulationAnnealing(CardinalitySampler):
         pool = ReadPool(problem, request)
         with request.timing.stage("execute"):
             starts = Starts(search, request)
-            optimum = search.descend(starts.first, request.deadline)
+            optimum = starts.optimum
             pool.improve(optimum)
             hot = hottest(search, optimum, request.rng)
             pace = Pace(budget, request.deadline, self.num_threads)

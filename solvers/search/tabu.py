@@ -30,7 +30,7 @@ from solvers.search.randomness import RandomState, random_pair, random_state_fro
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch, by_group
 from solvers.search.schedule import hottest
-from solvers.search.starts import Starts
+from solvers.search.starts import Starts, kicked
 
 CORE = 512
 WHOLE = 2048
@@ -231,29 +231,6 @@ def search_core(
     return found
 
 
-def kicked(x: Bools, core: Any, rng: np.random.Generator, groups: Any = None) -> Bools:
-    """A copy of x with random swaps of up to a share `KICK` of the core, one at the least.
-
-    With groups each swap is inside one, and none has two while others have none.
-    """
-    x, wanted = x.copy(), int(rng.integers(1, max(1, int(KICK * len(core))) + 1))
-    if groups is None:
-        _swap(x, core, wanted, rng)
-        return x
-    for u in rng.permutation(np.unique(groups[core])):
-        wanted -= _swap(x, core[groups[core] == u], min(1, wanted), rng)
-    return x
-
-
-def _swap(x: Bools, part: Any, most: int, rng: np.random.Generator) -> int:
-    """Random swaps in a part of x, in place, at most so many; how many were made."""
-    ones, zeros = part[x[part]], part[~x[part]]
-    swaps = min(len(ones), len(zeros), most)
-    x[rng.choice(ones, swaps, replace=False)] = False
-    x[rng.choice(zeros, swaps, replace=False)] = True
-    return swaps
-
-
 class Tabu(CardinalitySampler):
     """Swap tabu search with aspiration, kicks and restarts.
 
@@ -280,10 +257,9 @@ class Tabu(CardinalitySampler):
             dense = problem.n <= WHOLE and dense_pays(problem, 0, request.deadline)
             search = LocalSearch(problem, dense)
             starts = Starts(search, request)
-            optimum = search.descend(starts.first, request.deadline)
-            worse = WORSE * hottest(search, optimum, request.rng)
+            worse = WORSE * hottest(search, starts.optimum, request.rng)
         pool = ReadPool(problem, request)
-        pool.improve(optimum)
+        pool.improve(starts.optimum)
 
         def read(number: int, rng: np.random.Generator) -> Bools:
             rounds = ROUNDS
@@ -332,5 +308,7 @@ def iterated(
             best, best_energy = x, energy
         if energy < current_energy + worse:
             current, current_energy = x, energy
-        x = kicked(current, core_of(search.problem, current, size), rng, search.problem.groups)
+        core = core_of(search.problem, current, size)
+        swaps = int(rng.integers(1, max(1, int(KICK * size)) + 1))
+        x = kicked(current, core, swaps, rng, search.problem.groups)
     return search.descend(best, deadline)

@@ -16,7 +16,8 @@ from solvers.search.annealing import Annealing
 from solvers.search.group_kernels import group_tabu_search, group_window
 from solvers.search.randomness import random_state_from
 from solvers.search.repair import LocalSearch
-from solvers.search.tabu import KICK, core_of, kicked
+from solvers.search.starts import kicked
+from solvers.search.tabu import core_of
 from solvers.search.walks import Walk
 from tests.strategies import grouped
 
@@ -183,13 +184,10 @@ def test_cores_and_kicks_stay_in_groups():
     assert len(np.unique(core)) == 100
     part = problem.restricted(core, at=x)
     assert part.only_state is None
-    moved = set()
-    for _ in range(60):
-        y = kicked(x, core, rng, problem.groups)
-        assert problem.is_feasible(y)
-        moved.add(int((x != y).sum()))
-        assert not (x != y)[np.setdiff1d(np.arange(800), core)].any()
-    assert moved == {2 * swaps for swaps in range(1, int(KICK * 100) + 1)}
+    y = kicked(x, core, 5, rng, problem.groups)
+    assert problem.is_feasible(y)
+    assert (x != y).sum() == 2 * 5
+    assert not (x != y)[np.setdiff1d(np.arange(800), core)].any()
 
 
 def test_batches_on_a_device_say_that_they_keep_no_groups():

@@ -27,7 +27,8 @@ from solvers.search.randomness import next_random, random_pair, random_unit
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
 from solvers.search.schedule import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, hottest
-from solvers.search.tabu import core_of, kicked, tabu_search
+from solvers.search.starts import kicked
+from solvers.search.tabu import core_of, tabu_search
 from solvers.search.walks import Walk
 from tests.solvers.factories import drawn, random_source
 from tests.solvers.reference import boltzmann, feasible_states, frequencies, magnitude
@@ -420,7 +421,7 @@ def test_core_holds_the_cheapest_of_both_values(n, data):
         outside = np.setdiff1d(np.flatnonzero(x == value), inside)
         if len(outside) and len(inside):
             assert cost[inside].max() <= cost[outside].min()
-    shaken = kicked(x, core, np.random.default_rng(0))
+    shaken = kicked(x, core, 3, np.random.default_rng(0))
     assert shaken.sum() == k
     assert set(np.flatnonzero(shaken != x)) <= set(core.tolist())
     assert (shaken != x).any()

@@ -34,23 +34,25 @@ def test_starts_are_feasible_and_the_first_ones_as_promised(k, groups):
     built, rng = starts(problem), np.random.default_rng(1)
     states = [built.state(number, rng) for number in range(8)]
     assert problem.is_feasible(np.array(states)).all()
-    greedy = LocalSearch(problem).fill(np.zeros(30, bool))
-    assert problem.energy(states[0]) == pytest.approx(problem.energy(greedy))
+    search = LocalSearch(problem)
+    optimum = search.descend(search.fill(np.zeros(30, bool)))
+    assert problem.energy(states[0]) == pytest.approx(problem.energy(optimum))
     for part in problem.members:
         ones = states[1][part]
         if 0 < ones.sum() < len(part):
             assert problem.diagonal[part][ones].max() <= problem.diagonal[part][~ones].min()
-    given = problem.random_state(rng)
+    given = search.descend(problem.random_state(rng))
     assert (starts(problem, given).state(0, rng) == given).all()
 
 
-def test_starts_differ_and_half_of_the_greedy_ones_stay():
+def test_later_starts_are_the_optimum_kicked_and_the_greedy_state_rebuilt():
     problem = massive(60, 30, seed=4, decades=1.0)
     built, rng = starts(problem), np.random.default_rng(1)
-    greedy = built.state(0, rng)
-    states = [built.state(number, rng) for number in range(2, 12)]
-    assert all((state & greedy).sum() >= 15 for state in states)
-    assert len({state.tobytes() for state in states}) > 1
+    greedy = LocalSearch(problem).fill(np.zeros(60, bool))
+    states = [built.state(number, rng) for number in range(12)]
+    assert all((state != states[0]).sum() == 6 for state in states[2::2])
+    assert all((state & greedy).sum() >= 15 for state in states[3::2])
+    assert len({state.tobytes() for state in states}) >= 6
 
 
 @pytest.mark.parametrize("name", ["descent", "annealing", "tempering", "tabu"])
