@@ -70,6 +70,14 @@ SOLVERS: dict[str, Entry] = {
         takes_initial=True,
         takes_groups=True,
     ),
+    "portfolio": Entry(
+        "solvers.search.portfolio:Portfolio",
+        "native",
+        "picks a search by what the problem is like: memetic tabu search, or annealing",
+        honours=("time_limit", "reads"),
+        takes_initial=True,
+        takes_groups=True,
+    ),
     "reference-sa": Entry(
         "solvers.search.published:PublishedAnnealing",
         "native",

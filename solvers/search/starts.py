@@ -20,15 +20,17 @@ from solvers.search.repair import LocalSearch
 KEPT = 0.5
 # Swaps of a kick.
 SWAPS = 3
+RANDOM = 8
 
 
 class Starts:
     """Feasible states to begin at, a new one for each read.
 
     The first is the swap-descent optimum next to the start that was given, else to the greedy
-    state; the second sorts the variables by the energy of each alone. Of the others every second
-    one is that optimum with `SWAPS` random swaps; the rest keep a random half of the greedy
-    state's ones and are filled up greedily again.
+    state; the second sorts the variables by the energy of each alone. Of the others one in
+    `RANDOM` is drawn, which helps where columns are alike; half are that optimum with `SWAPS`
+    random swaps; the rest keep a random half of the greedy state's ones and are filled up greedily
+    again.
 
     Args:
         search: of the problem.
@@ -54,7 +56,9 @@ class Starts:
         problem = self._search.problem
         if number == 0:
             return self.optimum
-        if number > 1 and number % 2 == 0:
+        if number % RANDOM == RANDOM - 1:
+            return problem.random_state(rng)
+        if number % 2 == 0:
             return kicked(self.optimum, np.arange(problem.n), SWAPS, rng, problem.groups)
         state = np.zeros(problem.n, np.bool_)
         if number == 1:

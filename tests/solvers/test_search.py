@@ -28,7 +28,8 @@ from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch
 from solvers.search.schedule import DEFAULT_SWEEPS, FIRST_SWEEPS, Pace, hottest
 from solvers.search.starts import kicked
-from solvers.search.tabu import core_of, tabu_search
+from solvers.search.tabu import core_of
+from solvers.search.tabu_kernels import iterated_tabu_search, tabu_search
 from solvers.search.walks import Walk
 from tests.solvers.factories import drawn, random_source
 from tests.solvers.reference import boltzmann, feasible_states, frequencies, magnitude
@@ -470,3 +471,25 @@ def test_dense_fields_where_they_pay():
     # 2000^2 * 60 multiplications take about 12 ms, more than a fifth of 30.
     assert not dense_pays(drawn(2000, 50, 60, seed=0), 9, Deadline(0.03))
     assert not dense_pays(drawn(8193, 50, 9, seed=0), 9, NEVER)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_iterated_tabu_search_keeps_count_of_its_energies_and_groups(groups):
+    problem, m = drawn(24, 12, 10, seed=2, curvature=2.0), 24
+    members = np.argsort(np.arange(m) % groups, kind="stable")
+    start = np.linspace(0, m, groups + 1).astype(np.int64)
+    G, x = problem.gram(), np.zeros(m, bool)
+    x[np.concatenate([part[: len(part) // 2] for part in np.split(members, start[1:-1])])] = True
+    ones = [int(x[part].sum()) for part in np.split(members, start[1:-1])]
+    first = float(problem.energy(x))
+    f, best, energies = problem.fields(x), x.copy(), np.full(2, first)
+    made = iterated_tabu_search(
+        G, f, x, start, members, 50, 10**6, False, 3, 40, 0.5, np.array([2, 2]), energies, 1e-12,
+        best, random_source(),
+    )  # fmt: skip
+    assert made == 50
+    assert energies == pytest.approx(problem.energy(np.array([x, best])))
+    assert np.allclose(f, problem.fields(x))
+    assert energies[1] < first
+    for state in (x, best):
+        assert [int(state[part].sum()) for part in np.split(members, start[1:-1])] == ones
