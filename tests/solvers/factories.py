@@ -17,6 +17,17 @@ def drawn(n, k, rank, seed, curvature=1.0, dense=False):
     return problem
 
 
+def massive(n, k, seed, groups=None, decades=8.0):
+    """A row's problem, its columns orders of magnitude apart."""
+    rng = np.random.default_rng(seed)
+    scales = 10.0 ** rng.uniform(-decades / 2, decades / 2, n)
+    A = (rng.normal(size=(n, n)) + 3 * rng.normal(size=(n, 1))) * scales
+    labels = {} if groups is None else {"groups": np.arange(n) % groups}
+    if groups is not None:
+        labels["cardinalities"] = np.bincount(np.arange(k) % groups, minlength=groups)
+    return CardinalityProblem(linear=np.zeros(n), cardinality=k, factor=A, **labels)
+
+
 def symmetric(G):
     return (G + G.T) / 2
 

@@ -5,9 +5,8 @@ import pytest
 
 from solvers import Budget, make
 from solvers.search.portfolio import ELITE, LINEAR_RULES, Pool, linear_share
-from tests.solvers.factories import drawn
+from tests.solvers.factories import drawn, massive
 from tests.solvers.reference import feasible_states
-from tests.solvers.test_starts import massive
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,13 @@
 import numpy as np
 import pytest
 
-from solvers import Budget, CardinalityProblem, make
+from solvers import Budget, make
 from solvers.clock.deadline import Deadline
 from solvers.request import Request
 from solvers.search.repair import LocalSearch
 from solvers.search.starts import Starts
+from tests.solvers.factories import massive
 from tests.solvers.reference import feasible_states
-
-
-def massive(n, k, seed, groups=None, decades=8.0):
-    """A row's problem, its columns orders of magnitude apart."""
-    rng = np.random.default_rng(seed)
-    scales = 10.0 ** rng.uniform(-decades / 2, decades / 2, n)
-    A = (rng.normal(size=(n, n)) + 3 * rng.normal(size=(n, 1))) * scales
-    labels = {} if groups is None else {"groups": np.arange(n) % groups}
-    if groups is not None:
-        labels["cardinalities"] = np.bincount(np.arange(k) % groups, minlength=groups)
-    return CardinalityProblem(linear=np.zeros(n), cardinality=k, factor=A, **labels)
 
 
 def starts(problem, initial=None):
