@@ -25,18 +25,17 @@ Groups = tuple[Integers, Integers, Integers]
 """Groups as `solvers.search.group_kernels` takes them: ``(g, start, members)``."""
 
 
-def by_group(problem: CardinalityProblem) -> Groups | None:
-    """The groups of a problem; None where all variables are one.
+def by_group(labels: Integers | None) -> Groups | None:
+    """The groups of variables with these labels, shape (n,); None where all are one.
 
     Returns:
         ``(g, start, members)``: the label of each variable, shape (n,), and the variables of group
         u as ``members[start[u]:start[u + 1]]``.
     """
-    if problem.groups is None:
+    if labels is None:
         return None
-    sizes = [len(part) for part in problem.members]
-    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return problem.groups, start, np.concatenate(problem.members).astype(np.int64)
+    start = np.concatenate([[0], np.cumsum(np.bincount(labels))]).astype(np.int64)
+    return labels, start, np.argsort(labels, kind="stable").astype(np.int64)
 
 
 class LocalSearch:
@@ -66,7 +65,7 @@ class LocalSearch:
         else:
             largest = np.maximum(self.G.max(axis=1, initial=0), -self.G.min(axis=1, initial=0))
             self.bounds = np.sqrt(largest)
-        self.groups = by_group(problem)
+        self.groups = by_group(problem.groups)
         b = self.bounds
         self.tolerance = 1e-14 * (
             np.abs(problem.linear).max(initial=0) + b.max(initial=0) * b.sum()

@@ -18,8 +18,10 @@ FIRST_SWEEPS = 100
 # First temperatures of the reads in turn, in units of `hottest`, and the last as a share of it.
 HEATS = (1.0, 0.4)
 COOLING = 0.1
-# Random swaps that are looked at, and how many of all swaps are cheap, in units of the variables.
+# Random swaps that are looked at, as far as their couplings take so many multiplications, and how
+# many of all swaps are cheap, in units of the variables.
 SAMPLES = 10_000
+MULTIPLICATIONS = 2_000_000
 CHEAP = 0.15
 
 
@@ -78,7 +80,8 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
         rng: picks the swaps.
     """
     problem = search.problem
-    out, into = _random_swaps(problem, optimum, SAMPLES, rng)
+    samples = SAMPLES if search.dense else min(SAMPLES, MULTIPLICATIONS // problem.rank)
+    out, into = _random_swaps(problem, optimum, max(1, samples), rng)
     f, d = problem.fields(optimum), problem.diagonal
     deltas = f[into] - f[out] + 0.5 * (d[out] + d[into])
     if search.dense:
@@ -92,7 +95,7 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
         return 1.0
     sizes = np.bincount(problem.group_labels, minlength=problem.num_groups)
     swaps = int((problem.group_ones * (sizes - problem.group_ones)).sum())
-    share = min(1.0, max(CHEAP * problem.n / swaps, 3 / SAMPLES))
+    share = min(1.0, max(CHEAP * problem.n / swaps, 3 / len(out)))
     return float(np.quantile(deltas, share))
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from solvers.base import UNLIMITED, CardinalitySampler, ReadPool, Request, Solution
 from solvers.clock.deadline import Deadline
 from solvers.problem import Bools, CardinalityProblem, Floats
-from solvers.search.kernels import dense_pays
+from solvers.search.kernels import dense_pays, work_per_check
 from solvers.search.randomness import random_state_from
 from solvers.search.reads import checked_threads, make_reads
 from solvers.search.repair import LocalSearch, by_group
@@ -46,8 +46,8 @@ KICK = 0.02
 FEWEST_SWAPS = 4
 # A state is gone on from if it is worse than the last by less than this share of `hottest`.
 WORSE = 1.0
-# Iterations between two looks at the clock: a few milliseconds.
-ITERATIONS_PER_CHECK = 2000
+# What an iteration costs beside 2 m, in multiplications.
+OVERHEAD = 200
 
 
 def core_of(problem: CardinalityProblem, x: Bools, size: int) -> Any:
@@ -173,35 +173,36 @@ class _Core:
     def __init__(
         self, search: LocalSearch, core: Any, x: Bools, worse: float, rng: np.random.Generator
     ) -> None:
-        if len(core) == search.problem.n and search.dense:
-            self._part, self._G, groups = search.problem, search.G, search.groups
+        self._problem, self._core, self._worse = search.problem, core, worse
+        if search.dense:
+            self._G = search.G if len(core) == len(x) else search.G[np.ix_(core, core)]
         else:
-            self._part = search.problem.restricted(core, at=x)
-            self._G, groups = self._part.gram(), by_group(self._part)
-        m = self._part.n
+            self._G = search.F[core] @ search.F[core].T
+        labels = search.problem.groups
+        groups = by_group(None if labels is None else labels[core])
+        m = len(core)
         self._groups = (np.array([0, m]), np.arange(m)) if groups is None else groups[1:]
-        self.state, self._core, self._worse = x.copy(), core, worse
+        self.state = x.copy()
         self._tolerance, self._random = search.tolerance, random_state_from(rng)
 
     def searched(self, rounds: int, deadline: Deadline) -> Iterator[Bools]:
         """Searches; each time the clock was looked at, the best state if there is a better one."""
-        part = self._part
-        if part.only_state is not None:
-            return
-        m, k = part.n, part.cardinality
-        tenures = np.array([min(TENURE, (k - 1) // 2), min(TENURE, (m - k - 1) // 2)])
-        x = self.state[self._core]
-        best, energies = x.copy(), np.full(2, float(part.energy(x)))
-        made = 0
+        problem, core = self._problem, self._core
+        x = self.state[core]
+        m, k = len(x), int(x.sum())
+        # None without a one or a zero: nothing is swapped then.
+        tenures = np.maximum(0, [min(TENURE, (k - 1) // 2), min(TENURE, (m - k - 1) // 2)])
+        best, energies = x.copy(), np.full(2, float(problem.energy(self.state)))
+        count, made = int(work_per_check(deadline) / (2 * m + OVERHEAD)), 0
         while made < rounds and not deadline.over:
             known = energies[1]
             made += iterated_tabu_search(
-                self._G, part.fields(x), x, *self._groups, rounds - made, ITERATIONS_PER_CHECK,
+                self._G, problem.fields(self.state)[core], x, *self._groups, rounds - made, count,
                 made > 0, max(FEWEST_SWAPS, int(KICK * m)), PATIENCE * m, self._worse, tenures,
                 energies, self._tolerance, best, self._random,
             )  # fmt: skip
-            self.state[self._core] = x
+            self.state[core] = x
             if energies[1] < known:
                 found = self.state.copy()
-                found[self._core] = best
+                found[core] = best
                 yield found

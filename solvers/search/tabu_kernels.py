@@ -174,7 +174,8 @@ def iterated_tabu_search(
         start: places of groups in `members`.
         members: variables by group, shape (m,).
         rounds: searches at the most.
-        count: iterations after which no further search is begun.
+        count: iterations at the most; a search that would not have its patience is not begun, but
+            for the first one.
         kicked: whether the first search begins with a kick as well.
         swaps: of a kick at the most, from 1.
         patience: iterations without improvement after which a search is ended.
@@ -192,15 +193,16 @@ def iterated_tabu_search(
     free_at, found, pair = np.zeros(m, np.int64), x.copy(), np.empty(2)
     last_x, last_f = x.copy(), f.copy()
     made, iterations = 0, 0
-    while made < rounds and iterations < count:
+    while made < rounds and (made == 0 or iterations + patience <= count):
         if kicked or made:
             _kick(G, f, x, start, members, 1 + random_pair(random, swaps, 1)[0], random)
         pair[:] = energies[0] + _change(x, last_x, f, last_f)
         free_at[:] = 0
         found[:] = x
         now, last = 0, 0
-        while now - last < patience and now < LONGEST * patience:
-            steps = patience - (now - last)
+        most = min(LONGEST * patience, count - iterations)
+        while now - last < patience and now < most:
+            steps = min(patience - (now - last), most - now)
             if len(start) > 2:
                 improved = group_tabu_search(
                     G, f, x, start, members, free_at, now, steps, tenures, pair, tolerance, found,
