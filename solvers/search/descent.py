@@ -28,7 +28,7 @@ class Greedy(CardinalitySampler):
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
         with request.timing.stage("preprocess"):
-            search = LocalSearch(problem)
+            search = LocalSearch(problem, dense_pays(problem, DESCENT_RANK, request.deadline))
         with request.timing.stage("execute"):
             state = search.fill(np.zeros(problem.n, dtype=np.bool_), request.deadline)
         request.report(state)
