@@ -13,6 +13,8 @@ CONTROL = "greedy"
 MATTERS = 0.01
 # Curvatures of loss blocks.
 LOSS = ("sequence", "position", "exact")
+# Part of the name of every curvature of row blocks, such as "reconstruction, 2:4".
+ROW = "reconstruction"
 _NO_SEARCH = ("greedy", "random")
 
 
@@ -89,14 +91,14 @@ def sentence(runs: pd.DataFrame) -> str:
 def _named(*kinds: str) -> str:
     """Problems of these curvatures, in words for who never saw the project."""
     loss = [curvature(kind) for kind in kinds if kind in LOSS]
-    rows = [kind.partition(", ")[2] for kind in kinds if kind.startswith("reconstruction")]
-    others = [curvature(kind) for kind in kinds if kind not in LOSS and "reconstr" not in kind]
+    rows = [kind.partition(ROW) for kind in kinds if ROW in kind]
+    others = [curvature(kind) for kind in kinds if kind not in LOSS and ROW not in kind]
     named = []
     if rows:
-        patterns = ", ".join(filter(None, rows))
+        variants = ", ".join(filter(None, (f"{a}{b.strip(', ')}".strip() for a, _, b in rows)))
         named.append(
             "row blocks (what share of a layer's output is lost"
-            + (f"; {patterns})" if patterns else ")")
+            + (f"; {variants})" if variants else ")")
         )
     if loss:
         named.append(f"loss blocks (how much the model's loss changes; {', '.join(loss)})")

@@ -65,3 +65,17 @@ def test_kinds_have_words_of_their_own():
     for words in ("row blocks (what share of a layer's output is lost; 2:4)", "sequence Fisher)",
                   "mix of row and loss", "other", "leaves nothing"):  # fmt: skip
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("token-weighted reconstruction", "is lost; token-weighted), where"),
+        ("token-weighted reconstruction, 2:4", "is lost; token-weighted 2:4), where"),
+        ("reconstruction, 4:8", "is lost; 4:8), where"),
+    ],
+)
+def test_variants_of_row_blocks_are_named(kind, words):
+    both = runs((kind, "greedy", "a", 0.1), (kind, "tabu", "a", 0.0))
+    assert sentence(both).startswith("A solver matters on row blocks (what share of a layer's")
+    assert words in sentence(both)
