@@ -259,13 +259,14 @@ class CardinalitySampler(dimod.Sampler):
         kind = type(self), dense, grouped
         if not self.compiles or kind in _WARM:
             return 0.0
-        from solvers.clock.warmup import tiny_problems
+        from solvers.clock.warmup import tiny_problems, two_groups
 
         start = time.perf_counter()
         # Noted first: the calls below come here as well.
         _WARM.add(kind)
         try:
-            for tiny in tiny_problems(*self.warm_up_size, dense=dense, grouped=grouped):
+            groups = two_groups(*self.warm_up_size) if grouped else None
+            for tiny in tiny_problems(*self.warm_up_size, dense=dense, groups=groups):
                 self._compile(tiny)
         except KeyboardInterrupt:
             # What is not compiled yet must not be so inside a clock.

@@ -40,8 +40,9 @@ from experiments.study.cells import Cell
 from experiments.study.spec import SolverSpec, budget_json
 from experiments.warmup import warm_up
 from solvers.base import Budget, CardinalitySampler
-from solvers.clock.warmup import tiny_problems
+from solvers.clock.warmup import tiny_problems, two_groups
 from solvers.errors import NotSentError
+from solvers.groups import Integers
 from solvers.problem import CardinalityProblem
 from solvers.registry import make
 
@@ -122,21 +123,24 @@ class Workbench:
         """Untimed calls before a solver's first timed one.
 
         Imports, JIT compilation and thread pools are warm after any call; a solver that compiles
-        per problem size (circuits) sets ``warm_up_by_size`` and is called once for every (n, k). A
-        solver that costs money is never called for this.
+        per problem size (circuits) sets ``warm_up_by_size`` and is called once for every n, k and
+        sizes of groups. A solver that costs money is never called for this.
         """
         sampler = self.sampler(spec)
         if sampler.paid:
             return
         by_size = getattr(sampler, "warm_up_by_size", False)
         n, k = (problem.n, problem.cardinality) if by_size else (8, 4)
-        form = {"dense": problem.factor is None, "grouped": problem.groups is not None}
-        kind = (spec.identity, n, k, *form.values())
+        dense, groups = problem.factor is None, None
+        if problem.groups is not None and problem.cardinalities is not None:
+            own = problem.groups, problem.cardinalities
+            groups = own if by_size else two_groups(n, k)
+        kind = (spec.identity, n, k, dense, None if groups is None else _shape(*groups))
         if kind in self._warm:
             return
         self._warm.add(kind)
         allowance = COMPILE_LIMIT if by_size or sampler.compiles else WARM_UP_LIMIT
-        for tiny in tiny_problems(n, k, **form)[: 1 if by_size else None]:
+        for tiny in tiny_problems(n, k, dense=dense, groups=groups)[: 1 if by_size else None]:
             # A failure here is not lost: the timed call fails the same way and becomes a row.
             with guarded(allowance, WARM_UP), contextlib.suppress(Exception):
                 if not warm_up(sampler, tiny, **spec.parameters):
@@ -242,6 +246,11 @@ class Workbench:
         }
         status, reason = _verdict(result.complaint, row, sampler, task.cell.budget)
         return Record(row | {"status": status, "reason": reason}, curve)
+
+
+def _shape(groups: Integers, ones: Integers) -> tuple[tuple[int, int], ...]:
+    """Size and number of ones of each group, whatever their order."""
+    return tuple(sorted(zip(np.bincount(groups).tolist(), ones.tolist(), strict=True)))
 
 
 def blank_row(cell: Cell, spec: SolverSpec, give_initial: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from solvers.groups import Integers
 from solvers.problem import CardinalityProblem
 
 # Not below `solvers.search.kernels.DESCENT_RANK`, from which on descent keeps the matrix.
@@ -13,7 +14,7 @@ HIGH_RANK = 48
 
 
 def tiny_problems(
-    n: int, k: int, *, dense: bool, grouped: bool = False
+    n: int, k: int, *, dense: bool, groups: tuple[Integers, Integers] | None = None
 ) -> list[CardinalityProblem]:
     """Problems that are solved in far less than a second by what is compiled.
 
@@ -24,17 +25,22 @@ def tiny_problems(
         n: variables.
         k: ones.
         dense: whether the problems hold their matrix, not a factor.
-        grouped: whether their variables are in two groups.
+        groups: label of each variable and number of ones of each group, shapes (n,) and (m,).
     """
     rng = np.random.default_rng(0)
     problems = []
-    groups: dict[str, Any] = {}
-    if grouped:
-        labels = np.arange(n) % 2
-        groups = {"groups": labels, "cardinalities": np.bincount(labels[:k], minlength=2)}
+    labels, ones = groups or (None, None)
     for rank, linear in ((1, 1.0), (HIGH_RANK, 1.0), (4, 0.0), (n, 0.1)):
         c, factor = linear * rng.standard_normal(n), rng.standard_normal((rank, n))
         G = factor.T @ factor
         form: dict[str, Any] = {"quadratic": (G + G.T) / 2} if dense else {"factor": factor}
-        problems.append(CardinalityProblem(linear=c, cardinality=k, **form, **groups))
+        problems.append(
+            CardinalityProblem(linear=c, cardinality=k, groups=labels, cardinalities=ones, **form)
+        )
     return problems
+
+
+def two_groups(n: int, k: int) -> tuple[Integers, Integers]:
+    """Every other variable in another group, the ones shared evenly: see `tiny_problems`."""
+    labels = np.arange(n) % 2
+    return labels, np.bincount(labels[:k], minlength=2)

@@ -19,7 +19,7 @@ from solvers.arguments import positive, seeded
 from solvers.base import Budget, CardinalitySampler, Request, Solution
 from solvers.bqm.convert import check_model
 from solvers.clock.deadline import Deadline
-from solvers.clock.warmup import tiny_problems
+from solvers.clock.warmup import tiny_problems, two_groups
 from solvers.errors import ParameterError
 from solvers.penalised.samples import checked_rows, repaired
 from solvers.problem import CardinalityProblem
@@ -93,7 +93,8 @@ class PenaltyComposite(CardinalitySampler, dimod.Composite):
             return 0.0
         start = time.perf_counter()
         _WARM.add((dense, grouped))
-        for tiny in tiny_problems(16, 8, dense=dense, grouped=grouped):
+        groups = two_groups(16, 8) if grouped else None
+        for tiny in tiny_problems(16, 8, dense=dense, groups=groups):
             repaired(tiny, np.eye(1, tiny.n, dtype=np.int8), descend=True)
         return time.perf_counter() - start
 

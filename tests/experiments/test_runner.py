@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from experiments.errors import StudyError
 from experiments.record.ledger import STAGES
 from experiments.running.worker import Workbench
 from solvers import Budget, make, save
+from solvers.base import Solution
 from solvers.clock.warmup import tiny_problems
 from tests.experiments.factories import rows, same
 from tests.study_fixtures import (
@@ -235,6 +237,29 @@ def test_warm_up_by_size():
     for n, k in ((10, 5), (10, 5), (10, 4), (12, 6)):
         bench.warm_up(one, block(n, k=k))
     assert Circuit.seen == [(10, 5), (10, 4), (12, 6)]
+
+
+def test_warm_up_by_size_has_the_groups_of_the_problem():
+    class Circuit(First):
+        name = "circuit"
+        warm_up_by_size = True
+        takes_groups = True
+        seen: list[tuple[list[int], list[int]]] = []  # noqa: RUF012
+
+        def _solve(self, problem, request):
+            sizes = [len(part) for part in problem.members]
+            self.seen.append((sizes, problem.group_ones.tolist()))
+            return Solution(problem.random_state(request.rng)[None])
+
+    def grouped(labels, ones):
+        return replace(block(8), initial=None, groups=labels, cardinalities=ones)
+
+    bench, one = Workbench(), spec(Circuit)
+    quads, halves = np.repeat([0, 1], 4), np.arange(8) % 2
+    for labels, ones in ((quads, [2, 2]), (halves, [2, 2]), (quads, [1, 3]),
+                         (np.repeat([0, 1], [2, 6]), [1, 3])):  # fmt: skip
+        bench.warm_up(one, grouped(labels, ones))
+    assert Circuit.seen == [([4, 4], [2, 2]), ([4, 4], [1, 3]), ([2, 6], [1, 3])]
 
 
 @pytest.mark.parametrize(
