@@ -12,6 +12,7 @@ from experiments.instances.library.reading import Entry
 from experiments.progress import cell_progress
 from experiments.store.database import Store
 from experiments.study.kinds import kind_of
+from experiments.study.paths import LIBRARY
 from experiments.study.study import Study
 from solvers.errors import SolverError
 from solvers.io import formats
@@ -74,8 +75,8 @@ def _sources(study: Study) -> Iterator[Path | CardinalityProblem | Entry]:
         if isinstance(entry, CardinalityProblem):
             yield entry
             continue
-        if str(entry).startswith(library.PREFIX):
-            yield from library.matching(str(entry).removeprefix(library.PREFIX))
+        if str(entry).startswith(LIBRARY):
+            yield from library.matching(str(entry).removeprefix(LIBRARY))
             continue
         matches = sorted(glob.glob(str(entry), recursive=True))  # noqa: PTH207 - may be absolute
         if not matches and glob.has_magic(str(entry)):

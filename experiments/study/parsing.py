@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from experiments.errors import StudyError
 from experiments.study.kinds import kinds
+from experiments.study.paths import LIBRARY
 from experiments.study.sources import LoopSource, PruningSource
 from experiments.study.spec import SolverSpec, budget_of
 from experiments.study.tables import inner, table
@@ -128,7 +129,7 @@ def arguments(tables: Mapping[str, Any], folder: Path, default_name: str) -> dic
     return {
         "name": default_name if read.name is None else read.name,
         # Names of the library are no paths.
-        "instances": [p if p.startswith("library:") else folder / p for p in read.instances],
+        "instances": [p if p.startswith(LIBRARY) else folder / p for p in read.instances],
         "sources": sources,
         "solvers": rehearsed(specs) if read.rehearse else specs,
         "budgets": read.budgets,

@@ -8,6 +8,8 @@ from experiments.errors import StudyError
 
 STUDIES = Path(__file__).parents[1] / "studies"
 """The studies of this package."""
+LIBRARY = "library:"
+"""What names of instances of the package begin with where a path might stand."""
 
 
 def study_path(name: str | Path) -> Path:

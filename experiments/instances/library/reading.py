@@ -26,14 +26,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from experiments.errors import StudyError
+from experiments.study.paths import LIBRARY
 from solvers.arrays import frozen
 from solvers.io.formats import load as load_any
 from solvers.problem import Bools, CardinalityProblem
 
-PREFIX = "library:"
 ROWS = ".rows.safetensors"
 
 
@@ -146,7 +145,7 @@ def matching(pattern: str, where: Path | None = None) -> list[Entry]:
     if not found:
         kinds = ", ".join(sorted({f"{entry.kind}/*" for entry in entries}))
         raise StudyError(
-            f"instances: {PREFIX}{pattern} is not in the library: choose from {kinds}, or see "
+            f"instances: {LIBRARY}{pattern} is not in the library: choose from {kinds}, or see "
             "icbs instances list"
         )
     return found
@@ -201,7 +200,7 @@ class Rows:
 
         with safe_open(path, framework="numpy") as file:
             meta = json.loads((file.metadata() or {})["rows"])
-        tensors = load_file(path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         masks = {
             name.removeprefix("pruned "): values.astype(np.bool_)
             for name, values in tensors.items()
@@ -252,19 +251,19 @@ def instance(name: str | Path, cardinality: int | None = None) -> CardinalityPro
     """The problem called ``library:NAME``, or that of a file.
 
     Args:
-        name: of one entry behind `PREFIX`, or a path.
+        name: of one entry behind ``library:``, or a path.
         cardinality: number of ones, for files that do not say.
 
     Raises:
         StudyError: no such entry, or several.
         FormatError, OSError: see `solvers.io.formats.load`.
     """
-    if not str(name).startswith(PREFIX):
+    if not str(name).startswith(LIBRARY):
         return load_any(name, cardinality)
-    entries = matching(str(name).removeprefix(PREFIX))
+    entries = matching(str(name).removeprefix(LIBRARY))
     if len(entries) > 1:
         raise StudyError(
-            f"instances: {name} is {len(entries)} instances, such as {PREFIX}{entries[0].name}: "
+            f"instances: {name} is {len(entries)} instances, such as {LIBRARY}{entries[0].name}: "
             "name one of them"
         )
     return problem(entries[0])
