@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from experiments.cli.app import Density, Model, command, numbers, output_folder, typed, words
 from experiments.cli.models import check_before_loading
+from experiments.cli.writing import Penalty, file_types, write
 from icbs.blocks.kinds import KINDS
 from icbs.errors import nearest
-
-if TYPE_CHECKING:
-    from solvers.problem import CardinalityProblem
 
 
 @command(
@@ -84,12 +81,7 @@ def export(
             "bqm,lp; an unknown one is answered with the list.",
         ),
     ] = "",
-    penalty: Annotated[
-        float | None,
-        typer.Option(
-            help="Add PENALTY * (sum x - k)^2 to the energy where a file type has no constraints."
-        ),
-    ] = None,
+    penalty: Penalty = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +107,7 @@ def export(
     """
     from icbs.patterns import parse_pattern
     from icbs.settings import RowSettings, Settings
-    from solvers.io.formats import exports
+    from solvers.io.formats import CONTAINER, file_name, format_of
 
     if kind not in KINDS:
         raise typer.BadParameter(f"--kind is {kind!r}; {nearest(kind, KINDS)}")
@@ -123,11 +115,7 @@ def export(
     others = sorted(every - set(KINDS[kind].options))
     for option in typed(context, *others):
         raise typer.BadParameter(f"{option} is given, which blocks of kind {kind} do not have")
-    known, wanted_formats = exports(), words(formats)
-    for word in wanted_formats:
-        if word not in known:
-            names = ",".join(known)
-            raise typer.BadParameter(f"--format {word!r} is unknown; choose from {names}")
+    types = [format_of(CONTAINER), *file_types(formats)]
     for word in words(fisher):
         if word not in ("sequence", "position"):
             raise typer.BadParameter(f"--fisher is {word!r}, expected sequence or position")
@@ -163,24 +151,5 @@ def export(
     problems = KINDS[kind].export(loaded, samples, layers=layers, **told)
     if kind != "loss" and wanted:
         problems = [part for row in problems for part in parts(row, wanted)]
-    _write(problems, out, wanted_formats, penalty)
-
-
-def _write(
-    problems: Sequence[CardinalityProblem], out: Path, others: Sequence[str], penalty: float | None
-) -> None:
-    """Writes each as a container and in other formats; prints the paths."""
-    from icbs.progress import stage
-    from solvers import export as export_problem
-    from solvers import save
-    from solvers.io.formats import exports, file_name
-
-    known = exports()
-    with stage(f"Writing {len(problems)} blocks", len(problems)) as update:
-        for number, problem in enumerate(problems):
-            print(save(problem, out / file_name(problem)))
-            for other in (known[word] for word in others):
-                weight = None if other.constrained else penalty
-                path = out / file_name(problem, other.suffix)
-                print(export_problem(problem, path, penalty=weight))
-            update(number + 1)
+    named = [(file_name(problem, ""), problem) for problem in problems]
+    write(named, f"Writing {len(named)} blocks", len(named), out, types, penalty)

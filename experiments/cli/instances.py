@@ -12,6 +12,7 @@ import typer
 
 from experiments.cli.app import app, command, output_folder
 from experiments.cli.tables import print_table
+from experiments.cli.writing import Penalty, file_types, write
 
 library = typer.Typer(
     help="Real instances that come with the package: no model and no download.",
@@ -39,6 +40,7 @@ def listed(
     above the best known energy; "certified" how far that can be above the optimum at most.
     """
     from experiments.instances.library.reading import Entry, matching
+    from experiments.metrics.readable import share
 
     entries = matching(pattern)
     if as_csv:
@@ -49,9 +51,9 @@ def listed(
     rows = [
         (
             entry.name, entry.n, entry.k, entry.groups, f"{entry.density:.2g}",
-            f"{entry.condition:.1e}", f"{entry.spread:.1e}", _percent(entry.greedy),
-            _percent(entry.one_swap), f"{entry.best:.6g}",
-            "proved" if entry.proved else _percent(entry.gap), entry.best_by,
+            f"{entry.condition:.1e}", f"{entry.spread:.1e}", share(entry.greedy),
+            share(entry.one_swap), f"{entry.best:.6g}",
+            "proved" if entry.proved else share(entry.gap), entry.best_by,
         )
         for entry in entries
     ]  # fmt: skip
@@ -104,41 +106,14 @@ def copy(
         str,
         typer.Option("--format", help="File types, by commas; .block.safetensors if left out."),
     ] = "",
-    penalty: Annotated[
-        float | None,
-        typer.Option(
-            help="Add PENALTY * (sum x - k)^2 to the energy where a file type has no constraints."
-        ),
-    ] = None,
+    penalty: Penalty = None,
 ) -> None:
     """Write instances as files for other programs."""
-    from experiments.cli.app import words
     from experiments.instances.library.reading import matching, problem
-    from icbs.progress import stage
-    from solvers import export
-    from solvers.io.formats import CONTAINER, exports
+    from solvers.io.formats import CONTAINER, format_of
 
-    known = exports()
-    suffixes = [CONTAINER]
-    if formats:
-        for word in words(formats):
-            if word not in known:
-                names = ",".join(known)
-                raise typer.BadParameter(f"--format {word!r} is unknown; choose from {names}")
-        suffixes = [known[word].suffix for word in words(formats)]
+    types = file_types(formats) or [format_of(CONTAINER)]
     entries = matching(pattern)
     output_folder(out)
-    with stage(f"Writing {len(entries)} instances", len(entries)) as update:
-        for number, entry in enumerate(entries):
-            found = problem(entry)
-            for suffix in suffixes:
-                row = next((r for r in known.values() if r.suffix == suffix), None)
-                weight = None if row is None or row.constrained else penalty
-                path = out / f"{entry.name.replace('/', '-')}{suffix}"
-                print(export(found, path, penalty=weight))
-            update(number + 1)
-
-
-def _percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.3g} %"
+    named = ((entry.name.replace("/", "-"), problem(entry)) for entry in entries)
+    write(named, f"Writing {len(entries)} instances", len(entries), out, types, penalty)

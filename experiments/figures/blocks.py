@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from experiments.figures import palette
 from experiments.figures.figure import figure
 from experiments.metrics import glossary
-from experiments.metrics.ranking import share
+from experiments.metrics.readable import share
 from experiments.metrics.references import EQUAL, SCORED
 
 # Sizes beyond this many would touch one another.

@@ -12,7 +12,7 @@ from experiments.figures import palette
 from experiments.figures.figure import figure
 from experiments.figures.runs import conditions
 from experiments.metrics.intervals import bootstrap
-from experiments.metrics.ranking import percent
+from experiments.metrics.readable import percent
 from experiments.metrics.references import SCORED
 
 # A gap that nobody would notice, as a share of what a solver can gain.

@@ -21,7 +21,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from experiments.figures import palette
 from experiments.figures.figure import figure
 from experiments.metrics import glossary
-from experiments.metrics.ranking import Headline, duration, group_order, percent, rank_table
+from experiments.metrics.ranking import Headline, group_order, rank_table
+from experiments.metrics.readable import duration, percent
 from experiments.metrics.references import SCORED, TAGS
 from experiments.record.ledger import STAGES
 

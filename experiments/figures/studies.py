@@ -17,7 +17,7 @@ from experiments.figures import palette
 from experiments.figures.figure import figure
 from experiments.figures.runs import LETTERS, TAG_LETTERS, conditions
 from experiments.metrics import anytime, glossary
-from experiments.metrics.ranking import duration, percent
+from experiments.metrics.readable import duration, percent
 from experiments.metrics.references import SCORED
 
 _LEAST = 1e-6

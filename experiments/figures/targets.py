@@ -17,7 +17,7 @@ from experiments.figures.figure import figure
 from experiments.figures.runs import conditions
 from experiments.metrics import formulas as metrics
 from experiments.metrics import glossary, targets
-from experiments.metrics.ranking import duration, percent
+from experiments.metrics.readable import duration, percent
 from experiments.metrics.references import SCORED
 
 PROFILED = (0.01, 0.0)

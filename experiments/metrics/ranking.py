@@ -18,13 +18,12 @@ from experiments.metrics import chance, glossary, paidruns, targets
 from experiments.metrics import formulas as metrics
 from experiments.metrics.glossary import TRACKS
 from experiments.metrics.intervals import with_intervals
+from experiments.metrics.readable import duration, percent, share
 from experiments.metrics.references import SCORED, TAGS
 
 CONTROL = "greedy"
 # From this share of the time limit on, a solver counts as one that always uses it.
 WHOLE = 0.9
-# Below this a share is nothing but round-off.
-ROUND_OFF = 1e-12
 # So many problems that the control loses are named.
 NAMED = 3
 
@@ -371,28 +370,3 @@ def rank_table(runs: pd.DataFrame) -> pd.DataFrame:
     table.loc[fewest < 2, ["rank_low", "rank_high"]] = np.nan
     table["rank"] = table[["rank", "rank_low"]].min(axis=1)
     return table
-
-
-def percent(gap: float) -> str:
-    """A gap for people: ``0``, ``0.03 %``, ``3e-05 %``, ``none`` for no feasible answer."""
-    if math.isnan(gap) or math.isinf(gap):
-        return "none"
-    if gap == 0:
-        return "0"
-    value = 100 * gap
-    if value >= 10:
-        return f"{value:.0f} %"
-    return f"{value:.0e} %" if value < 0.001 else f"{value:.2g} %"
-
-
-def share(gap: float) -> str:
-    """A gap or a share in a table, always with its unit; what is round-off is 0 %."""
-    return "0 %" if abs(gap) < ROUND_OFF else percent(gap)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: ``3.1 s``, ``12 ms``, ``80 µs``."""
-    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
-    unit, size = next((u for u in units if seconds >= u[1]), units[-1])
-    value = seconds / size
-    return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from experiments.metrics.glossary import curvature
-from experiments.metrics.ranking import share
+from experiments.metrics.readable import share
 from experiments.metrics.references import SCORED
 
 CONTROL = "greedy"

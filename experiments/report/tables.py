@@ -13,7 +13,8 @@ import pandas as pd
 from experiments.metrics import glossary, paidruns
 from experiments.metrics.formulas import gap
 from experiments.metrics.glossary import curvature, tag
-from experiments.metrics.ranking import ROUND_OFF, duration, share, solver_order
+from experiments.metrics.ranking import solver_order
+from experiments.metrics.readable import ROUND_OFF, duration, share
 from experiments.metrics.references import SCORED
 from experiments.record.ledger import STAGES
 from experiments.report.causes import causes

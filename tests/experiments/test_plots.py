@@ -13,14 +13,8 @@ from experiments.errors import ReportError
 from experiments.figures import blocks as plots_blocks
 from experiments.figures import palette
 from experiments.figures import runs as plots
-from experiments.metrics.ranking import (
-    duration,
-    headline,
-    percent,
-    rank_table,
-    solver_order,
-    whole_limit,
-)
+from experiments.metrics.ranking import headline, rank_table, solver_order, whole_limit
+from experiments.metrics.readable import duration, percent
 from experiments.metrics.references import annotate
 from experiments.report import tables
 from solvers.registry import SOLVERS
