@@ -44,7 +44,8 @@ def by_lam(runs: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:
                 "gap": float(np.median(gaps)), "low": low, "high": high, "instances": len(gaps),
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = ["n", "lam", "solver", "track", "gap", "low", "high", "instances"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def crossing(table: pd.DataFrame, solver: str) -> float:
@@ -83,9 +84,8 @@ def words(runs: pd.DataFrame, instances: pd.DataFrame) -> str:
 def kinds(runs: pd.DataFrame, instances: pd.DataFrame) -> Figure:
     """Median gap against lam, a panel a size; bars are intervals over instances."""
     table = by_lam(runs, instances)
-    sizes = sorted(table["n"].unique()) if len(table) else [0]
-    labels = palette.ordered(set(table["solver"])) if len(table) else []
-    tracks = dict(table.groupby("solver")["track"].first()) if len(table) else {}
+    sizes = sorted(table["n"].unique()) or [0]
+    labels, tracks = palette.ordered(set(table["solver"])), palette.tracks(table)
     with palette.look():
         drawn = palette.new_figure(palette.PAGE, 2.9)
         axes = drawn.subplots(1, len(sizes), squeeze=False, sharey=True)[0]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
@@ -29,6 +29,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from experiments.errors import ReportError
 from experiments.figures.methods import FIRST_TUNED, LOOP, REPAIRED, TUNED
 from solvers import registry
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMN = 3.4
 """Width of one column of a paper, inches."""
@@ -200,6 +203,15 @@ def ordered(labels: set[str]) -> list[str]:
     """Labels in one order everywhere: known solvers first, the rest by name."""
     known = list(SOLVERS)
     return sorted(labels, key=lambda s: (known.index(s) if s in known else len(known), s))
+
+
+def tracks(frame: pd.DataFrame) -> dict[str, str]:
+    """Track of each solver in a frame with columns solver and track; rows without one are left out.
+
+    Args:
+        frame: runs, or a table made of them.
+    """
+    return dict(frame.dropna(subset=["track"]).groupby("solver")["track"].first())
 
 
 def fisher_style(fisher: str) -> Style:

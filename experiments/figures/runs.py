@@ -85,7 +85,7 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
         figure = palette.new_figure(palette.PAGE, 0.95 + 1.55 * rows)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         labels = palette.ordered(set(scored["solver"]))
-        tracks = _tracks(scored)
+        tracks = palette.tracks(scored)
         for axis, (n, fisher) in zip(axes.flat, panels, strict=False):
             part = scored[(scored["n"] == n) & (scored["fisher"] == fisher)]
             for place, label in enumerate(labels):
@@ -167,8 +167,8 @@ def ranking(runs: pd.DataFrame) -> Figure:
     """
     table = rank_table(runs)
     fishers = glossary.fishers(table)
-    tracks = dict(zip(table["solver"], table["track"], strict=True))
-    solvers = sorted(palette.ordered(set(tracks)), key=lambda solver: str(tracks[solver]))
+    tracks = palette.tracks(table)
+    solvers = sorted(palette.ordered(set(tracks)), key=tracks.__getitem__)
     native = sum(tracks[solver] == "native" for solver in solvers)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.35 + 0.3 * len(solvers))
@@ -311,7 +311,3 @@ def time_spent(runs: pd.DataFrame) -> Figure:
 
 def _named(fisher: str) -> str:
     return f", {glossary.curvature(fisher)}" if fisher else ""
-
-
-def _tracks(runs: pd.DataFrame) -> dict[str, str]:
-    return dict(runs.dropna(subset=["track"]).groupby("solver")["track"].first())

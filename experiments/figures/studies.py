@@ -54,7 +54,7 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     improvements = anytime.clocked(runs, incumbents)
     sizes = sorted(runs.loc[~runs["flat"].astype(bool), "n"].unique())[-3:]
     labels = palette.ordered(set(runs.loc[runs["status"].isin(SCORED), "solver"]))
-    tracks = dict(runs.dropna(subset=["track"]).groupby("solver")["track"].first())
+    tracks = palette.tracks(runs)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.1 + 1.6 * max(1, len(sizes)))
         axes = figure.subplots(max(1, len(sizes)), 3, squeeze=False, sharey=True, sharex="row")
@@ -239,7 +239,7 @@ def ladder(runs: pd.DataFrame) -> Figure:
     scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)]
     fishers = glossary.fishers(scored)
     labels = palette.ordered(set(scored["solver"]))
-    tracks = dict(scored.groupby("solver")["track"].first())
+    tracks = palette.tracks(scored)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.0 + 1.9 * len(fishers))
         axes = figure.subplots(len(fishers), 2, squeeze=False, sharex=True)

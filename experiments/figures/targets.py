@@ -24,10 +24,6 @@ PROFILED = (0.01, 0.0)
 """Targets of the performance profile."""
 
 
-def _tracks(table: pd.DataFrame) -> dict[str, str]:
-    return dict(table.dropna(subset=["track"]).groupby("solver")["track"].first())
-
-
 def _named(fisher: str) -> str:
     return glossary.curvature(fisher) or "all instances"
 
@@ -54,7 +50,7 @@ def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Share of (run, target) pairs reached within a time, a panel a Fisher."""
     reached = targets.times(runs, incumbents)
-    fishers, tracks = glossary.fishers(reached), _tracks(reached)
+    fishers, tracks = glossary.fishers(reached), palette.tracks(reached)
     labels = palette.ordered(set(reached["solver"]))
     finite = reached.loc[np.isfinite(reached["seconds"]), "seconds"]
     ends = (max(finite.min(), 1e-6), finite.max()) if len(finite) else (1e-3, 1.0)
@@ -109,7 +105,7 @@ def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Dolan-More performance profiles of the expected running time to two targets."""
     reached = targets.times(runs, incumbents, PROFILED)
-    fishers, tracks = glossary.fishers(reached), _tracks(reached)
+    fishers, tracks = glossary.fishers(reached), palette.tracks(reached)
     labels = palette.ordered(set(reached["solver"]))
     ratios = np.geomspace(1, 1e5, 300).tolist()
     with palette.look():
@@ -161,7 +157,7 @@ def _in_words(runs: pd.DataFrame) -> str:
 def time_to_solution(runs: pd.DataFrame) -> Figure:
     """Time to solution at 99 % against n with bootstrap intervals, a panel a Fisher."""
     table = targets.solutions(runs)
-    fishers, tracks = glossary.fishers(table), _tracks(table)
+    fishers, tracks = glossary.fishers(table), palette.tracks(table)
     labels = palette.ordered(set(table["solver"]))
     finite = table.loc[np.isfinite(table["tts"]), "tts"]
     top = finite.max() * 10 if len(finite) else 1.0
