@@ -16,7 +16,7 @@ import csv
 import datetime
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -38,6 +38,7 @@ from icbs.blocks.probe import usable_layers
 from icbs.data.loading import load_samples
 from icbs.data.samples import Samples
 from icbs.models.loading import LoadedModel, load_model
+from icbs.patterns import parse_pattern
 from icbs.progress import stage
 from icbs.settings import Settings
 from solvers import Budget, CardinalityProblem, make, save
@@ -87,22 +88,15 @@ LAYERS = (
     Layer("vit-fashion", "deit.layers.3.attention.o_proj", "vit-3-o", (11,)),
     Layer("garment-mlp", "mlp.layers.1", "garment-1", (7,), ("2:4",)),
 )  # fmt: skip
-
-
 MIXED = LAYERS[1]
-MAKERS: dict[str, Callable[[], Iterator[Entry]]] = {
-    "rows": lambda: (entry for layer in LAYERS for entry in made(layer)),
-    "parts": lambda: parts(),
-    "mixes": lambda: mixes(),
-    "losses": lambda: losses(),
-}
 
 
 def main() -> None:
     """Makes or solves the library."""
+    makers = {"rows": whole_rows, "parts": parts, "mixes": mixes, "losses": losses}
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "what", choices=("make", *MAKERS, "solve", "adopt"), help="make: all that is made"
+        "what", choices=("make", *makers, "solve", "adopt"), help="make: all that is made"
     )
     parser.add_argument("--store", type=Path, help="of a study, to adopt states from")
     parser.add_argument("--only", default="*", help="shell pattern of names to solve")
@@ -113,32 +107,39 @@ def main() -> None:
         if arguments.store is None:
             parser.error("adopt needs --store, the store of a study")
         write_table(adopted(table(), arguments.store))
-        return
-    if arguments.what != "solve":
-        makers = MAKERS if arguments.what == "make" else {arguments.what: MAKERS[arguments.what]}
-        found = [entry for maker in makers.values() for entry in maker()]
-        known = {} if arguments.what == "make" else {entry.name: entry for entry in table()}
-        kinds = {(entry.kind, entry.model) for entry in found}
-        if arguments.what in ("mixes", "losses"):
-            known = {
-                n: entry for n, entry in known.items() if (entry.kind, entry.model) not in kinds
-            }
-        same = {entry.sha256: entry for entry in known.values()}
-        fresh = {entry.name: same.get(entry.sha256, entry) for entry in found}
-        write_table(list((known | fresh).values()))
-        return
+    elif arguments.what == "solve":
+        solve(arguments.only, arguments.seconds, arguments.bound_seconds)
+    elif arguments.what == "make":
+        write_table([entry for maker in makers.values() for entry in maker()])
+    else:
+        write_table(remade(table(), list(makers[arguments.what]())))
+
+
+def remade(known: Sequence[Entry], found: Sequence[Entry]) -> list[Entry]:
+    """The table with some instances made again: what is known of the same problem stays.
+
+    Mixes and loss blocks that were not made again go, those of the same model.
+    """
+    again = {(entry.kind, entry.model) for entry in found if entry.kind in ("mix", "loss")}
+    kept = {entry.name: entry for entry in known if (entry.kind, entry.model) not in again}
+    same = {(entry.name, entry.sha256): entry for entry in known}
+    return list((kept | {e.name: same.get((e.name, e.sha256), e) for e in found}).values())
+
+
+def solve(pattern: str, seconds: float, bound_seconds: float) -> None:
+    """Searches and bounds for the instances whose names fit; the table is kept after each."""
     entries = list(table())
-    chosen = [i for i, e in enumerate(entries) if fnmatchcase(e.name, arguments.only)]
+    chosen = [i for i, entry in enumerate(entries) if fnmatchcase(entry.name, pattern)]
     print(f"load {os.getloadavg()[0]:.1f}")
     with stage(f"Solving {len(chosen)} instances", len(chosen)) as update:
         for number, i in enumerate(chosen):
-            entries[i] = solved(entries[i], arguments.seconds, arguments.bound_seconds)
+            entries[i] = solved(entries[i], seconds, bound_seconds)
             write_table(entries)
             update(number + 1)
 
 
 def write_table(entries: Sequence[Entry]) -> None:
-    """The whole table, at once."""
+    """All of the table at once."""
     path = folder() / "table.csv"
     part = path.with_suffix(".part")
     with part.open("w", newline="", encoding="utf-8") as file:
@@ -147,6 +148,12 @@ def write_table(entries: Sequence[Entry]) -> None:
         writer.writerows(asdict(entry) for entry in entries)
     part.replace(path)
     table.cache_clear()
+
+
+def whole_rows() -> Iterator[Entry]:
+    """The rows of every layer."""
+    for layer in LAYERS:
+        yield from made(layer)
 
 
 def made(layer: Layer) -> Iterator[Entry]:
@@ -160,7 +167,9 @@ def made(layer: Layer) -> Iterator[Entry]:
     weights: list[np.ndarray] = []
     masks: dict[str, np.ndarray] = {}
     wanted = {key: Settings(density=d) for key, d in MASKS.items()} | {
-        pattern: Settings(density=_kept(pattern), pattern=pattern) for pattern in layer.patterns
+        pattern: Settings(density=kept / m, pattern=pattern)
+        for pattern in layer.patterns
+        for kept, m in [parse_pattern(pattern)]
     }
     for key, settings in wanted.items():
         whole = replace(settings, batch_size=len(samples))
@@ -260,10 +269,10 @@ def _better(
     entry: Entry, whole: CardinalityProblem, best: float, state: Bools, by: str, seconds: float
 ) -> Entry:
     """The entry with another best known state, and what refers to it."""
-    above = [(e - best) / abs(best) if best else 0.0 for e in constructed(whole)]
+    greedy, swapped = _above(whole, best)
     return replace(
         entry, best=best, ones=np.packbits(state).tobytes().hex(), best_by=by,
-        best_seconds=seconds, greedy=above[0], one_swap=above[1],
+        best_seconds=seconds, greedy=greedy, one_swap=swapped,
         date=datetime.date.today().isoformat(),
     )  # fmt: skip
 
@@ -291,25 +300,26 @@ def solved(entry: Entry, seconds: float, bound_seconds: float) -> Entry:
     if samples.info["lower_bound"] > bound:
         bound, bound_by, bound_spent = samples.info["lower_bound"], prover, bound_seconds
     proved = best - bound <= samples.info["tolerance"]
-    greedy, swapped = constructed(whole)
-    above = [(e - best) / abs(best) if best else 0.0 for e in (greedy, swapped)]
+    greedy, swapped = _above(whole, best)
     return replace(
         entry, condition=condition(whole), spread=column_spread(whole), best=best,
         ones=np.packbits(state).tobytes().hex(), best_by=by, best_seconds=spent,
         bound=bound, bound_by=bound_by, bound_seconds=bound_spent, proved=bool(proved),
-        greedy=above[0], one_swap=above[1], date=datetime.date.today().isoformat(),
+        greedy=greedy, one_swap=swapped, date=datetime.date.today().isoformat(),
     )  # fmt: skip
+
+
+def _above(whole: CardinalityProblem, best: float) -> tuple[float, float]:
+    """How far the greedy state, and a descent from it, are above an energy, as shares of it."""
+    greedy, swapped = constructed(whole)
+    size = abs(best) or np.inf
+    return (greedy - best) / size, (swapped - best) / size
 
 
 def _samples(loaded: LoadedModel) -> Samples:
     """Enough positions for H of the widest layer to be regular."""
     images = loaded.name != "smollm2"
     return load_samples(loaded, None, count=2000 if images else 32, length=256)
-
-
-def _kept(pattern: str) -> float:
-    keep, _, m = pattern.partition(":")
-    return int(keep) / int(m)
 
 
 def _container(title: str, kind: str, block: CardinalityProblem) -> Entry:

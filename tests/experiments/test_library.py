@@ -6,14 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
 import pytest
 
+from experiments import run
 from experiments.errors import StudyError
 from experiments.instances.library import reading
 from experiments.instances.library.reading import Rows, instance, matching, problem, table
+from experiments.scripts.library import adopted, remade
 from experiments.study.study import Study
 
 NAMES = [entry.name for entry in table()]
@@ -122,6 +125,29 @@ def test_an_edited_library_is_refused(tmp_path):
     table.cache_clear()
     with pytest.raises(StudyError, match="cannot be read"):
         table(where)
+
+
+def test_what_is_made_again_keeps_what_is_known_of_the_same_problem():
+    known = matching("mix/*") + matching(SMALL)
+    first, *others = matching("mix/*")
+    again = replace(first, best=np.inf, best_by="the current mask")
+    changed = replace(others[0], sha256="another", best=np.inf)
+    (small,) = matching(SMALL)
+    assert remade(known, [again, changed]) == [small, first, changed]
+    assert remade(known, [replace(small, best=np.inf)]) == known
+
+
+def test_better_states_of_a_study_are_adopted(tmp_path):
+    (entry,) = matching(SMALL)
+    whole = problem(entry)
+    worse = replace(entry, best=float(whole.energy(whole.initial)), best_by="the current mask")
+    path = tmp_path / "s.sqlite"
+    run(Study("s", [f"library:{SMALL}"], ["tabu"], [0.1], seeds=[0]), path, progress=False)
+    (found,) = adopted([worse], path)
+    assert found.best < worse.best
+    assert (found.best_by, found.best_seconds) == ("tabu", 0.1)
+    assert float(whole.energy(found.state)) == found.best
+    assert adopted([found], path) == [found]
 
 
 def test_names_that_cannot_be():
