@@ -109,12 +109,7 @@ def export(
     from icbs.settings import RowSettings, Settings
     from solvers.io.formats import CONTAINER, file_name, format_of
 
-    if kind not in KINDS:
-        raise typer.BadParameter(f"--kind is {kind!r}; {nearest(kind, KINDS)}")
-    every = {option for one in KINDS.values() for option in one.options}
-    others = sorted(every - set(KINDS[kind].options))
-    for option in typed(context, *others):
-        raise typer.BadParameter(f"{option} is given, which blocks of kind {kind} do not have")
+    _check_kind(context, kind)
     types = [format_of(CONTAINER), *file_types(formats)]
     for word in words(fisher):
         if word not in ("sequence", "position"):
@@ -153,3 +148,12 @@ def export(
         problems = [part for row in problems for part in parts(row, wanted)]
     named = [(file_name(problem, ""), problem) for problem in problems]
     write(named, f"Writing {len(named)} blocks", len(named), out, types, penalty)
+
+
+def _check_kind(context: typer.Context, kind: str) -> None:
+    """Refuses an unknown kind of block, and options that blocks of this kind do not have."""
+    if kind not in KINDS:
+        raise typer.BadParameter(f"--kind is {kind!r}; {nearest(kind, KINDS)}")
+    every = {option for one in KINDS.values() for option in one.options}
+    for option in typed(context, *sorted(every - set(KINDS[kind].options))):
+        raise typer.BadParameter(f"{option} is given, which blocks of kind {kind} do not have")

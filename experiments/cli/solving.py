@@ -14,6 +14,8 @@ from experiments.cli.tables import print_table
 from solvers.errors import FormatError, ParameterError, UnavailableError
 
 if TYPE_CHECKING:
+    import dimod
+
     from solvers.problem import CardinalityProblem
 
 # Names of variables that are printed for people; the others are in the JSON.
@@ -168,19 +170,27 @@ def solve(
         seed=seed,
         initial=problem.initial if give_initial else None,
     )
+    answer = {"solver": solver, "track": sampler.track, **_answer(problem, samples)}
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        _print_answer(instance.name, problem, answer)
+
+
+def _answer(problem: CardinalityProblem, samples: dimod.SampleSet) -> dict[str, Any]:
+    """What --json prints of the best sample, without who found it."""
     states = samples.record.sample
     # The solver does not grade itself.
     energies = problem.energy(states)
     best = int(energies.argmin())
+    energy, ones = float(energies[best]), states[best].nonzero()[0].tolist()
     answer = {
-        "solver": solver,
-        "track": sampler.track,
-        "lane": sampler.track,
+        "lane": samples.info["track"],
         "n": problem.n,
         "cardinality": problem.cardinality,
         "groups": problem.num_groups,
-        "energy": float(energies[best]),
-        **_in_its_unit(problem, float(energies[best])),
+        "energy": energy,
+        **_in_its_unit(problem, energy),
         "lower_bound": samples.info.get("lower_bound"),
         "proved_optimal": bool(samples.info.get("proved_optimal", False)),
         "tolerance": samples.info.get("tolerance"),
@@ -189,33 +199,32 @@ def solve(
         "received_incumbent": samples.info["received_start"],
         "seconds": samples.info["timing"],
         "warm_up": samples.info.get("warm_up", 0.0),
-        "ones": states[best].nonzero()[0].tolist(),
-        "names": None,
+        "ones": ones,
+        "names": None if problem.labels is None else [problem.labels[i] for i in ones],
         "fixed": problem.meta.get("fixed") or {},
     }
     if problem.meta.get("sense") == "max":
-        answer["objective"] = -float(energies[best])
-    if problem.labels is not None:
-        answer["names"] = [problem.labels[i] for i in answer["ones"]]
-    if as_json:
-        print(json.dumps(answer))
-        return
-    ones = answer.pop("ones")
-    names, fixed = answer.pop("names"), answer.pop("fixed")
-    seconds, warm_up = answer.pop("seconds"), answer.pop("warm_up")
-    former = ("lane", "received_incumbent")  # said for one more release, in --json
+        answer["objective"] = -energy
+    return answer
+
+
+def _print_answer(title: str, problem: CardinalityProblem, answer: dict[str, Any]) -> None:
+    """The same for people: a table, and the names of the ones."""
+    ones, names, seconds = answer["ones"], answer["names"], answer["seconds"]
+    # The first two are said for one more release, in --json.
+    others = ("lane", "received_incumbent", "ones", "names", "fixed", "seconds", "warm_up")
     named = {"received_start": "given the current mask"}
     rows = [(named.get(key, key.replace("_", " ")), _shown(value)) for key, value in answer.items()
-            if key not in former]  # fmt: skip
+            if key not in others]  # fmt: skip
     rows += [(f"seconds, {stage}", f"{value:.4f}") for stage, value in seconds.items() if value]
-    if warm_up:
-        rows.append(("seconds before, to load or compile the solver", f"{warm_up:.4f}"))
+    if answer["warm_up"]:
+        rows.append(("seconds before, to load or compile the solver", f"{answer['warm_up']:.4f}"))
     if problem.initial is not None:
-        swaps = int((states[best].astype(bool) & ~problem.initial).sum())
+        swaps = sum(not problem.initial[i] for i in ones)
         rows.append(("swaps from the current mask", swaps))
-    print_table(instance.name, ("", ""), rows)
-    if fixed:
-        print(f"fixed by the file: {json.dumps(fixed)}")
+    print_table(title, ("", ""), rows)
+    if answer["fixed"]:
+        print(f"fixed by the file: {json.dumps(answer['fixed'])}")
     if names is None:
         print(f"{_counted(len(ones), 'one')}; their places: --json")
     else:

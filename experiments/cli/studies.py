@@ -126,21 +126,7 @@ def bench(
 
     Exit status: 0 if a cell is done, now or before; 1 if none is; 130 after Ctrl-C.
     """
-    of_the_study = ("instances", "solver_names", "time_limits", "seeds", "cardinality",
-                    "give_initial")  # fmt: skip
-    own = typed(context, *of_the_study)
-    if study is not None:
-        context.meta[UNUSED] = of_the_study
-    if (study is None) == (not (instances and solver_names)):
-        raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
-    if study is not None and own:
-        raise typer.BadParameter(f"{own[0]} is the study's to say: write it into the STUDY file")
-    if memory_limit is not None and memory_limit <= 0:
-        raise typer.BadParameter(f"--memory-limit is {memory_limit:g}, expected GiB above 0")
-    if scheduler is not None and (twice := typed(context, "workers", "isolate")):
-        raise typer.BadParameter(f"--scheduler brings its own workers: leave {twice[0]} out")
-    if study is None and smoke:
-        raise typer.BadParameter("--smoke is the small size of a STUDY file: leave it out")
+    _check_bench(context)
     from experiments.errors import StudyError
     from experiments.study.paths import study_path
     from solvers.registry import entry
@@ -167,18 +153,13 @@ def bench(
     for spec in plan.specs:
         if spec.sampler is None:
             entry(spec.name)
-    from experiments import Store, run
+    from experiments import run
 
     if rehearse:
         plan = plan.rehearsed()
     output_folder(store.parent, "the folder of --store")
-    if not resume and store.is_file() and store.stat().st_size:
-        with Store(store) as before:
-            used = before.has_runs
-        if used:
-            raise OutputError(
-                f"--store {store} has runs: pass --resume to add to them, or another file"
-            )
+    if not resume:
+        _check_unused(store)
     with resumable("the same command goes on, with --resume if the store has runs"):
         outcome = run(
             plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit,
@@ -193,6 +174,42 @@ def bench(
     ended = outcome.counts.keys() | outcome.earlier.keys()
     if ended and "done" not in ended:
         raise StudyError(f"no cell is done; the reasons: icbs report {store} --out FOLDER")
+
+
+def _check_bench(context: typer.Context) -> None:
+    """Refuses options of `bench` that do not go together."""
+    given = context.params
+    of_the_study = ("instances", "solver_names", "time_limits", "seeds", "cardinality",
+                    "give_initial")  # fmt: skip
+    if given["study"] is not None:
+        context.meta[UNUSED] = of_the_study
+        if own := typed(context, *of_the_study):
+            raise typer.BadParameter(
+                f"{own[0]} is the study's to say: write it into the STUDY file"
+            )
+    elif not (given["instances"] and given["solver_names"]):
+        raise typer.BadParameter("give either a STUDY file or both --instances and --solvers")
+    elif given["smoke"]:
+        raise typer.BadParameter("--smoke is the small size of a STUDY file: leave it out")
+    if given["memory_limit"] is not None and given["memory_limit"] <= 0:
+        raise typer.BadParameter(
+            f"--memory-limit is {given['memory_limit']:g}, expected GiB above 0"
+        )
+    if given["scheduler"] is not None and (twice := typed(context, "workers", "isolate")):
+        raise typer.BadParameter(f"--scheduler brings its own workers: leave {twice[0]} out")
+
+
+def _check_unused(store: Path) -> None:
+    """Refuses a store that has runs."""
+    from experiments import Store
+
+    if store.is_file() and store.stat().st_size:
+        with Store(store) as before:
+            used = before.has_runs
+        if used:
+            raise OutputError(
+                f"--store {store} has runs: pass --resume to add to them, or another file"
+            )
 
 
 def _made(target: str) -> dimod.Sampler:
