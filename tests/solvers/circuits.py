@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from qiskit.quantum_info import Statevector
 
+from solvers.cloud.paid import BraketSubspaceQAOA
 from solvers.problem import CardinalityProblem
-from solvers.qaoa.braket import to_braket
+from solvers.qaoa.braket import BraketLocalSubspaceQAOA, to_braket
 from solvers.qaoa.circuit.gates import Circuit, Gate
-from solvers.qaoa.qiskit import to_qiskit
+from solvers.qaoa.qiskit import AerSubspaceQAOA, to_qiskit
 from solvers.qaoa.simulator.subspace import Simulator
+from solvers.qaoa.subspace import SubspaceQAOA
 
 I2 = np.eye(2)
 
@@ -22,6 +24,18 @@ Y = np.array([[0, -1j], [1j, 0]])
 Z = np.diag([1.0, -1.0]).astype(complex)
 
 H = (X + Z) / np.sqrt(2)
+
+
+each_subspace_sampler = pytest.mark.parametrize(
+    "solver",
+    [
+        SubspaceQAOA(),
+        AerSubspaceQAOA(),
+        BraketLocalSubspaceQAOA(),
+        BraketSubspaceQAOA("SV1", rehearse=True, max_cost=1e6),
+    ],
+    ids=lambda solver: solver.name,
+)
 
 
 def on(n, **factors):

@@ -8,20 +8,18 @@ import pytest
 from scipy.linalg import expm
 
 from solvers.base import Budget
-from solvers.cloud.paid import BraketPenaltyQAOA, BraketSubspaceQAOA
+from solvers.cloud.paid import BraketPenaltyQAOA
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.braket import BraketLocalSubspaceQAOA
 from solvers.qaoa.circuit.ansatz import Ising, groups_of, parameter_values, subspace_ansatz
 from solvers.qaoa.circuit.mixers import complete_edges, ring_edges
-from solvers.qaoa.qiskit import AerSubspaceQAOA
 from solvers.qaoa.simulator import product
 from solvers.qaoa.simulator.subspace import MIXERS, Simulator
-from solvers.qaoa.subspace import SubspaceQAOA
 from tests.solvers.circuits import (
     X,
     Y,
     bits,
     braket_state,
+    each_subspace_sampler,
     grouped_problem,
     make,
     on,
@@ -169,16 +167,7 @@ def test_groups_are_shallower_than_one_dicke_state():
     assert deep > 4 * flat
 
 
-@pytest.mark.parametrize(
-    "solver",
-    [
-        SubspaceQAOA(),
-        AerSubspaceQAOA(),
-        BraketLocalSubspaceQAOA(),
-        BraketSubspaceQAOA("SV1", rehearse=True, max_cost=1e6),
-    ],
-    ids=lambda solver: solver.name,
-)
+@each_subspace_sampler
 def test_every_shot_keeps_the_groups(solver):
     instance = grouped_problem((4, 4), (2, 2))
     samples = solver.sample_problem(

@@ -7,19 +7,18 @@ import pytest
 
 from solvers.base import Budget
 from solvers.clock.deadline import NEVER
-from solvers.cloud.paid import BraketPenaltyQAOA, BraketSubspaceQAOA
+from solvers.cloud.paid import BraketPenaltyQAOA
 from solvers.qaoa.angles import Angles
-from solvers.qaoa.braket import BraketLocalSubspaceQAOA
 from solvers.qaoa.circuit.ansatz import Ising, groups_of, parameter_values, subspace_ansatz
 from solvers.qaoa.circuit.dicke import dicke_state
 from solvers.qaoa.circuit.gates import Circuit
-from solvers.qaoa.qiskit import AerSubspaceQAOA
 from solvers.qaoa.simulator.subspace import Simulator
 from solvers.qaoa.subspace import SubspaceQAOA
 from solvers.qaoa.warm import EPSILON, biased_odds, warm_started
 from tests.solvers.circuits import (
     bits,
     braket_state,
+    each_subspace_sampler,
     grouped_problem,
     problem,
     qiskit_state,
@@ -110,16 +109,7 @@ def test_the_answer_is_likeliest_and_swaps_cost_a_factor():
 
 
 @pytest.mark.parametrize("warm_start", ["descent", "greedy", "relaxation"])
-@pytest.mark.parametrize(
-    "solver",
-    [
-        SubspaceQAOA(),
-        AerSubspaceQAOA(),
-        BraketLocalSubspaceQAOA(),
-        BraketSubspaceQAOA("SV1", rehearse=True, max_cost=1e6),
-    ],
-    ids=lambda solver: solver.name,
-)
+@each_subspace_sampler
 def test_samplers_say_what_they_started_from(solver, warm_start):
     instance = grouped_problem((4, 4), (2, 2))
     call = {"seed": 1, "mixer": "ring", "depth": 1, "angles": "ramp", "budget": Budget(reads=300)}
