@@ -19,7 +19,7 @@ one Dicke state over all variables, to ``groups-gates.csv``, both to ``groups.pn
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -62,6 +62,25 @@ def blocks() -> list[CardinalityProblem]:
     samples = load_samples(loaded, count=WINDOWS, length=LENGTH)
     layers = ",".join(LAYERS)
     return export_rows(loaded, samples, layers=layers, rows=ROWS, pattern="2:4", progress=False)
+
+
+def measured(
+    title: str, records: Callable[[CardinalityProblem, int], Iterable[dict[str, object]]]
+) -> pd.DataFrame:
+    """The records of every row and its number, the latter as column ``block``."""
+    rows, found = blocks(), []
+    with cell_progress(title, len(rows)) as advance:
+        for number, row in enumerate(rows):
+            found += [record | {"block": number} for record in records(row, number)]
+            advance()
+    return pd.DataFrame(found)
+
+
+def both(row: CardinalityProblem, _: int) -> Iterator[dict[str, object]]:
+    """What QAOA with each mixer reaches on a row, and the controls."""
+    for mixer in MIXERS:
+        yield from quantum(row, mixer)
+    yield from classical(row)
 
 
 def is_best(simulator: Simulator) -> Bools:
@@ -181,16 +200,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = blocks()
-    runs: list[dict[str, object]] = []
-    with cell_progress("QAOA on 2:4 blocks", len(rows)) as advance:
-        for number, row in enumerate(rows):
-            for mixer in MIXERS:
-                runs += [record | {"block": number} for record in quantum(row, mixer)]
-            runs += [record | {"block": number} for record in classical(row)]
-            advance()
     keys = ["n", "method", "depth", "angles"]
-    table = summary(pd.DataFrame(runs), keys, ("ratio", "p_optimum"))
+    table = summary(measured("QAOA on 2:4 blocks", both), keys, ("ratio", "p_optimum"))
     gates = pd.DataFrame(gate_counts())
     table.to_csv(args.out / "groups.csv", index=False, float_format="%.4g")
     gates.to_csv(args.out / "groups-gates.csv", index=False)

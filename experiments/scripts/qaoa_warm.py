@@ -18,11 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from experiments.instances.subblocks import nested_subblocks
-from experiments.progress import cell_progress
-from experiments.scripts.qaoa_groups import DEPTHS, ITERATIONS, SIZES, TRAINED, blocks, is_best
+from experiments.scripts.qaoa_groups import (
+    DEPTHS,
+    ITERATIONS,
+    SIZES,
+    TRAINED,
+    is_best,
+    measured,
+)
 from experiments.scripts.qaoa_quality import summary
 from solvers import CardinalityProblem
 from solvers.clock.deadline import NEVER
@@ -72,28 +77,23 @@ def compared(
                 }
 
 
+def both(row: CardinalityProblem, number: int) -> Iterator[dict[str, object]]:
+    """The sub-blocks of one group and those of the pattern."""
+    ungrouped = replace(row, groups=None, cardinalities=None)
+    yield from compared("one group", nested_subblocks(ungrouped, ONE_GROUP), number)
+    yield from compared("2:4", nested_subblocks(row, SIZES), number)
+
+
 def main() -> None:
     """Cuts, runs, summarises."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = blocks()
-    runs: list[dict[str, object]] = []
-    with cell_progress("Warm and cold starts", len(rows)) as advance:
-        for number, row in enumerate(rows):
-            ungrouped = replace(row, groups=None, cardinalities=None)
-            kinds = {
-                "one group": nested_subblocks(ungrouped, ONE_GROUP),
-                "2:4": nested_subblocks(row, SIZES),
-            }
-            for kind, problems in kinds.items():
-                runs += [r | {"block": number} for r in compared(kind, problems, number)]
-            advance()
     keys = ["kind", "n", "start", "depth", "angles"]
     measures = ("p_optimum", "ratio", "p_start", "classical", "gates_without_cost",
                 "depth_without_cost")  # fmt: skip
-    table = summary(pd.DataFrame(runs), keys, measures)
+    table = summary(measured("Warm and cold starts", both), keys, measures)
     table.to_csv(args.out / "warm.csv", index=False, float_format="%.4g")
 
 
