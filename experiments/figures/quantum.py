@@ -37,6 +37,7 @@ def circuits(runs: pd.DataFrame) -> pd.DataFrame:
         if name not in said:
             said[name] = np.nan
     out = own.assign(mixer=said["mixer"].fillna("x"), depth=said["depth"])
+    out["fisher"] = out["fisher"].fillna("")
     out["strategy"] = said["angles"].astype(str).str.split(r"[ (:,]").str[0]
     mean = said["expectation"].fillna(said["post_selected_mean"])
     for name, energy in (("shot_ratio", mean), ("repaired_ratio", said["repaired_mean"])):
@@ -56,10 +57,11 @@ def _priced(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_ratios(runs: pd.DataFrame) -> str:
-    keys = ["n", "mixer", "depth"]
+    keys = ["fisher", "n", "mixer", "depth"]
     found = circuits(runs).groupby(keys)["shot_ratio"].mean().reset_index()
     said = "; ".join(
-        f"n = {row['n']}, {LABELS[row['mixer']]}, p = {row['depth']:g}: {row['shot_ratio']:.2f}"
+        f"n = {row['n']}{glossary.in_brackets(row['fisher'])}, {LABELS[row['mixer']]}, "
+        f"p = {row['depth']:g}: {row['shot_ratio']:.2f}"
         for row in found.to_dict("records")
     )
     return (
@@ -84,27 +86,33 @@ def _shares_by_price(runs: pd.DataFrame) -> str:
     when=lambda runs: bool(len(_answered(runs)) and runs["gap"].notna().any()),
 )
 def depth(runs: pd.DataFrame) -> Figure:
-    """Approximation ratio and P(optimum) of a shot against the depth, a row an n."""
+    """Approximation ratio and P(optimum) of a shot against the depth, a row an n and curvature."""
     quantum = circuits(runs)
-    sizes = sorted(quantum["n"].unique())
+    groups = [
+        (n, fisher)
+        for fisher in glossary.fishers(quantum)
+        for n in sorted(quantum.loc[quantum["fisher"] == fisher, "n"].unique())
+    ]
     controls = _controls(runs[runs["instance"].isin(quantum["instance"])])
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 1.05 + 1.7 * len(sizes))
-        axes = figure.subplots(len(sizes), 2, squeeze=False, sharex=True)
-        for row, n in zip(axes, sizes, strict=True):
-            part = quantum[quantum["n"] == n]
+        figure = palette.new_figure(palette.PAGE, 1.05 + 1.4 * len(groups))
+        axes = figure.subplots(len(groups), 2, squeeze=False, sharex=True)
+        for row, (n, fisher) in zip(axes, groups, strict=True):
+            part = quantum[(quantum["n"] == n) & (quantum["fisher"] == fisher)]
             count = part["instance"].nunique()
             _by_depth(row[0], part, "shot_ratio")
             _by_depth(row[1], part, "success")
             row[0].set_ylim(min(0.0, row[0].get_ylim()[0]), 1.03)
-            for _, one in controls[controls["n"] == n].iterrows():
+            beside = controls[(controls["n"] == n) & (controls["fisher"] == fisher)]
+            for _, one in beside.iterrows():
                 colour, line, _ = _CONTROL_LOOKS[one["solver_name"]]
                 row[1].axhline(max(one["success"], 1e-4), color=colour, linestyle=line,
                                linewidth=0.8)  # fmt: skip
             row[1].set_yscale("log")
             row[1].set_ylim(8e-5, 1.6)
-            row[0].set_title(f"n = {n} ({count} blocks): ratio of the mean shot", loc="left")
-            row[1].set_title(f"n = {n}: P(optimum) of a shot", loc="left")
+            named = f"{glossary.curvature(fisher)}, n = {n}".removeprefix(", ")
+            row[0].set_title(f"{named} ({count}): ratio of the mean shot", loc="left")
+            row[1].set_title(f"{named}: P(optimum) of a shot", loc="left")
         for axis in axes[-1]:
             depths = sorted(quantum["depth"].unique())
             axis.set_xticks(depths, [f"{p:.0f}" for p in depths])
@@ -124,9 +132,10 @@ def depth(runs: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
         palette.caption(
             figure,
-            f"Means over blocks, bars 95 % bootstrap. Ratio: 1 the optimum, 0 the mean feasible "
-            f"state; exact expectation for XY and Grover, feasible shots of X. P(optimum): share "
-            f"of {_reads(quantum)} shots; X + penalty and random strings after greedy repair. "
+            "Means over blocks, as many as in brackets, bars 95 % bootstrap. Ratio: 1 the optimum, "
+            "0 the mean feasible state; exact expectation for XY and Grover, feasible shots of X. "
+            f"P(optimum): share of {_reads(quantum)} shots; X + penalty and random strings after "
+            "greedy repair. "
             f"{_noise(quantum)} {_known(quantum)} Classical solvers: share of their runs.",
         )
     return figure
@@ -140,10 +149,10 @@ _CONTROL_LOOKS: dict[str, tuple[str, Any, str]] = {
 
 
 def _controls(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean success of the controls by n, in the order of `_CONTROL_LOOKS`."""
+    """Mean success of the controls by curvature and n, in the order of `_CONTROL_LOOKS`."""
     own = runs[runs["solver_name"].isin(_CONTROL_LOOKS) & runs["status"].isin(SCORED)]
-    own = own[~own["flat"].astype(bool)]
-    table = own.groupby(["n", "solver_name"])["success"].mean().reset_index()
+    own = own[~own["flat"].astype(bool)].assign(fisher=lambda f: f["fisher"].fillna(""))
+    table = own.groupby(["fisher", "n", "solver_name"])["success"].mean().reset_index()
     order = {name: place for place, name in enumerate(_CONTROL_LOOKS)}
     return table.sort_values("solver_name", key=lambda names: names.map(order))
 

@@ -7,6 +7,7 @@ writes it as PDF, SVG and PNG.
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -191,8 +192,9 @@ def ranking(runs: pd.DataFrame) -> Figure:
             picture = axis.imshow(shown, cmap=colours, norm=norm, aspect="auto")
             _write_cells(axis, part, solvers, sizes)
             title = glossary.curvature(fisher) or "all instances"
-            # Several narrow panels: a word a line.
-            axis.set_title("\n".join(title.split()) if many else title, loc="left")
+            # Several narrow panels: as many letters a line as there are columns for.
+            axis.set_title(textwrap.fill(title, 10 + 7 * (len(sizes) - 1)) if many else title,
+                           loc="left")  # fmt: skip
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
             axis.set_xlabel("n" if many else "variables n; % of instances by what is known")
             axis.set_yticks(range(len(solvers)), solvers)

@@ -49,27 +49,30 @@ def _leaders(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
 def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     """Median gap against time on three clocks; grey where the leader differs from the wall clock's.
 
-    The largest three sizes; instances of both Fishers together.
+    A row a size and curvature: the largest of each curvature, see `_largest`.
     """
     improvements = anytime.clocked(runs, incumbents)
-    sizes = sorted(runs.loc[~runs["flat"].astype(bool), "n"].unique())[-3:]
+    kept = runs[~runs["flat"].astype(bool)].assign(fisher=lambda f: f["fisher"].fillna(""))
+    groups = _largest(kept)
     labels = palette.ordered(set(runs.loc[runs["status"].isin(SCORED), "solver"]))
     tracks = palette.tracks(runs)
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 1.1 + 1.6 * max(1, len(sizes)))
-        axes = figure.subplots(max(1, len(sizes)), 3, squeeze=False, sharey=True, sharex="row")
-        for row, n in zip(axes, sizes, strict=False):
-            part = runs[runs["n"] == n]
+        figure = palette.new_figure(palette.PAGE, 1.1 + 1.6 * max(1, len(groups)))
+        axes = figure.subplots(max(1, len(groups)), 3, squeeze=False, sharey=True, sharex="row")
+        for row, (n, fisher) in zip(axes, groups, strict=False):
+            part = kept[(kept["n"] == n) & (kept["fisher"] == fisher)]
             own = improvements[improvements["run"].isin(part["key"])]
             grid = anytime.time_grid(own)
             curves = {a: anytime.median_curves(part, own, grid, a) for a in anytime.ACCOUNTINGS}
             found = anytime.changes(curves)
             for axis, accounting in zip(row, anytime.ACCOUNTINGS, strict=True):
                 _anytime_panel(axis, curves[accounting], labels, tracks)
+                palette.log_ticks(axis.xaxis, grid[0], grid[-1])
                 spans = found.loc[found["accounting"] == accounting, ["start", "end"]]
                 for start, end in spans.to_numpy(dtype=float):
                     axis.axvspan(start, max(end, 1.05 * start), color="#E4E4E4", zorder=0)
-                axis.set_title(f"n = {n}, {accounting}", loc="left")
+                title = f"n = {n}{glossary.in_brackets(fisher)}"
+                axis.set_title(f"{title}\n{accounting}", loc="left")
         for axis in axes[-1]:
             axis.set_xlabel("seconds")
         figure.supylabel("median gap to the best known", fontsize=7)
@@ -77,12 +80,21 @@ def anytime_curves(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
                       ncols=6, frameon=False)  # fmt: skip
         palette.caption(
             figure,
+            "The largest sizes of each curvature. "
             "Execute: the solver's execution alone. Wall: the whole call. End to end: cutting the "
             "block comes first. Grey: another leader than on the wall clock (all tracks together). "
             f"At the foot of an axis: at the best known. Largest time limit of each solver. "
             f"{conditions(runs)}",
         )
     return figure
+
+
+def _largest(runs: pd.DataFrame) -> list[tuple[int, str]]:
+    """The largest sizes of each curvature, fewer of each where there are several."""
+    fishers = glossary.fishers(runs)
+    each = {1: 3, 2: 2}.get(len(fishers), 1)
+    sizes = {fisher: sorted(runs.loc[runs["fisher"] == fisher, "n"].unique()) for fisher in fishers}
+    return [(int(n), fisher) for fisher in fishers for n in sizes[fisher][-each:]]
 
 
 def _anytime_panel(
@@ -100,7 +112,6 @@ def _anytime_panel(
     axis.set_yscale("log")
     axis.set_yticks([1e-6, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
     axis.yaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def penalties(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -110,6 +121,7 @@ def penalties(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         Both with columns penalty (mean |linear bias| = 1) and raw_violation (share of n).
     """
     scored = runs[runs["status"].isin(SCORED) & ~runs["flat"].astype(bool)].copy()
+    scored["fisher"] = scored["fisher"].fillna("")
     scored["penalty"] = scored["info"].map(lambda text: _said(text, "penalty"))
     violated = scored["info"].map(lambda text: _said(text, "raw_violation"))
     scored["raw_violation"] = violated / scored["n"]
@@ -120,19 +132,22 @@ def penalty_words(runs: pd.DataFrame) -> str:
     """Feasible share at the ends of the axis, the best penalty, and what repair alone reaches."""
     scored, swept = penalties(runs)
     said = []
-    for (name, n), part in swept.groupby(["solver_name", "n"]):
+    for (name, fisher, n), part in swept.groupby(["solver_name", "fisher", "n"], sort=False):
         by = part.groupby("penalty")
         feasible, gaps = by["raw_feasible"].mean(), by["gap"].median()
         said.append(
-            f"{name}, n = {n}: feasible before repair {100 * feasible.iloc[0]:.0f} % at penalty "
+            f"{name}, n = {n}{glossary.in_brackets(fisher)}: feasible before repair "
+            f"{100 * feasible.iloc[0]:.0f} % at penalty "
             f"{feasible.index[0]:.2g} and {100 * feasible.iloc[-1]:.0f} % at "
             f"{feasible.index[-1]:.2g}; best gap after repair {percent(gaps.min())} at "
             f"{gaps.idxmin():.2g}, worst {percent(gaps.max())} at {gaps.idxmax():.2g}"
         )
     controls = scored[scored["solver_name"].isin(["random", "greedy"])]
-    for (name, n), part in controls.groupby(["solver_name", "n"]):
+    for (name, fisher, n), part in controls.groupby(["solver_name", "fisher", "n"], sort=False):
         what = "random strings with repair" if name == "random" else "greedy without a sampler"
-        said.append(f"{what}, n = {n}: {percent(part['gap'].median())}")
+        said.append(
+            f"{what}, n = {n}{glossary.in_brackets(fisher)}: {percent(part['gap'].median())}"
+        )
     return f"{'. '.join(said)}."
 
 
@@ -147,55 +162,77 @@ def penalty_words(runs: pd.DataFrame) -> str:
 def penalty_frontier(runs: pd.DataFrame) -> Figure:
     """Feasible share before repair and gap after it, against the penalty; repair alone beside.
 
-    A run's penalty is read from what its solver reported, in units of the mean |linear bias|.
+    A row a curvature. A run's penalty is read from what its solver reported, in units of the mean
+    |linear bias|.
     """
     scored, swept = penalties(runs)
-    controls = {"random strings + repair": scored[scored["solver_name"] == "random"],
-                "greedy, no sampler": scored[scored["solver_name"] == "greedy"]}  # fmt: skip
-    sizes = sorted(scored["n"].unique())
+    sizes, fishers = sorted(scored["n"].unique()), glossary.fishers(scored)
+    lines = dict(zip(sizes, _LINES, strict=False))
     panels = (("raw_feasible", "feasible share before repair"),
               ("raw_violation", "mean |sum x - k| / n before repair"),
               ("gap", "median gap after repair"))  # fmt: skip
-    shades = dict(zip(sizes, ("-", "--", ":", "-."), strict=False))
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 2.9)
-        axes = figure.subplots(1, 3)
-        for axis, (column, title) in zip(axes, panels, strict=True):
-            for (name, n), part in swept.groupby(["solver_name", "n"]):
-                by = part.groupby("penalty")[column]
-                y = by.median() if column == "gap" else by.mean()
-                y = y.clip(lower=_LEAST) if column == "gap" else y
-                look = palette.style(str(name))
-                axis.plot(y.index, y, marker=look.marker, color=look.colour, linestyle=shades[n])
-            axis.set_xscale("log")
+        figure = palette.new_figure(palette.PAGE, 1.2 + 1.7 * len(fishers))
+        axes = figure.subplots(len(fishers), 3, squeeze=False, sharex=True)
+        for row, fisher in zip(axes, fishers, strict=True):
+            for axis, (column, title) in zip(row, panels, strict=True):
+                part = swept[swept["fisher"] == fisher]
+                _penalty_panel(axis, part, column, lines)
+                axis.set_title(
+                    f"{glossary.curvature(fisher) or 'all instances'}\n{title}", loc="left"
+                )
+            _controls(row[2], scored[scored["fisher"] == fisher], lines)
+        for axis in axes[-1]:
             axis.set_xlabel("penalty (mean |linear bias| = 1)")
-            axis.set_title(title, loc="left")
-        for (name, part), colour in zip(controls.items(), ("#999999", "#000000"), strict=True):
-            for size in sorted(part["n"].unique()):
-                value = max(float(part.loc[part["n"] == size, "gap"].median()), _LEAST)
-                axes[2].axhline(value, color=colour, linestyle=shades[size], linewidth=0.8,
-                                label=f"{name}, n = {size}")  # fmt: skip
-        axes[2].set_yscale("log")
-        axes[2].set_yticks([_LEAST, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
-        for axis in axes:
-            axis.minorticks_off()
-        groups = swept[["solver_name", "n"]].drop_duplicates().to_numpy().tolist()
-        handles = []
-        for name, n in groups:
-            look = palette.style(name)
-            handles.append(Line2D([], [], color=look.colour, marker=look.marker,
-                                  linestyle=shades[n], label=f"{name}, n = {n}"))  # fmt: skip
-        handles += axes[2].get_legend_handles_labels()[0]
+        looks = {name: palette.style(name) for name in palette.ordered(set(swept["solver_name"]))}
+        handles = [Line2D([], [], color=look.colour, marker=look.marker, label=name)
+                   for name, look in looks.items()]  # fmt: skip
+        handles += [Line2D([], [], color=colour, linewidth=0.8, label=what)
+                    for name, (colour, what) in _WITHOUT.items()
+                    if (scored["solver_name"] == name).any()]  # fmt: skip
+        handles += [Line2D([], [], color="#666666", linestyle=line, label=f"n = {n}")
+                    for n, line in lines.items()]  # fmt: skip
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
         tags = scored.drop_duplicates("instance")["tag"].value_counts()
         palette.caption(
             figure,
-            "Line styles tell n apart; means over instances and seeds. Best known: "
+            "Means and medians over instances and seeds. Best known: "
             f"{', '.join(f'{glossary.tag(tag)} on {count}' for tag, count in tags.items())} "
             "instances; flat ones, on which nothing can be gained, are left out. No track but the "
             "penalised has a penalty; greedy never sees one. Current mask given to nobody.",
         )
     return figure
+
+
+# Styles of lines that tell sizes apart.
+_LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+# Colour and name of what no penalty was given to.
+_WITHOUT = {"random": ("#999999", "random strings + repair"),
+            "greedy": ("#000000", "greedy, no sampler")}  # fmt: skip
+
+
+def _penalty_panel(axis: Axes, part: pd.DataFrame, column: str, lines: dict[Any, Any]) -> None:
+    for (name, n), one in part.groupby(["solver_name", "n"]):
+        by = one.groupby("penalty")[column]
+        y = by.median().clip(lower=_LEAST) if column == "gap" else by.mean()
+        look = palette.style(str(name))
+        axis.plot(y.index, y, marker=look.marker, color=look.colour, linestyle=lines.get(n, "-"))
+    axis.set_xscale("log")
+    if column == "gap":
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=_LEAST / 2)
+        axis.set_yticks([_LEAST, 1e-4, 1e-2, 1], ["0", "10⁻⁴", "10⁻²", "1"])
+    else:
+        axis.set_ylim(-0.03, 1.03 if column == "raw_feasible" else None)
+    axis.minorticks_off()
+
+
+def _controls(axis: Axes, part: pd.DataFrame, lines: dict[Any, Any]) -> None:
+    """Medians of what no penalty was given to, as lines across."""
+    for (name, n), one in part[part["solver_name"].isin(_WITHOUT)].groupby(["solver_name", "n"]):
+        value = max(float(one["gap"].median()), _LEAST)
+        axis.axhline(value, color=_WITHOUT[str(name)][0], linestyle=lines.get(n, "-"),
+                     linewidth=0.8)  # fmt: skip
 
 
 def _said(text: Any, key: str) -> float:

@@ -32,11 +32,17 @@ def _target(gap: float) -> str:
     return "the best known" if gap == 0 else f"a gap of {percent(gap)}"
 
 
-def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+def in_the_end(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
+    """Share of targets that each solver reaches in the end, by curvature, in words."""
     table = targets.times(runs, incumbents)
-    shares = table["seconds"].lt(float("inf")).groupby(table["solver"]).mean()
-    ordered = shares.sort_values(ascending=False)
-    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered.items())
+    said = []
+    for fisher in glossary.fishers(table):
+        part = table[table["fisher"] == fisher]
+        shares = part["seconds"].lt(float("inf")).groupby(part["solver"]).mean()
+        ordered = shares.sort_values(ascending=False, kind="stable")
+        names = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered.items())
+        said.append(f"{_named(fisher)}: {names}")
+    return "; ".join(said)
 
 
 @figure(
@@ -44,7 +50,7 @@ def _reached(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
     "Targets reached within a time",
     lambda runs, incumbents: (
         "Share of pairs of run and target reached against seconds, a line a solver. In the end: "
-        f"{_reached(runs, incumbents)}."
+        f"{in_the_end(runs, incumbents)}."
     ),
 )
 def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
@@ -56,8 +62,7 @@ def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
     ends = (max(finite.min(), 1e-6), finite.max()) if len(finite) else (1e-3, 1.0)
     grid = np.geomspace(ends[0] * 0.8, ends[1] * 1.3, 400)
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 3.1)
-        axes = figure.subplots(1, len(fishers), squeeze=False, sharey=True)[0]
+        figure, axes = _panels(len(fishers))
         for axis, fisher in zip(axes, fishers, strict=True):
             part = reached[reached["fisher"] == fisher]
             for place, label in enumerate(labels):
@@ -68,9 +73,10 @@ def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
             axis.set_ylim(-0.02, 1.02)
             axis.set_xlabel("seconds since the solver was called")
-            sizes = sorted(part["n"].unique())
-            axis.set_title(f"{_named(fisher)}, n = {', '.join(map(str, sizes))}", loc="left")
-        axes[0].set_ylabel("share of (run, target) pairs reached")
+            low, high = part["n"].min(), part["n"].max()
+            sizes = f"{low} to {high}" if low < high else low
+            axis.set_title(f"{_named(fisher)}, n = {sizes}", loc="left")
+        figure.supylabel("share of (run, target) pairs reached", fontsize=7)
         axes[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
         _legend(figure, labels, tracks)
         goals = ", ".join(_target(t) for t in targets.TARGETS)
@@ -85,11 +91,16 @@ def ecdf(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
 def _quickest(runs: pd.DataFrame, incumbents: pd.DataFrame) -> str:
     reached = targets.times(runs, incumbents, PROFILED)
     said = []
-    for target in PROFILED:
-        first = targets.profile(reached, target, [1.0]).iloc[0].sort_values(ascending=False)
-        best = ", ".join(f"{name} {100 * share:.0f} %" for name, share in first.head(3).items())
-        goal = "the best known" if target == 0 else f"a gap of {percent(target)}"
-        said.append(f"The quickest to {goal}, by share of the instances: {best}.")
+    for fisher in glossary.fishers(reached):
+        part = reached[reached["fisher"] == fisher]
+        for target in PROFILED:
+            first = targets.profile(part, target, [1.0]).iloc[0]
+            best = first.sort_values(ascending=False, kind="stable").head(3)
+            names = ", ".join(f"{name} {100 * share:.0f} %" for name, share in best.items())
+            said.append(
+                f"The quickest to {_target(target)}, by share of the instances "
+                f"({_named(fisher)}): {names}."
+            )
     return " ".join(said)
 
 
@@ -140,13 +151,16 @@ def profile(runs: pd.DataFrame, incumbents: pd.DataFrame) -> Figure:
 
 def _in_words(runs: pd.DataFrame) -> str:
     table = targets.solutions(runs)
-    top = table[table["n"] == table["n"].max()].sort_values("tts")
-    said = [
-        f"{row['solver']}{glossary.in_brackets(row['fisher'])} "
-        f"{duration(row['tts']) if row['tts'] < float('inf') else 'never'}"
-        for row in top.to_dict("records")
-    ]
-    return f"At n = {table['n'].max()}: {', '.join(said)}."
+    said = []
+    for fisher in glossary.fishers(table):
+        part = table[table["fisher"] == fisher]
+        top = part[part["n"] == part["n"].max()].sort_values("tts")
+        names = ", ".join(
+            f"{row['solver']} {duration(row['tts']) if row['tts'] < float('inf') else 'never'}"
+            for row in top.to_dict("records")
+        )
+        said.append(f"At n = {part['n'].max()}{glossary.in_brackets(fisher)}: {names}.")
+    return " ".join(said)
 
 
 @figure(
@@ -163,8 +177,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
     top = finite.max() * 10 if len(finite) else 1.0
     sizes = sorted(table["n"].unique())
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 3.1)
-        axes = figure.subplots(1, len(fishers), squeeze=False, sharey=True)[0]
+        figure, axes = _panels(len(fishers))
         for axis, fisher in zip(axes, fishers, strict=True):
             for place, label in enumerate(labels):
                 one = table[(table["fisher"] == fisher) & (table["solver"] == label)]
@@ -176,7 +189,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xlabel("variables n")
             axis.set_title(_named(fisher), loc="left")
-        axes[0].set_ylabel("time to solution at 99 % (s)")
+        figure.supylabel("time to solution at 99 % (s)", fontsize=7)
         _legend(figure, labels, tracks)
         palette.caption(
             figure,
@@ -204,6 +217,16 @@ def _solved(
     bars = np.array([(y - one["low"]).clip(lower=0).where(solved, 0), (high - y).clip(lower=0)])
     axis.errorbar(x, y, yerr=bars, color=look.colour, marker=look.marker, linestyle="none",
                   elinewidth=0.6, markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels: side by side, from three on two in a row."""
+    rows = 1 if count < 3 else math.ceil(count / 2)
+    figure = palette.new_figure(palette.PAGE, 1.3 + 1.8 * rows)
+    axes = figure.subplots(rows, min(count, 2), squeeze=False, sharey=True)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
 
 
 def _curve(

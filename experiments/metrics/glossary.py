@@ -133,7 +133,12 @@ def used(text: str) -> list[tuple[str, str]]:
 
 
 def fishers(frame: pd.DataFrame) -> list[str]:
-    """The kinds of Fisher in a frame, the known ones first; ``['']`` if it does not say."""
+    """The curvatures in a frame, the known ones first and patterns behind; ``['']`` for none."""
     known = list(_CURVATURES)
     found = set(frame["fisher"].fillna("")) if "fisher" in frame else {""}
-    return sorted(found, key=lambda f: (known.index(f) if f in known else len(known), f)) or [""]
+
+    def place(fisher: str) -> tuple[int, str]:
+        plain = fisher.partition(",")[0]
+        return known.index(plain) if plain in known else len(known), fisher
+
+    return sorted(found, key=place) or [""]

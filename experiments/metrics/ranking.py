@@ -252,7 +252,8 @@ def _winners(table: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, str]]:
     out = []
     for n, fisher in group_order(table):
         part = table[(table["n"] == n) & (table["fisher"] == fisher)]
-        limit = runs.loc[runs["n"] == n, "time_limit"].max()
+        here = (runs["n"] == n) & (runs["fisher"].fillna("") == fisher)
+        limit = runs.loc[here, "time_limit"].max()
         row = {
             "n": str(n),
             "curvature": glossary.curvature(fisher),
@@ -312,7 +313,7 @@ def _listed(names: list[str]) -> str:
 
 
 def contenders(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that are ranked: at the longest time limit of each n, not flat, on common problems.
+    """The runs that are ranked: at the longest limit of each n and Fisher, not flat, in common.
 
     A problem counts where every solver of its track has been run on it, if only to fail: what an
     interrupted study has of one solver alone compares nobody.
@@ -332,7 +333,7 @@ def contenders(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at_longest(runs: pd.DataFrame) -> pd.DataFrame:
-    longest = runs.groupby("n")["time_limit"].transform("max")
+    longest = runs.groupby(["n", runs["fisher"].fillna("")])["time_limit"].transform("max")
     return runs[(runs["time_limit"] == longest) | longest.isna()]
 
 

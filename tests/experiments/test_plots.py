@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import Store, Study, run
+from experiments import SolverSpec, Store, Study, run
 from experiments.errors import ReportError
 from experiments.figures import blocks as plots_blocks
-from experiments.figures import palette
+from experiments.figures import palette, studies, targets
 from experiments.figures import runs as plots
+from experiments.metrics import glossary
 from experiments.metrics.ranking import headline, rank_table, solver_order, whole_limit
 from experiments.metrics.readable import duration, percent
 from experiments.metrics.references import annotate
 from experiments.report import tables
+from solvers import Budget
 from solvers.registry import SOLVERS
 from tests.study_fixtures import Drawn, Raising, Slow, block, spec
 
@@ -64,6 +66,42 @@ def test_conditions_are_on_the_figure(store, draw):
                   "Current mask"):  # fmt: skip
         assert words in text, words
     assert "given to nobody" in text
+
+
+def test_kinds_of_blocks_have_panels_of_their_own(store):
+    runs, incumbents = annotate(store.runs()), store.incumbents()
+    for text in (text_of(studies.anytime_curves(runs, incumbents)),
+                 targets.in_the_end(runs, incumbents)):  # fmt: skip
+        for words in ("sequence Fisher", "token Fisher"):
+            assert words in text
+
+
+def test_penalties_of_kinds_are_apart(tmp_path):
+    kinds = ("sequence", "reconstruction, 2:4")
+    blocks = [block(10, seed=i, fisher=kind) for i, kind in enumerate(kinds)]
+    solvers = [SolverSpec("neal", {"penalty": p}, f"neal {p}") for p in (0.01, 1.0)]
+    study = Study("s", blocks, ["greedy", *solvers], [Budget(reads=5, sweeps=5)], seeds=[0])
+    run(study, tmp_path / "s.sqlite", progress=False)
+    with Store(tmp_path / "s.sqlite") as opened:
+        runs = annotate(opened.runs())
+    for text in (text_of(studies.penalty_frontier(runs)), studies.penalty_words(runs)):
+        for words in ("sequence Fisher", "reconstruction, 2:4", "n = 10"):
+            assert words in text
+
+
+def test_patterns_stand_behind_their_curvature():
+    names = ["mix", "reconstruction, 4:8", "position", "reconstruction, 2:4", "reconstruction",
+             "else"]  # fmt: skip
+    assert glossary.fishers(pd.DataFrame({"fisher": names})) == [
+        "position", "reconstruction", "reconstruction, 2:4", "reconstruction, 4:8", "mix", "else",
+    ]  # fmt: skip
+
+
+def test_each_kind_is_ranked_at_its_own_longest_limit(store):
+    runs = annotate(store.runs())
+    short = (runs["fisher"] == "position") & (runs["time_limit"] == 0.04)
+    found = rank_table(runs[~short])
+    assert set(found["fisher"]) == {"sequence", "position"}
 
 
 def test_who_got_the_current_mask_is_named(tmp_path):
