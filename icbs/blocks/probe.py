@@ -70,7 +70,7 @@ def usable_layers(model: nn.Module, glob: str, samples: Samples) -> Usable:
     for name, layer in layers.items():
         if not torch.isfinite(layer_weight(layer)).all():
             raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
-    samples[:2].check(model)
+    samples.check(model)
     few = _few(model, samples)
     with frozen(model):
         runs, refused = _mixing(model, layers, few)

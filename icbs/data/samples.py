@@ -124,8 +124,9 @@ class Samples:
         """Refuses samples that the model cannot take.
 
         Raises:
-            DataError: tokens beyond the vocabulary, windows longer than the model's positions,
-                images of another shape, or classes it does not have.
+            DataError: no sample at all, tokens beyond the vocabulary, windows longer than the
+                model's positions, images of another shape or that hold NaN or infinity, or classes
+                it does not have.
         """
         for complaint in _complaints(self, model):
             raise DataError(complaint)
@@ -160,7 +161,11 @@ def _complaints(samples: Samples, model: nn.Module) -> Iterator[str]:
     vocabulary = getattr(config, "vocab_size", None)
     size = getattr(config, "image_size", None)
     classes = getattr(config, "num_labels", None)
+    if not len(samples):
+        yield "there are no samples: give one at least"
     if samples.is_images:
+        if not torch.isfinite(samples.inputs).all():
+            yield "the images hold NaN or infinity: leave those out"
         if vocabulary is not None and size is None:
             yield "the samples are images and the model reads tokens: choose text or another model"
         channels = getattr(config, "num_channels", samples.inputs.shape[1])

@@ -11,7 +11,8 @@ from icbs.blocks.capture import Forward, capture, input_norms
 from icbs.blocks.gradients import LayerGradients
 from icbs.blocks.hessian import block_hessian
 from icbs.blocks.probe import usable_layers
-from icbs.errors import ModelError
+from icbs.blocks.rowexport import export_rows
+from icbs.errors import LayerError, ModelError
 from icbs.evaluation.losses import sample_losses
 from icbs.evaluation.quality import evaluate
 from icbs.models.coverage import IDLE, coverage
@@ -174,14 +175,27 @@ def test_hessian_of_an_expert(family):
     torch.testing.assert_close(found, torch.stack(rows), rtol=0.05, atol=3e-3)
 
 
-def test_an_expert_that_nothing_reaches_is_pruned_by_magnitude():
-    model, samples = moe("mixtral", num_experts_per_tok=1), samples_of()
+def with_idle_experts():
+    """A model of which two of the four experts of each layer get nothing."""
+    model = moe("mixtral", num_experts_per_tok=1)
     with torch.no_grad():
         for layer in model.model.layers:
             # the router sees one number, and its sign chooses between two of the four experts
             layer.post_attention_layernorm.weight.fill_(0.0)
             layer.post_attention_layernorm.weight[0] = 1.0
             layer.mlp.gate.weight[:, 0] = torch.tensor([1.0, -1.0, 0.5, 0.0])
+    return model
+
+
+def test_an_expert_that_nothing_reaches_has_no_row_blocks():
+    loaded = LoadedModel(with_idle_experts(), None, "mixtral", "random")
+    idle = "model.layers.0.mlp.experts.2.*"
+    with pytest.raises(LayerError, match=r"no sample reaches layer .*0\.mlp\.experts\.2"):
+        export_rows(loaded, samples_of(), layers=idle, rows=1, progress=False)
+
+
+def test_an_expert_that_nothing_reaches_is_pruned_by_magnitude():
+    model, samples = with_idle_experts(), samples_of()
     layers = prunable_layers(model)
     idle = set(layers) - set(input_norms(model, layers, samples))
     assert {name.split(".experts.")[1][0] for name in idle} >= {"2", "3"}

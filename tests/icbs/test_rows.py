@@ -16,7 +16,7 @@ from icbs.blocks.positions import real_rows
 from icbs.blocks.rowexport import export_rows
 from icbs.blocks.rows import joined, mixed, row_problem
 from icbs.data.samples import Samples, next_token
-from icbs.errors import DensityError, LayerError, ModelError, SettingError
+from icbs.errors import DataError, DensityError, LayerError, ModelError, SettingError
 from icbs.models.loading import LoadedModel
 from icbs.models.prunable import layer_weight, prunable_layers
 from icbs.settings import Settings
@@ -315,6 +315,18 @@ def test_inputs_that_are_all_zero_are_refused():
         loaded.model.model.layers[1].mlp.up_proj.weight.zero_()
     with pytest.raises(LayerError, match=r"row 3 .*inputs are all 0"):
         export_rows(loaded, samples, layers=glob, rows=(3,))
+
+
+def test_bad_samples_are_one_sentence():
+    loaded, samples, glob = CASES["images"]()
+    bare = samples.inputs.clone()
+    bare[0, 0, 0, 0] = float("nan")
+    for bad, words in (
+        (samples[:0], "there are no samples"),
+        (Samples(bare, samples.targets), "images hold NaN"),
+    ):
+        with pytest.raises(DataError, match=words):
+            export_rows(loaded, bad, layers=glob, progress=False)
 
 
 def test_a_mask_without_the_pattern_is_refused():

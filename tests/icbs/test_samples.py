@@ -82,6 +82,8 @@ def test_samples_of_another_model():
             Forward(model, layers, bad)
         with pytest.raises(DataError, match=message):
             evaluate(model, bad, progress=False)
+    with pytest.raises(DataError, match="there are no samples"):
+        Forward(model, layers, tiny_samples()[:0])
     with pytest.raises(DataError, match="one target a sample"):
         evaluate(model, Samples(tiny_samples().inputs, torch.zeros(6).long()), progress=False)
 
