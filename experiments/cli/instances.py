@@ -70,29 +70,17 @@ def verify(pattern: Pattern = "*") -> None:
 
     Exit status: 1 if one is not.
     """
-    from experiments.errors import StudyError
-    from experiments.instances.library.reading import matching, problem
+    from experiments.instances.library.reading import complaint, matching
     from icbs.progress import stage
 
     entries, wrong = matching(pattern), []
     with stage(f"Verifying {len(entries)} instances", len(entries)) as update:
         for number, entry in enumerate(entries):
-            try:
-                found = problem(entry)
-            except StudyError as error:
-                wrong.append(str(error))
-            else:
-                energy = float(found.energy(entry.state))
-                if not found.is_feasible(entry.state):
-                    wrong.append(f"{entry.name}: its best known state is not feasible")
-                elif abs(energy - entry.best) > 1e-9 * max(abs(entry.best), 1e-300):
-                    wrong.append(f"{entry.name}: its best known state has {energy!r}, "
-                                 f"not {entry.best!r}")  # fmt: skip
-                elif entry.bound > entry.best:
-                    wrong.append(f"{entry.name}: its bound is above its best known energy")
+            if said := complaint(entry):
+                wrong.append(said)
             update(number + 1)
-    for complaint in wrong:
-        print(complaint)
+    for said in wrong:
+        print(said)
     print(f"{len(entries) - len(wrong)} of {len(entries)} instances are as the table says")
     if wrong:
         raise typer.Exit(1)

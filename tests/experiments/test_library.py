@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,14 @@ import pytest
 from experiments import run
 from experiments.errors import StudyError
 from experiments.instances.library import reading
-from experiments.instances.library.reading import Rows, instance, matching, problem, table
+from experiments.instances.library.reading import (
+    Rows,
+    complaint,
+    instance,
+    matching,
+    problem,
+    table,
+)
 from experiments.scripts.library import adopted, remade
 from experiments.study.study import Study
 
@@ -100,31 +108,106 @@ def test_checker_scores_a_file_and_refuses_what_is_wrong(tmp_path):
         assert words in run.stdout
 
 
-def test_an_edited_library_is_refused(tmp_path):
+@pytest.fixture
+def copied(tmp_path):
+    """A library of one's own to edit."""
     where = tmp_path / "library"
     shutil.copytree(reading.folder(), where)
-    (entry,) = matching(SMALL, where)
-    file = where / entry.file
-    data = bytearray(file.read_bytes())
-    data[-3] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(StudyError, match="damaged"):
-        problem(entry, where)
-    (row,) = matching("rows/vit-3-o-r11-d0.5", where)
-    file = where / row.file
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(StudyError, match=r"vit-3-o.rows.safetensors of the library was edited"):
-        problem(row, where)
-    (where / row.file).unlink()
-    with pytest.raises(StudyError, match="damaged"):
-        problem(row, where)
-    text = (where / "table.csv").read_text()
-    (where / "table.csv").write_text(text.replace(",576,", ",many,", 1))
+    yield where
     table.cache_clear()
-    with pytest.raises(StudyError, match="cannot be read"):
-        table(where)
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_edited_files_are_refused(copied):
+    (entry,) = matching(SMALL, copied)
+    flip(copied / entry.file, -3)
+    with pytest.raises(StudyError, match="damaged"):
+        problem(entry, copied)
+    (row,) = matching("rows/vit-3-o-r11-d0.5", copied)
+    file = copied / row.file
+    flip(file, file.stat().st_size // 2)
+    with pytest.raises(StudyError, match=r"vit-3-o.rows.safetensors of the library was edited"):
+        problem(row, copied)
+    assert "was edited" in complaint(row, copied)
+    file.unlink()
+    with pytest.raises(StudyError, match="damaged"):
+        problem(row, copied)
+
+
+def edited(where, column, value):
+    """The entry of `SMALL`, one of its columns written by hand."""
+    path = where / "table.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["name"] == SMALL:
+            row[column] = value
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    table.cache_clear()
+    return next(entry for entry in matching("*", where) if entry.name == SMALL)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("n", "17", "was edited"),
+        ("k", "7", "was edited"),
+        ("groups", "2", "was edited"),
+        ("sha256", "0" * 64, "was edited"),
+        ("file", "nothing.block.safetensors", "damaged"),
+        ("ones", "00ff", "is not feasible|has the energy"),
+        ("ones", "ff", "not the state of 16 variables"),
+        ("ones", "many", "not the state of 16 variables"),
+        ("best", "0.5", "has the energy"),
+        ("best", "nan", "has the energy"),
+        ("bound", "9", "its bound, 9.0, is not below"),
+        ("bound", "nan", "its bound, nan, is not below"),
+    ],
+)
+def test_an_edited_table_is_told_in_a_sentence(copied, column, value, words):
+    assert complaint(matching(SMALL, copied)[0], copied) == ""
+    said = complaint(edited(copied, column, value), copied)
+    assert re.search(words, said)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("n", "many"), ("proved", "perhaps"), ("best", ""), ("bound", "\x00")]
+)
+def test_a_table_that_cannot_be_read(copied, column, value):
+    with pytest.raises(StudyError, match=r"table\.csv of the library cannot be read"):
+        edited(copied, column, value)
+    (copied / "table.csv").write_bytes(b"name,\xff\xfe\n")
+    table.cache_clear()
+    with pytest.raises(StudyError, match=r"table\.csv of the library cannot be read"):
+        table(copied)
+
+
+def test_the_checker_refuses_an_edited_library(copied, tmp_path):
+    solutions = tmp_path / "solutions.csv"
+    row, pattern = "rows/vit-3-o-r11-d0.5", "patterns/smollm2-15-up-r289-2of4-n8"
+    solutions.write_text("".join(f"{name},0 2\n" for name in (SMALL, row, pattern)))
+    (small,) = matching(SMALL, copied)
+    (copied / small.file).write_bytes(b"nothing")
+    (whole,) = matching(row, copied)
+    flip(copied / whole.file, -40)
+    (grouped,) = matching(pattern, copied)
+    (copied / grouped.file).unlink()
+    run = subprocess.run(
+        [sys.executable, "-I", copied / "check.py", solutions], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (1, "")
+    lines = run.stdout.splitlines()[1:]
+    for line, words in zip(lines, ("damaged", "was edited", "damaged"), strict=True):
+        assert words in line
 
 
 def test_what_is_made_again_keeps_what_is_known_of_the_same_problem():

@@ -84,6 +84,28 @@ class Instance:
         return ""
 
 
+def checked(entry: dict[str, str]) -> Instance:
+    """The instance of a row of the table, whose best known state must have its energy.
+
+    Raises:
+        ValueError: its file or its row was edited, is damaged or missing.
+    """
+    try:
+        instance = Instance(entry)
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(entry["ones"]), np.uint8))
+        x = bits[: instance.n].astype(int)
+        off = abs(instance.energy(x) - instance.best)
+    except Exception as error:
+        raise ValueError(f"{entry['file']} or its row in table.csv is damaged: {error}") from error
+    size = abs(instance.best) + 1e-13 * np.abs(instance.c).sum()
+    if instance.complaint(x) or not off <= 1e-9 * size:
+        raise ValueError(
+            f"{entry['file']} or its row in table.csv was edited: its best known state has not "
+            "the energy that the table says"
+        )
+    return instance
+
+
 def solution(text: str, n: int) -> Any:
     """The vector that a line gives.
 
@@ -117,8 +139,8 @@ def main(path: str) -> int:
         name = name.strip().removeprefix("library:")
         complaint = "there is no such instance in table.csv"
         if name in entries:
-            instance = Instance(entries[name])
             try:
+                instance = checked(entries[name])
                 x = solution(text, instance.n)
                 complaint = instance.complaint(x)
             except ValueError as error:

@@ -92,9 +92,15 @@ class Entry:
 
     @property
     def state(self) -> Bools:
-        """The state of the best known energy, shape (n,)."""
-        bits = np.frombuffer(bytes.fromhex(self.ones), np.uint8)
-        return np.unpackbits(bits, count=self.n).astype(np.bool_)
+        """The state of the best known energy, shape (n,).
+
+        Raises:
+            ValueError: ``ones`` are not the bits of n variables.
+        """
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.ones), np.uint8))
+        if len(bits) != self.n + -self.n % 8 or bits[self.n :].any():
+            raise ValueError(f"{len(bits)} bits")
+        return bits[: self.n].astype(np.bool_)
 
     @property
     def gap(self) -> float:
@@ -120,15 +126,15 @@ def table(where: Path | None = None) -> tuple[Entry, ...]:
     path = (where or folder()) / "table.csv"
     kinds = {field.name: str(field.type) for field in fields(Entry)}
     convert: dict[str, Callable[[str], Any]] = {
-        "int": int, "float": float, "str": str, "bool": lambda word: word == "True"
+        "int": int, "float": float, "str": str, "bool": {"True": True, "False": False}.__getitem__
     }  # fmt: skip
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
         return tuple(
             Entry(**{key: convert[kind](row[key]) for key, kind in kinds.items()}) for row in rows
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise StudyError(
             f"{path.name} of the library cannot be read ({error}): install the package again"
         ) from error
@@ -162,12 +168,38 @@ def problem(entry: Entry, where: Path | None = None) -> CardinalityProblem:
         found = _built(path, entry)
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise StudyError(f"{entry.file} of the library is damaged: {error}") from error
-    if found.content_hash != entry.sha256:
+    shape = found.n, found.cardinality, found.num_groups
+    if found.content_hash != entry.sha256 or shape != (entry.n, entry.k, entry.groups):
         raise StudyError(
             f"{entry.file} of the library was edited: {entry.name} is another problem than the "
             "table says; install the package again"
         )
     return found
+
+
+def complaint(entry: Entry, where: Path | None = None) -> str:
+    """What is wrong with an entry, in a sentence; empty if its file and its numbers agree.
+
+    Args:
+        entry: of `table`.
+        where: folder of another library; the package's own when None.
+    """
+    try:
+        found = problem(entry, where)
+    except StudyError as error:
+        return str(error)
+    try:
+        state = entry.state
+    except ValueError as error:
+        return f"{entry.name}: its ones are not the state of {entry.n} variables ({error})"
+    if not found.is_feasible(state):
+        return f"{entry.name}: its best known state is not feasible"
+    energy = float(found.energy(state))
+    if not abs(energy - entry.best) <= 1e-9 * max(abs(entry.best), 1e-300):
+        return f"{entry.name}: its best known state has the energy {energy!r}, not {entry.best!r}"
+    if not entry.bound <= entry.best:
+        return f"{entry.name}: its bound, {entry.bound!r}, is not below its best known energy"
+    return ""
 
 
 def _built(path: Path, entry: Entry) -> CardinalityProblem:
