@@ -33,6 +33,8 @@ FLOOR = 1e-7
 BAND = 1e-3
 # Panels side by side that have room for a title of several words.
 MOST_ACROSS = 3
+# Panels that stand two in a row; more stand in threes.
+MOST_BY_TWO = 8
 # Gaps below this share one colour of the ranking.
 LEAST = 1e-6
 TAG_LETTERS = {"exact": "C", "bounded": "B", "best-known": "K"}
@@ -80,7 +82,10 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
     panels = group_order(scored)
     full = len(panels) == len(sizes) * len(fishers)
     across = full and 1 < len(fishers) <= MOST_ACROSS
-    columns = len(fishers) if across else min(2, max(1, len(panels)))
+    columns = len(fishers) if across else min(3 if len(panels) > MOST_BY_TWO else 2, len(panels))
+    columns = max(1, columns)
+    if not across:
+        panels.sort(key=lambda panel: fishers.index(panel[1]))
     rows = max(1, math.ceil(len(panels) / columns))
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 0.95 + 1.55 * rows)
@@ -94,7 +99,8 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
                 _gap_curve(axis, part[part["solver"] == label], label, tracks, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
             note = ", ".join(f"{tags[t]} {glossary.tag(t)}" for t in TAGS if t in tags)
-            axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left")
+            size = 6.5 if columns > 2 else None
+            axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left", fontsize=size)
         # Markers are medians, and none may lie above the axis.
         medians = scored.groupby(["n", "fisher", "solver", "budget"])["gap"].median()
         _gap_axes(axes, len(panels), top=max(10.0, 3 * float(medians.max())))
@@ -304,9 +310,9 @@ def time_spent(runs: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside upper center", ncols=9, frameon=False)
         palette.caption(
             figure,
-            "Share of the mean end-to-end time, its seconds at the right. Build (cutting the block "
-            "out of the model) and score (the runner's) are not charged to the solver. "
-            + conditions(scored),
+            "Share of the mean end-to-end time, its seconds at the right; all kinds of blocks of "
+            "one size together. Build (cutting the block out of the model) and score (the "
+            "runner's) are not charged to the solver. " + conditions(scored),
         )
     return figure
 

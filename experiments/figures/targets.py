@@ -175,7 +175,6 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
     labels = palette.ordered(set(table["solver"]))
     finite = table.loc[np.isfinite(table["tts"]), "tts"]
     top = finite.max() * 10 if len(finite) else 1.0
-    sizes = sorted(table["n"].unique())
     with palette.look():
         figure, axes = _panels(len(fishers))
         for axis, fisher in zip(axes, fishers, strict=True):
@@ -185,6 +184,7 @@ def time_to_solution(runs: pd.DataFrame) -> Figure:
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
             axis.axhspan(top * 0.8, top * 1.25 ** (len(labels) + 1), color="#F0F0F0", zorder=0)
+            sizes = sorted(table.loc[table["fisher"] == fisher, "n"].unique())
             axis.set_xticks(sizes, [str(n) for n in sizes])
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xlabel("variables n")
