@@ -16,6 +16,9 @@ _CURVATURES = {
     "sequence": "sequence Fisher", "position": "token Fisher", "exact": "Hessian",
     "reconstruction": "reconstruction", "mix": "mix of row and loss",
 }  # fmt: skip
+# Curvatures of loss blocks; part of the name of those of row blocks.
+_LOSS, _ROW = ("sequence", "position", "exact"), "reconstruction"
+_PLURALS = {"mix of row and loss": "mixes of row and loss blocks", "": "these problems"}
 _TAGS = {"exact": "certified", "bounded": "bounded", "best-known": "best known"}
 TRACKS = ("native", "penalised")
 """In the order in which pages list them."""
@@ -25,6 +28,11 @@ _TERMS = (
     ("block", r"\bblocks?\b",
      "a problem cut out of one layer of a model: n of its weights, k of which are to be pruned "
      "(set to zero)."),
+    ("row block", r"\brow blocks?\b",
+     "the weights of one output of a layer; its energy is the share of that output that is lost. "
+     "2:4 means that two of every four weights in a row go."),
+    ("loss block", r"\bloss blocks?\b",
+     "weights of a layer; its energy is an estimate of how much the model's loss changes."),
     ("n", r"\bn\b", "how many variables a problem has; of a block, how many weights."),
     ("k", r"\bk\b", "how many of them are to be chosen."),
     ("energy", r"\benerg(y|ies)\b",
@@ -67,6 +75,8 @@ _TERMS = (
      "curvature estimated from one gradient for each position of a sample, such as a token of a "
      "text or a patch of an image (in study files: \"position\")."),
     ("Hessian", r"\bHessian\b", "the true second derivatives (in study files: \"exact\")."),
+    ("reconstruction", r"\breconstruction\b",
+     "curvature of a row block: how the inputs of the layer go together."),
     ("rank (of a solver)", r"(?<!matrix )(?<!effective )\b[Rr]anks?\b",
      "1 and the number of solvers of its track that are better beyond doubt; solvers that cannot "
      "be told apart share a rank."),
@@ -107,6 +117,22 @@ def curvature(fisher: Any) -> str:
     if fisher is None or pd.isna(fisher) or not str(fisher):
         return ""
     return _CURVATURES.get(str(fisher), str(fisher))
+
+
+def kinds(*curvatures: str) -> str:
+    """What problems of these curvatures are called, for who never saw the project.
+
+    Row blocks come with what they keep to, such as 2:4, loss blocks with their curvature.
+    """
+    named = []
+    for before, row, after in (fisher.partition(_ROW) for fisher in curvatures):
+        variant = f"{before}{after.removeprefix(', ')}".strip()
+        if row:
+            named.append(f"row blocks ({variant})" if variant else "row blocks")
+    if loss := [curvature(fisher) for fisher in curvatures if fisher in _LOSS]:
+        named.append(f"loss blocks ({', '.join(loss)})")
+    others = [curvature(f) for f in curvatures if _ROW not in f and f not in _LOSS]
+    return " and ".join([*named, *(_PLURALS.get(name, name) for name in others)])
 
 
 def in_brackets(fisher: Any) -> str:

@@ -2,63 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
-from experiments.metrics.glossary import curvature
-from experiments.metrics.readable import share
+from experiments.metrics import glossary
+from experiments.metrics.readable import ROUND_OFF, share
 from experiments.metrics.references import SCORED
 
 CONTROL = "greedy"
 # Median share of the gain that the control leaves; from here on a solver is worth having.
 MATTERS = 0.01
-# Curvatures of loss blocks.
-LOSS = ("sequence", "position", "exact")
-# Part of the name of every curvature of row blocks, such as "reconstruction, 2:4".
-ROW = "reconstruction"
+# Of solvers that tie, so many are named.
+NAMED = 3
 _NO_SEARCH = ("greedy", "random")
 
 
-def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Kinds of problems with the control's median gap and the best and worst native solver's.
-
-    At the longest time limit of each solver; a problem's gap is the median over seeds.
+def gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    """The gap of each solver on each problem: the median over seeds at its longest time limit.
 
     Args:
         runs: with references and gaps (`experiments.metrics.references.annotate`).
 
     Returns:
-        Columns kind, greedy, best, best_gap, worst, worst_gap, problems; a row for each curvature
-        on which the control ran, the largest gap first.
+        Columns fisher, n, track, solver_name, solver, instance, gap, tag; problems on which nothing
+        can be gained are left out.
     """
     scored = runs[runs["status"].isin(SCORED) & runs["gap"].notna() & ~runs["flat"].astype(bool)]
     limit = scored.groupby(["instance", "solver"])["time_limit"].transform("max")
     scored = scored[scored["time_limit"].isna() | (scored["time_limit"] == limit)]
-    scored = scored.assign(kind=scored["fisher"].fillna(""))
+    scored = scored.assign(fisher=scored["fisher"].fillna(""))
+    keys = ["fisher", "n", "track", "solver_name", "solver", "instance"]
+    return scored.groupby(keys).agg(gap=("gap", "median"), tag=("tag", "first")).reset_index()
+
+
+def medians(found: pd.DataFrame) -> pd.DataFrame:
+    """Median over problems of each solver and kind.
+
+    Args:
+        found: of `gaps`.
+
+    Returns:
+        Columns fisher, track, solver_name, solver, low, gap, high: the quartiles.
+    """
+    groups = found.groupby(["fisher", "track", "solver_name", "solver"])["gap"]
+    ends = {name: groups.quantile(q) for name, q in (("low", 0.25), ("gap", 0.5), ("high", 0.75))}
+    return pd.DataFrame(ends).reset_index()
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Kinds of problems with the control's median gap and the best and worst native solver's.
+
+    Args:
+        runs: see `gaps`.
+
+    Returns:
+        Columns kind, greedy, best, best_gap, worst, worst_gap, problems; a row for each curvature
+        on which the control ran, the largest gap first.
+    """
+    found = gaps(runs)
     rows = []
-    for kind, part in scored.groupby("kind"):
-        gaps = part.groupby(["solver_name", "solver", "instance"])["gap"].median()
-        medians = gaps.groupby(["solver_name", "solver"]).median()
-        if CONTROL not in medians.index.get_level_values(0):
+    for kind, part in medians(found).groupby("fisher"):
+        control = part[part["solver_name"] == CONTROL]
+        able = part[(part["track"] == "native") & _searches(part)].set_index("solver")["gap"]
+        if control.empty or able.empty:
             continue
-        native = set(part.loc[part["track"] == "native", "solver"])
-        able = {
-            str(label): float(gap)
-            for (name, label), gap in zip(medians.index, medians, strict=True)
-            if label in native and name not in _NO_SEARCH and not name.startswith("reference")
-        }
-        if not able:
-            continue
-        best, worst = min(able, key=able.__getitem__), max(able, key=able.__getitem__)
+        best, worst = str(able.idxmin()), str(able.idxmax())
         rows.append(
             {
-                "kind": kind, "greedy": float(medians[CONTROL].min()), "best": best,
+                "kind": kind, "greedy": float(control["gap"].min()), "best": best,
                 "best_gap": able[best], "worst": worst, "worst_gap": able[worst],
-                "problems": part["instance"].nunique(),
+                "problems": found.loc[found["fisher"] == kind, "instance"].nunique(),
             }
         )  # fmt: skip
     columns = ["kind", "greedy", "best", "best_gap", "worst", "worst_gap", "problems"]
-    found = pd.DataFrame(rows, columns=columns)
-    return found.sort_values("greedy", ascending=False, kind="stable")
+    sorted_ = pd.DataFrame(rows, columns=columns)
+    return sorted_.sort_values("greedy", ascending=False, kind="stable")
+
+
+def _searches(rows: pd.DataFrame) -> pd.Series:
+    names = rows["solver_name"]
+    return ~names.isin(_NO_SEARCH) & ~names.str.startswith("reference")
 
 
 def sentence(runs: pd.DataFrame) -> str:
@@ -71,36 +96,57 @@ def sentence(runs: pd.DataFrame) -> str:
     parts = []
     if len(matters):
         each = [
-            f"{_named(row['kind'])}, where taking the best weight at a time leaves "
-            f"{share(row['greedy'])} of what can be gained and the native solvers "
-            f"{share(row['best_gap'])} ({row['best']}) to {share(row['worst_gap'])} "
-            f"({row['worst']})"
+            f"{glossary.kinds(row['kind'])}, where taking the best weight at a time (greedy) "
+            f"leaves {share(row['greedy'])} of what can be gained, {_searched(row)}"
             for row in matters.to_dict("records")
         ]
-        parts.append(f"A solver matters on {'; on '.join(each)}")
+        parts.append(f"A solver matters on {'; and on '.join(each)}")
     if len(ties):
-        names = _named(*ties["kind"])
         most = share(max(ties["greedy"].max(), 0.0))
         parts.append(
-            f"{'It' if parts else 'A solver'} hardly matters on {names}, where the best weight at "
-            f"a time leaves {'nothing' if most == '0 %' else f'{most} at most'}"
+            f"{'It' if parts else 'A solver'} hardly matters on {glossary.kinds(*ties['kind'])}, "
+            f"where greedy leaves {'nothing' if most == '0 %' else f'{most} at most'}"
         )
     return f"{'. '.join(parts)} (medians over the problems)."
 
 
-def _named(*kinds: str) -> str:
-    """Problems of these curvatures, in words for who never saw the project."""
-    loss = [curvature(kind) for kind in kinds if kind in LOSS]
-    rows = [kind.partition(ROW) for kind in kinds if ROW in kind]
-    others = [curvature(kind) for kind in kinds if kind not in LOSS and ROW not in kind]
-    named = []
-    if rows:
-        variants = ", ".join(filter(None, (f"{a}{b.strip(', ')}".strip() for a, _, b in rows)))
-        named.append(
-            "row blocks (what share of a layer's output is lost"
-            + (f"; {variants})" if variants else ")")
-        )
-    if loss:
-        named.append(f"loss blocks (how much the model's loss changes; {', '.join(loss)})")
-    named += [name or "these problems" for name in others]
-    return " and ".join(named)
+def _searched(row: Mapping[Hashable, Any]) -> str:
+    """What the best and the worst search leave."""
+    best, worst = share(row["best_gap"]), share(row["worst_gap"])
+    if row["best"] == row["worst"]:
+        return f"and {row['best']} {best}"
+    return f"and searches leave {best} ({row['best']}) to {worst} ({row['worst']})"
+
+
+def rows(runs: pd.DataFrame) -> list[list[str]]:
+    """The table of kinds for people, a row a kind: who is best in each track, and what is known.
+
+    Returns:
+        Kind, sizes, problems, what the control leaves, best native and best penalised solvers, and
+        on how many problems the best known is proved to be the best.
+    """
+    found = gaps(runs)
+    middle = medians(found)
+    out = []
+    for fisher in glossary.fishers(found) if len(found) else []:
+        part, own = found[found["fisher"] == fisher], middle[middle["fisher"] == fisher]
+        control = own.loc[own["solver_name"] == CONTROL, "gap"]
+        low, high = part["n"].min(), part["n"].max()
+        each = part.drop_duplicates("instance")
+        out.append([
+            glossary.kinds(fisher), str(low) if low == high else f"{low} to {high}",
+            str(len(each)), share(control.min()) if len(control) else "not run",
+            *(_best(own[(own["track"] == track) & _searches(own)]) for track in glossary.TRACKS),
+            f"{(each['tag'] == 'exact').sum()} of {len(each)}",
+        ])  # fmt: skip
+    return out
+
+
+def _best(own: pd.DataFrame) -> str:
+    """Who has the lowest median gap; solvers that tie are named up to a few."""
+    if own.empty:
+        return "–"
+    least = own["gap"].min()
+    names = sorted(own.loc[own["gap"] <= least + ROUND_OFF, "solver"])
+    named = ", ".join(names) if len(names) <= NAMED else f"{len(names)} tie"
+    return f"{share(least)} ({named})"

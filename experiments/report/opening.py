@@ -149,13 +149,14 @@ def devices(runs: pd.DataFrame) -> list[list[str]]:
 def sentences(
     runs: pd.DataFrame, instances: pd.DataFrame, said: Headline, plans: Sequence[Plan]
 ) -> list[str]:
-    """Where a solver matters, what was solved, what a gap of 0 means, who leads.
+    """Where a solver matters, what was solved, what a gap of 0 means; that nobody leads.
 
     No gap where nothing succeeded.
     """
     gap = [_gap(runs)] if (runs["status"].isin(SCORED) & runs["gap"].notna()).any() else []
     first = verdict.sentence(runs) if gap else ""
-    return [*([first] if first else []), _solved(runs, instances, plans), *gap, *_won(runs, said)]
+    nobody = [] if said.won else [_nobody(runs)]
+    return [*([first] if first else []), _solved(runs, instances, plans), *gap, *nobody]
 
 
 def _solved(runs: pd.DataFrame, instances: pd.DataFrame, plans: Sequence[Plan]) -> str:
@@ -167,8 +168,8 @@ def _solved(runs: pd.DataFrame, instances: pd.DataFrame, plans: Sequence[Plan]) 
         name = f"the {'model' if len(models) == 1 else 'models'} {', '.join(models)}"
         task = (
             f"Each problem is a piece of a layer of {name}: choose k of its n weights to set to "
-            "zero (to prune), so that the model loses least. How much it loses is estimated by a "
-            f"quadratic formula, the energy. Here n is {sizes}."
+            f"zero (to prune), so that as little as possible is lost. {_energies(used)} Here n is "
+            f"{sizes}."
         )
     else:
         task = (
@@ -187,6 +188,23 @@ def _solved(runs: pd.DataFrame, instances: pd.DataFrame, plans: Sequence[Plan]) 
     seeds = runs["seed_index"].nunique()
     sure = f"{each} of each size and curvature, {seeds} seed{'' if seeds == 1 else 's'}"
     return f"{task} The study sets {who} to {problems} ({sure}){some}."
+
+
+def _energies(used: pd.DataFrame) -> str:
+    """What the energy of each kind says that is there."""
+    found = glossary.fishers(used)
+    said = [words for kind, words in _ENERGIES.items()
+            if any(glossary.kinds(fisher).startswith(kind) for fisher in found)]  # fmt: skip
+    if not said:
+        return "A quadratic formula, the energy, estimates how much that is."
+    return f"A quadratic formula, the energy, says how much that is: {', '.join(said)}."
+
+
+_ENERGIES = {
+    "row": "of a row block the share of one output of the layer that is lost",
+    "loss": "of a loss block an estimate of how much the model's loss changes",
+    "mix": "of a mix the weighted sum of both",
+}
 
 
 def _sizes(sizes: list[int]) -> str:
@@ -258,13 +276,12 @@ _STARTS = {
 }
 
 
-def _won(runs: pd.DataFrame, said: Headline) -> list[str]:
-    if said.won:
-        return said.won
+def _nobody(runs: pd.DataFrame) -> str:
+    """Why nobody leads."""
     scored = runs[runs["status"].isin(SCORED)]
     if len(scored) and scored["flat"].astype(bool).all():
-        return ["Nobody leads: on these problems every choice costs the same."]
-    return ["Nobody leads: no run gave an answer that can be compared."]
+        return "Nobody leads: on these problems every choice costs the same."
+    return "Nobody leads: no run gave an answer that can be compared."
 
 
 def example(runs: pd.DataFrame) -> str:

@@ -24,7 +24,7 @@ from experiments.errors import ReportError
 from experiments.figures import palette
 from experiments.figures.blocks import how_hard
 from experiments.figures.figure import Records, planned
-from experiments.metrics import glossary, paidruns, targets
+from experiments.metrics import glossary, paidruns, targets, verdict
 from experiments.metrics.ranking import whole_limit
 from experiments.metrics.references import SCORED
 from experiments.report import completeness, opening
@@ -35,6 +35,8 @@ from icbs.data.fashion_mnist import EMBEDDED
 
 PAGE = "report.html"
 RUNS = "runs.csv"
+FIRST = "where"
+"""The figure that a page begins with."""
 # A page with more rows than this is slow to open; the rest is in the CSV, which is then zipped.
 ROWS_SHOWN = 20_000
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d(?: \d\d:\d\d(?: UTC)?)?)")
@@ -107,7 +109,9 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "tasks": report_tables.tasks(runs),
         "host": _host(invocations),
         "warnings": _warnings(runs, invocations),
-        "figures": figures_drawn,
+        "first": [one for one in figures_drawn if one["name"] == FIRST],
+        "figures": [one for one in figures_drawn if one["name"] != FIRST],
+        "kinds": verdict.rows(runs),
         "quality": None if quality is None else report_tables.plain(quality),
         "steps": None if steps is None else report_tables.plain(steps),
         "how_hard": how_hard(instances),
@@ -141,8 +145,10 @@ def _rendered(context: dict[str, Any]) -> str:
     )
     environment.filters["dates"] = _whole_dates
     template = environment.get_template("report.html.j2")
-    bare = [figure | {"data": ""} for figure in context["figures"]]
-    words = template.render(context | {"glossary": [], "figures": bare, "rows": []})
+    bare = {
+        part: [figure | {"data": ""} for figure in context[part]] for part in ("first", "figures")
+    }
+    words = template.render(context | bare | {"glossary": [], "rows": []})
     return template.render(context | {"glossary": glossary.used(glossary.shown(words))})
 
 

@@ -87,7 +87,7 @@ def test_structure(page):
     reader = Reader(page.read_text("utf-8"))
     assert len(set(reader.ids)) == len(reader.ids)
     assert reader.tags.count("h1") == reader.tags.count("main") == 1
-    assert len(reader.images) == 5
+    assert len(reader.images) == 6
     assert all(len(image["alt"]) > 60 for image in reader.images)
 
 
@@ -212,7 +212,7 @@ def test_paper_style(store, tmp_path):
     """Exact widths, no conditions inside, every font embedded as TrueType, a caption beside."""
     text = write(store, tmp_path, style="paper").read_text("utf-8")
     pdfs = sorted((tmp_path / "figures").glob("*.pdf"))
-    assert len(pdfs) == 5
+    assert len(pdfs) == 6
     for path in pdfs:
         (sheet,) = PdfReader(path).pages
         assert round(float(sheet.mediabox.width) / 72, 2) in (palette.COLUMN, palette.PAGE)

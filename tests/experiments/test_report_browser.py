@@ -112,7 +112,7 @@ def test_axe_has_nothing_to_say(opened, axe):
 def test_nothing_sticks_out(opened):
     assert opened.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     widths = opened.eval_on_selector_all("figure img", "all => all.map((i) => i.naturalWidth)")
-    assert len(widths) == 4
+    assert len(widths) == 5
     assert min(widths) > 100
 
 

@@ -169,11 +169,11 @@ def test_a_store_that_does_not_name_its_instances(interrupted, tmp_path):
     assert "every planned run" not in page(interrupted, tmp_path / "page")
 
 
-def test_opening_says_what_was_solved_what_0_means_and_who_won(tmp_path):
+def test_a_page_begins_with_what_was_solved_what_0_means_and_who_won(tmp_path):
     quiet(plan(), tmp_path / "s.sqlite")
     text = page(tmp_path / "s.sqlite", tmp_path / "page")
     opening = text.partition('<div class="opening">')[2].partition("</div>")[0]
-    where, solved, gap, won = re.findall("<p>(.*?)</p>", opening)
+    where, solved, gap = re.findall("<p>(.*?)</p>", opening)
     assert re.match("A solver (hardly )?matters on ", where)
     assert solved.startswith("Each problem is a piece of a layer of the model toy: choose k of its")
     assert solved.endswith(
@@ -181,6 +181,11 @@ def test_opening_says_what_was_solved_what_0_means_and_who_won(tmp_path):
         "3 seeds)."
     )
     assert "A gap of 0 means that nobody knows a better answer." in gap
+    assert "the energy, says how much that is: of a loss block an estimate of how much" in solved
+    kinds = text.partition('<table id="kinds"')[2].partition("</table>")[0]
+    assert "loss blocks (sequence Fisher)</td>" in kinds
+    findings = text.partition('id="findings"')[2].partition("</ul>")[0]
+    won = re.findall("<li>(.*?)</li>", findings)[0]
     assert won.startswith("Of the 2 solvers that always choose exactly k (native), ")
     assert re.search("the lowest median gap in| tie in", won)
     assert "<li>greedy (control: no search): adds the best variable k times" in text

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from experiments.metrics.verdict import sentence, table
+from experiments.metrics.verdict import rows, sentence, table
 
 
 def runs(*cells):
@@ -12,7 +12,8 @@ def runs(*cells):
         [
             {
                 "fisher": kind, "solver": solver, "solver_name": solver, "instance": instance,
-                "gap": gap, "time_limit": 0.1, "status": "done", "flat": False,
+                "gap": gap, "time_limit": 0.1, "status": "done", "flat": False, "n": 8,
+                "tag": "exact",
                 "track": "penalised" if solver == "neal" else "native",
             }
             for kind, solver, instance, gap in cells
@@ -34,14 +35,24 @@ def test_kinds_on_which_greedy_leaves_something():
     assert found.loc["reconstruction", ["best", "worst"]].tolist() == ["tabu", "descent"]
     assert found.loc["reconstruction", "worst_gap"] == pytest.approx(0.3)
     text = sentence(both)
-    assert text.startswith(
-        "A solver matters on row blocks (what share of a layer's output is lost), where"
-    )
-    assert "leaves 16 % of what can be gained" in text
-    assert "0 % (tabu) to 30 % (descent)" in text
-    assert "It hardly matters on loss blocks (how much the model's loss changes; token" in text
-    assert "Fisher, sequence Fisher), where" in text
+    assert text.startswith("A solver matters on row blocks, where taking the best weight at a time")
+    assert "leaves 16 % of what can be gained, and searches leave 0 % (tabu) to 30 % (des" in text
+    assert "It hardly matters on loss blocks (token Fisher, sequence Fisher), where" in text
     assert "leaves 0.1 % at most" in text
+    loss, _, row = rows(both)
+    assert loss == ["loss blocks (sequence Fisher)", "8", "1", "0 %", "0 % (tabu)", "–", "1 of 1"]
+    assert row == [
+        "row blocks", "8", "2", "16 %", "0 % (tabu)", "900 % (neal)", "2 of 2"
+    ]  # fmt: skip
+
+
+def test_many_that_tie_are_counted():
+    names = ("descent", "tabu", "annealing", "tempering")
+    frame = runs(*(("position", name, "a", 0.0) for name in ("greedy", *names)))
+    assert rows(frame)[0][4] == "0 % (4 tie)"
+    assert rows(frame[frame["solver"] != "tabu"])[0][4] == "0 % (annealing, descent, tempering)"
+    assert rows(frame[frame["solver"] != "greedy"])[0][3] == "not run"
+    assert rows(frame.assign(flat=True)) == []
 
 
 def test_only_the_longest_limit_counts_and_a_flat_problem_not_at_all():
@@ -62,20 +73,19 @@ def test_kinds_have_words_of_their_own():
     kinds = ("reconstruction, 2:4", "mix", "sequence", "other")
     cells = [(kind, solver, kind, 0.0) for kind in kinds for solver in ("greedy", "tabu")]
     text = sentence(runs(*cells))
-    for words in ("row blocks (what share of a layer's output is lost; 2:4)", "sequence Fisher)",
-                  "mix of row and loss", "other", "leaves nothing"):  # fmt: skip
+    for words in ("row blocks (2:4)", "sequence Fisher)", "mixes of row and loss blocks", "other",
+                  "leaves nothing"):  # fmt: skip
         assert words in text
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("token-weighted reconstruction", "is lost; token-weighted), where"),
-        ("token-weighted reconstruction, 2:4", "is lost; token-weighted 2:4), where"),
-        ("reconstruction, 4:8", "is lost; 4:8), where"),
+        ("token-weighted reconstruction", "row blocks (token-weighted), where"),
+        ("token-weighted reconstruction, 2:4", "row blocks (token-weighted 2:4), where"),
+        ("reconstruction, 4:8", "row blocks (4:8), where"),
     ],
 )
 def test_variants_of_row_blocks_are_named(kind, words):
     both = runs((kind, "greedy", "a", 0.1), (kind, "tabu", "a", 0.0))
-    assert sentence(both).startswith("A solver matters on row blocks (what share of a layer's")
-    assert words in sentence(both)
+    assert sentence(both).startswith(f"A solver matters on {words}")
