@@ -279,7 +279,7 @@ def ladder(runs: pd.DataFrame) -> Figure:
     tracks = palette.tracks(scored)
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.0 + 1.9 * len(fishers))
-        axes = figure.subplots(len(fishers), 2, squeeze=False, sharex=True)
+        axes = figure.subplots(len(fishers), 2, squeeze=False, sharex="row")
         for row, fisher in zip(axes, fishers, strict=True):
             part = scored[scored["fisher"].fillna("") == fisher]
             for axis, column in zip(row, ("gap", "wall"), strict=True):
@@ -295,7 +295,7 @@ def ladder(runs: pd.DataFrame) -> Figure:
                       ncols=6, frameon=False)  # fmt: skip
         palette.caption(
             figure,
-            f"Under n: {LETTERS}. Parts of one block, "
+            f"Under n: {LETTERS}. Parts of one block of each curvature, "
             f"each inside the next. Foot of the left axes: gap 0. {conditions(scored)}",
         )
     return figure

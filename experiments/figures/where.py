@@ -69,5 +69,5 @@ def _dots(axis: Axes, own: pd.DataFrame, labels: list[str]) -> None:
         axis.plot([low, high], [y, y], color=look.colour, linewidth=1.0)
         axis.plot(gap, y, color=look.colour, marker=look.marker, linestyle="none", clip_on=False)
     axis.set_xscale("log")
-    axis.set_xticks([_LEAST, 1e-3, 1e-1, 1], ["0", "0.1 %", "10 %", "100 %"], fontsize=5.5)
+    axis.set_xticks([_LEAST, 1e-2, 1], ["0", "1 %", "100 %"])
     axis.xaxis.set_minor_locator(NullLocator())
