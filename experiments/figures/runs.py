@@ -199,7 +199,7 @@ def ranking(runs: pd.DataFrame) -> Figure:
             _write_cells(axis, part, solvers, sizes)
             title = glossary.curvature(fisher) or "all instances"
             # Several narrow panels: as many letters a line as there are columns for.
-            axis.set_title(textwrap.fill(title, 10 + 7 * (len(sizes) - 1)) if many else title,
+            axis.set_title(textwrap.fill(title, 6 + 4 * len(sizes)) if many else title,
                            loc="left")  # fmt: skip
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
             axis.set_xlabel("n" if many else "variables n; % of instances by what is known")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +16,8 @@ from experiments.figures.figure import figure
 from experiments.figures.runs import conditions
 from experiments.metrics import glossary, verdict
 
+# Panels side by side, and letters of titles that have room above all of them.
+MOST_ACROSS, WIDE = 5, 80
 # Smaller gaps stand at the left end, which is called 0.
 _LEAST = 1e-5
 
@@ -37,19 +42,23 @@ def where(runs: pd.DataFrame) -> Figure:
     penalised = sum(tracks[label] == "penalised" for label in labels)
     top = max(2.0, 1.5 * float(middle["high"].max(skipna=True))) if len(middle) else 2.0
     with palette.look():
-        drawn = palette.new_figure(palette.PAGE, 1.15 + 0.17 * len(labels))
-        axes = drawn.subplots(1, len(fishers), squeeze=False, sharey=True)[0]
-        for axis, fisher in zip(axes, fishers, strict=True):
+        across = min(len(fishers), MOST_ACROSS)
+        down = math.ceil(len(fishers) / across)
+        drawn = palette.new_figure(palette.PAGE, 0.6 + down * (0.6 + 0.16 * len(labels)))
+        axes = drawn.subplots(down, across, squeeze=False, sharey=True)
+        for axis in axes.flat[len(fishers) :]:
+            axis.set_visible(False)
+        for axis, fisher in zip(axes.flat, fishers, strict=False):
             own = middle[middle["fisher"] == fisher].set_index("solver")
             count = found.loc[found["fisher"] == fisher, "instance"].nunique()
             _dots(axis, own, labels)
-            name, bracket, variant = glossary.kinds(fisher).partition(" (")
-            axis.set_title(f"{name}\n{bracket.strip()}{variant}", loc="left")
+            name = textwrap.fill(glossary.kinds(fisher), WIDE // across)
+            axis.set_title(name, loc="left")
             axis.set_xlim(_LEAST / 2, top)
             axis.set_xlabel(f"{count} problem{'' if count == 1 else 's'}")
             if 0 < penalised < len(labels):
                 axis.axhline(penalised - 0.5, color="black", linewidth=0.6)
-        axes[0].set_yticks(range(len(labels)), labels)
+        axes[0, 0].set_yticks(range(len(labels)), labels)
         palette.caption(
             drawn,
             "Gap: what is left of all that can be gained; 0 is the best known answer, 100 % the "
