@@ -236,14 +236,17 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def numbers(text: str, kind: type[int] | type[float], option: str) -> list[Any]:
-    """Numbers above 0 that an option lists, separated by commas."""
+def numbers(
+    text: str, kind: type[int] | type[float], option: str, *, zero: bool = False
+) -> list[Any]:
+    """Numbers above 0, or from 0 on, that an option lists, separated by commas."""
+    bound = "from 0 on" if zero else "above 0"
     try:
         values = [kind(word) for word in words(text)]
     except ValueError as error:
         raise typer.BadParameter(f"{option} is {text!r}, expected numbers like 16,64") from error
-    if not values or min(values) <= 0:
-        raise typer.BadParameter(f"{option} is {text!r}, expected numbers above 0")
+    if not values or not all(value > 0 or (zero and value == 0) for value in values):
+        raise typer.BadParameter(f"{option} is {text!r}, expected numbers {bound}")
     return values
 
 

@@ -46,9 +46,10 @@ def export(
         typer.Option(help="Curvature of loss blocks: sequence, position or both, by commas."),
     ] = "sequence,position",
     rows: Annotated[
-        str | None, typer.Option(help="Rows, that is outputs, of each layer by number, by commas.")
+        str | None,
+        typer.Option(help="Rows, that is outputs, of each layer by number from 0, by commas."),
     ] = None,
-    draw: Annotated[int, typer.Option(help="Or how many rows of each layer are drawn.")] = 4,
+    draw: Annotated[int, typer.Option(min=1, help="Or how many rows of each layer are drawn.")] = 4,
     pattern: Annotated[
         str | None,
         typer.Option(help="N:M such as 2:4: rows that keep N of every M consecutive inputs."),
@@ -125,7 +126,7 @@ def export(
     else:
         wanted = [] if sizes is None else numbers(sizes, int, "--sizes")
         told |= {
-            "rows": draw if rows is None else tuple(numbers(rows, int, "--rows")),
+            "rows": draw if rows is None else tuple(numbers(rows, int, "--rows", zero=True)),
             "pattern": pattern, "shrinkage": shrinkage, "sequential": sequential,
             "weighted": weighted, "budget": budget, "lam": lam if kind == "mix" else 0.0,
         }  # fmt: skip

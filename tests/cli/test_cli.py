@@ -39,13 +39,13 @@ def test_cut_writes_nested_sub_blocks_with_their_optimum(icbs, block, tmp_path):
 
 def test_export_of_rows(icbs, tmp_path):
     status, out, err = icbs(
-        "export", "garment-mlp", "--kind", "row", "--layers", "mlp.layers.1", "--rows", "3,8",
+        "export", "garment-mlp", "--kind", "row", "--layers", "mlp.layers.1", "--rows", "0,8",
         "--pattern", "2:4", "--sizes", "8,512", "--count", "40", "--out", tmp_path,
     )  # fmt: skip
     assert status == 0, err
     problems = [load(line) for line in out.splitlines() if line.endswith(".safetensors")]
     assert [p.n for p in problems] == [8, 512, 8, 512]
-    assert [p.meta["row"] for p in problems] == [3, 3, 8, 8]
+    assert [p.meta["row"] for p in problems] == [0, 0, 8, 8]
     assert {p.meta["fisher"] for p in problems} == {"reconstruction, 2:4"}
     part, row = problems[:2]
     assert part.energy(part.initial) == pytest.approx(row.energy(row.initial))
@@ -54,6 +54,9 @@ def test_export_of_rows(icbs, tmp_path):
         (("--rows", "3"), "--rows is given, which blocks of kind loss do not have"),
         (("--kind", "row", "--lam", "0.2"), "--lam is given"),
         (("--kind", "row", "--layers", "*", "--rows", "900"), "0..511"),
+        (("--kind", "row", "--rows=-1"), "--rows is '-1', expected numbers from 0 on"),
+        (("--kind", "row", "--draw", "0"), "--draw"),
+        (("--kind", "row", "--sizes", "0"), "--sizes is '0', expected numbers above 0"),
         (("--kind", "row", "--layers", "*", "--pattern", "2:3"), "2:3"),
         (("--kind", "row", "--layers", "*", "--shrinkage", "2"), "shrinkage"),
     ):
