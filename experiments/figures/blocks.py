@@ -17,7 +17,7 @@ from experiments.metrics.readable import share
 from experiments.metrics.references import EQUAL, SCORED
 
 # Sizes beyond this many would touch one another.
-MOST_UPRIGHT = 7
+MOST_UPRIGHT = 4
 
 
 def how_hard(instances: pd.DataFrame) -> str:

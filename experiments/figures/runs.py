@@ -99,8 +99,8 @@ def gap_against_wall(runs: pd.DataFrame) -> Figure:
                 _gap_curve(axis, part[part["solver"] == label], label, tracks, zero)
             tags = part.drop_duplicates("instance")["tag"].value_counts()
             note = ", ".join(f"{tags[t]} {glossary.tag(t)}" for t in TAGS if t in tags)
-            size = 6.5 if columns > 2 else None
-            axis.set_title(f"n = {n}{_named(fisher)}  ({note})", loc="left", fontsize=size)
+            between = "\n" if columns > 2 else "  "
+            axis.set_title(f"n = {n}{_named(fisher)}{between}({note})", loc="left")
         # Markers are medians, and none may lie above the axis.
         medians = scored.groupby(["n", "fisher", "solver", "budget"])["gap"].median()
         _gap_axes(axes, len(panels), top=max(10.0, 3 * float(medians.max())))
@@ -199,8 +199,8 @@ def ranking(runs: pd.DataFrame) -> Figure:
             _write_cells(axis, part, solvers, sizes)
             title = glossary.curvature(fisher) or "all instances"
             # Several narrow panels: as many letters a line as there are columns for.
-            axis.set_title(textwrap.fill(title, 6 + 4 * len(sizes)) if many else title,
-                           loc="left")  # fmt: skip
+            folded = textwrap.fill(title, 6 + 4 * len(sizes), break_long_words=False)
+            axis.set_title(folded if many else title, loc="left")
             axis.set_xticks(range(len(sizes)), [_column_title(part, n) for n in sizes], fontsize=5)
             axis.set_xlabel("n" if many else "variables n; % of instances by what is known")
             axis.set_yticks(range(len(solvers)), solvers)

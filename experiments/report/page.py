@@ -113,7 +113,7 @@ def write(store_path: str | Path, out_dir: str | Path, *, style: str = "screen")
         "figures": [one for one in figures_drawn if one["name"] != FIRST],
         "kinds": verdict.rows(runs),
         "quality": None if quality is None else report_tables.plain(quality),
-        "steps": None if steps is None else report_tables.plain(steps),
+        "steps": None if steps is None else report_tables.applied(steps),
         "how_hard": how_hard(instances),
         "hardness": report_tables.hardness(instances, runs, order),
         "ledger": report_tables.ledger(runs, order),

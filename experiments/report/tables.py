@@ -248,6 +248,14 @@ def plain(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def applied(steps: pd.DataFrame) -> dict[str, Any]:
+    """Applied masks, the curvature by its name."""
+    if "fisher" in steps:
+        named = steps.assign(fisher=steps["fisher"].map(curvature))
+        steps = named.rename(columns={"fisher": "curvature"})
+    return plain(steps)
+
+
 def _json(value: Any) -> Any:
     """A value that JSON has: numbers to five digits, NaN and infinity as None."""
     if isinstance(value, float):
