@@ -103,7 +103,10 @@ def compare(old: Tables, new: Tables, study: str = "") -> list[Finding]:
 
 
 def _by_place(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.set_index(runs[[*_OVER_SEEDS, "seed_index"]].astype(str).agg(" | ".join, axis=1))
+    columns = runs[[*_OVER_SEEDS, "seed_index"]]
+    # Instances of the library come from no step; texts of pandas keep what is missing.
+    known = columns.astype(object).where(columns.notna(), "").map(str)
+    return runs.set_index(known.agg(" | ".join, axis=1))
 
 
 def _statuses(study: str, before: pd.DataFrame, after: pd.DataFrame) -> list[Finding]:

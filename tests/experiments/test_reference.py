@@ -37,7 +37,7 @@ def test_what_is_kept(made):
     assert about["command"] == "python -m experiments.scripts.results penalty --smoke"
     assert about["seconds"] > 0
     assert about["cells"] == {"done": len(runs)}
-    assert about["data"] == [EMBEDDED]
+    assert about["data"] == [EMBEDDED, "wikipedia"]  # of the model's blocks, of the library's
     assert {"cpu", "memory_gib", "packages"} <= set(about["host"])
     assert "load" in about
     assert {"penalty.svg", "penalty.png", "hardness.svg"} <= {p.name for p in out.iterdir()}
