@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import palette
+from experiments.metrics.readable import percent
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
@@ -18,7 +21,7 @@ def figure(table: pd.DataFrame) -> Figure:
         table: of `experiments.scripts.fidelity.study`.
     """
     panels = list(table[["model", "data"]].drop_duplicates().itertuples(index=False, name=None))
-    searches = list(dict.fromkeys(table["search"]))
+    searches = [name for name in dict.fromkeys(table["search"]) if name != "wanda"]
     markers = dict(zip(searches, [look.marker for look in palette.SPARE], strict=False))
     with palette.look():
         drawing = palette.new_figure(palette.PAGE, 3.2)
@@ -37,7 +40,7 @@ def figure(table: pd.DataFrame) -> Figure:
             )[0]
             for colour, a in zip(_COLOURS, sorted(set(table["shrinkage"])), strict=False)
         ]
-        drawing.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
+        drawing.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
         calibrated = ", ".join(
             f"{model} at density {part['density'].iloc[0]:g} calibrated on {part['data'].iloc[0]}"
             for model, part in table.groupby("model", sort=False)
@@ -51,7 +54,7 @@ def figure(table: pd.DataFrame) -> Figure:
     return drawing
 
 
-def _panel(axis: Axes, part: pd.DataFrame, markers: dict[str, str]) -> None:
+def _panel(axis: Axes, part: pd.DataFrame, markers: dict[str, Any]) -> None:
     wanda = part[part["search"] == "wanda"].iloc[0]
     for colour, (_, own) in zip(_COLOURS, part.groupby("shrinkage"), strict=False):
         own = own[own["search"] != "wanda"].sort_values("lost_calibration")
@@ -62,6 +65,10 @@ def _panel(axis: Axes, part: pd.DataFrame, markers: dict[str, str]) -> None:
                 100 * row["lost_calibration"], row["rise"], yerr=spread,
                 fmt=markers[row["search"]], color=colour, elinewidth=0.6,
             )  # fmt: skip
-    axis.plot(100 * wanda["lost_calibration"], wanda["rise"], markers["wanda"], color="#333333")
-    axis.axhline(wanda["rise"], color="#333333", lw=0.6, ls=":")
-    axis.set_xlabel("output power lost on the calibration data, %")
+    axis.axhline(wanda["rise"], color="#333333", lw=0.8, ls=":")
+    axis.annotate(
+        f"Wanda, which loses {percent(wanda['lost_calibration'])}", (0.98, wanda["rise"]),
+        xycoords=("axes fraction", "data"), xytext=(0, -2), textcoords="offset points",
+        ha="right", va="top", fontsize=6,
+    )  # fmt: skip
+    axis.set_xlabel("output lost on calibration data, %")
