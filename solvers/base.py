@@ -75,7 +75,7 @@ LEAST_TIME = 1e-3
 # Largest model without a cardinality that native solvers take with as many free variables more.
 SLACK_MOST = 512
 
-# What is compiled in this process: class, and whether for dense problems.
+# What is compiled in this process: class, whether for dense problems, and whether for groups.
 _WARM: set[tuple[type, bool, bool]] = set()
 
 

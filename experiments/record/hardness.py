@@ -78,7 +78,7 @@ def describe(problem: CardinalityProblem) -> Hardness:
     upper = float(problem.energy(state))
     mean = random_energy(problem)
     size = magnitude(problem)
-    greedy, swapped = constructed(problem)
+    greedy, swapped = greedy_and_one_swap(problem)
     reference = mean if math.isnan(initial) else initial
     attainable = reference - upper
     return Hardness(
@@ -161,7 +161,7 @@ def column_spread(problem: CardinalityProblem) -> float:
     return float(scales.max() / scales.min()) if len(scales) else math.nan
 
 
-def constructed(problem: CardinalityProblem) -> tuple[float, float]:
+def greedy_and_one_swap(problem: CardinalityProblem) -> tuple[float, float]:
     """Energies of the greedy state and of the one-swap optimum that a descent from it ends in."""
     search = LocalSearch(problem)
     greedy = search.fill(np.zeros(problem.n, dtype=np.bool_))

@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 from experiments.instances.cutting import ROW_POOL, cut_rows
 from experiments.instances.library.reading import ROWS, Entry, Rows, folder, problem, table
 from experiments.instances.subblocks import nested_subblocks
-from experiments.record.hardness import column_spread, condition, constructed
+from experiments.record.hardness import column_spread, condition, greedy_and_one_swap
 from experiments.store.database import Store
 from experiments.study.sources import RowSource
 from icbs.blocks.export import export_blocks
@@ -311,7 +311,7 @@ def solved(entry: Entry, seconds: float, bound_seconds: float) -> Entry:
 
 def _above(whole: CardinalityProblem, best: float) -> tuple[float, float]:
     """How far the greedy state, and a descent from it, are above an energy, as shares of it."""
-    greedy, swapped = constructed(whole)
+    greedy, swapped = greedy_and_one_swap(whole)
     size = abs(best) or np.inf
     return (greedy - best) / size, (swapped - best) / size
 

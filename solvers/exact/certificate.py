@@ -178,16 +178,8 @@ def form(problem: CardinalityProblem) -> Form:
         norms = np.sqrt(np.einsum("ri,ri->i", A, A))
         error[1:, 1:] = UNIT * (len(A) + 8) * np.outer(norms, norms) + UNDERFLOW
     C[0, 1:] = C[1:, 0] = 0.5 * problem.linear
-    groups, counts = group_counts(problem)
+    groups, counts = problem.group_labels, problem.group_ones
     return Form(C, error, groups, counts, np.arange(n), np.zeros(n, dtype=np.bool_))
-
-
-def group_counts(problem: CardinalityProblem) -> tuple[Integers, Integers]:
-    """Group of each variable, from 0 up, and the ones of each group."""
-    groups, ones = getattr(problem, "groups", None), getattr(problem, "cardinalities", None)
-    if groups is None:
-        return np.zeros(problem.n, np.int64), np.array([problem.cardinality], np.int64)
-    return np.asarray(groups, np.int64), np.asarray(ones, np.int64)
 
 
 @dataclass(frozen=True)

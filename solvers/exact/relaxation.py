@@ -147,10 +147,8 @@ def _descended(problem: CardinalityProblem, state: Bools, deadline: Deadline) ->
     Those are chosen anew after each descent, until none of their swaps helps: two products with A a
     round, and no second copy of it.
     """
-    if problem.n <= 2 * NEAREST:
+    if problem.n <= 2 * NEAREST or problem.groups is not None:
         # A handful of swaps is left to make: not worth building G for.
-        return LocalSearch(problem).descend(state, deadline)
-    if problem.groups is not None:
         return LocalSearch(problem).descend(state, deadline)
     half = 0.5 * problem.diagonal
     while not deadline.over:

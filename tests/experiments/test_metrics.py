@@ -165,7 +165,7 @@ def test_condition_and_spread_of_scales():
 
 def test_greedy_and_one_swap():
     problem = block(10, k=4, seed=3)
-    greedy, swapped = hardness.constructed(problem)
+    greedy, swapped = hardness.greedy_and_one_swap(problem)
     states = [np.isin(np.arange(10), ones) for ones in itertools.combinations(range(10), 4)]
     assert problem.energy(np.array(states)).min() - 1e-12 <= swapped <= greedy
 
