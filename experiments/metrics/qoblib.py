@@ -20,6 +20,7 @@ import gzip
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,20 +89,17 @@ def submit(path: str | Path, out: str | Path, submitter: Submitter) -> list[Path
         hosts = {one["id"]: one["host"] for one in store.invocations()}
         names = _names(runs)
         folders: list[Path] = []
-        groups: Any = ran.groupby(["instance", "solver", "budget"], sort=False) if len(ran) else ()
-        for (instance, solver, budget), group in groups:
-            # A solver that failed may have left an energy of what it did not finish.
-            if not group["energy"].where(group["status"].isin(SCORED)).notna().any():
-                continue
-            entry = _Entry(store.problem(instance), group, curves)
-            name = names[instance]
-            folder = Path(out) / _slug(f"{solver}-{_budget(budget)}") / name
+        for entry in _entries(store, ran, curves):
+            first = entry.runs.iloc[0]
+            name = names[first["instance"]]
+            label = _slug(f"{first['solver']}-{_budget(first['budget'])}")
+            folder = Path(out) / label / name
             if folder in folders:
                 raise StoreError(
                     f"store {path}: two solvers or budgets would share the folder "
                     f"{folder.parent.name}: give them labels that differ in letters or digits"
                 )
-            row = entry.row(name, submitter, hosts.get(group["invocation"].iloc[-1], {}))
+            row = entry.row(name, submitter, hosts.get(entry.runs["invocation"].iloc[-1], {}))
             state = store.state(str(entry.best["key"]))
             folders.append(_write(folder, row, state, entry.series()))
     if not folders:
@@ -109,13 +107,30 @@ def submit(path: str | Path, out: str | Path, submitter: Submitter) -> list[Path
     return folders
 
 
+def _entries(store: Store, ran: pd.DataFrame, curves: dict[Any, pd.DataFrame]) -> Iterator[_Entry]:
+    """Every solver and budget with a feasible run, instance by instance."""
+    instances: Any = ran.groupby("instance", sort=False) if len(ran) else ()
+    for instance, part in instances:
+        problem = store.problem(instance)
+        coefficients = _coefficients(problem)
+        for _, group in part.groupby(["solver", "budget"], sort=False):
+            # A solver that failed may have left an energy of what it did not finish.
+            if group["energy"].where(group["status"].isin(SCORED)).notna().any():
+                yield _Entry(problem, coefficients, group, curves)
+
+
 class _Entry:
     """The runs of one solver with one budget on one instance."""
 
     def __init__(
-        self, problem: CardinalityProblem, runs: pd.DataFrame, curves: dict[Any, pd.DataFrame]
+        self,
+        problem: CardinalityProblem,
+        coefficients: tuple[int, float, float],
+        runs: pd.DataFrame,
+        curves: dict[Any, pd.DataFrame],
     ) -> None:
         self.problem, self.runs, self.curves = problem, runs, curves
+        self.coefficients = coefficients
         self.energy = runs["energy"].where(runs["status"].isin(SCORED))
         self.best: dict[Any, Any] = runs.loc[[self.energy.idxmin()]].iloc[0].to_dict()
 
@@ -124,7 +139,7 @@ class _Entry:
         first: dict[Any, Any] = self.runs.iloc[0].to_dict()
         best = float(self.best["energy"])
         success = self.energy <= best + THRESHOLD * abs(best)
-        nonzero, least, most = _coefficients(self.problem)
+        nonzero, least, most = self.coefficients
         penalty = first["track"] == "penalised"
         paradigm = _paradigm(self.best)
         options = _said(first["options"], "options")
