@@ -168,10 +168,9 @@ class RowSettings:
         weighted: positions count by the loss's gradient at the output.
         shrinkage: of H towards its diagonal; at 1 Wanda's mask is the best.
         lam: share of the loss block in a mix; 0 is the row alone.
-        fisher: curvature of that loss block.
-        budget: ``row`` gives a block for each row; ``layer`` one block of all rows of a layer,
-            which share their number of pruned weights.
-        batch_size: samples in the backward pass of the loss block.
+        budget: ``row`` gives a block for each row; ``rows`` one block of all rows of a layer, each
+            row, or each group of its pattern, a group of the block; ``layer`` one block whose rows
+            share their number of pruned weights.
         seed: of the rows that are drawn and of the variables' order.
     """
 
@@ -184,9 +183,7 @@ class RowSettings:
     weighted: Annotated[bool, Field(title="true or false")] = False
     shrinkage: Share = 0.0
     lam: Share = 0.0
-    fisher: Literal["sequence", "position"] = "sequence"
-    budget: Literal["row", "layer"] = "row"
-    batch_size: Count = 16
+    budget: Literal["row", "rows", "layer"] = "row"
     seed: Annotated[int, Field(ge=0, title="a whole number from 0")] = 0
 
     def __post_init__(self) -> None:
@@ -200,10 +197,10 @@ class RowSettings:
                 "sequential and weighted are True, and the weights belong to the trained model's "
                 "inputs; leave one of them out"
             )
-        if self.budget == "layer" and self.lam:
+        if self.budget != "row" and self.lam:
             raise SettingError(
-                f"budget is 'layer' and lam is {self.lam}, but a mix is of one row; leave one of "
-                "them out"
+                f"budget is {self.budget!r} and lam is {self.lam}, but a mix is of one row; leave "
+                "one of them out"
             )
         if self.budget == "layer" and self.pattern is not None:
             raise DensityError(
@@ -224,6 +221,7 @@ class RowSettings:
             (self.sequential, "sequential"),
             (self.shrinkage, f"shrunk by {self.shrinkage:g}"),
             (self.budget == "layer", "one budget"),
+            (self.budget == "rows", "rows as groups"),
             (self.pattern, self.pattern),
         ):
             name += f", {word}" if on else ""

@@ -72,7 +72,10 @@ def export(
         bool, typer.Option("--weighted", help="Positions count by the gradient of the loss there.")
     ] = False,
     budget: Annotated[
-        str, typer.Option(help="row: a block a row; layer: one block whose rows share a budget.")
+        str,
+        typer.Option(
+            help="row: a block a row; rows: one block, each row a group; layer: one budget for all."
+        ),
     ] = "row",
     formats: Annotated[
         str,

@@ -200,6 +200,30 @@ def capture(
     return losses.detach(), kept
 
 
+def each_input(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batch: Samples,
+    take: Callable[[str, torch.Tensor], None],
+) -> None:
+    """Hands over the real inputs of each layer in one pass, shape (N, in), if it has any."""
+    batch.check(model)
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            rows = real_rows(module, args, batch, name)
+            if len(rows):
+                take(name, rows)
+
+        return hook
+
+    with ExitStack() as hooks, frozen(model), torch.no_grad(), memory_remedy(*batch.memory):
+        for name, layer in layers.items():
+            _hook(hooks, layer.register_forward_pre_hook(watch(name)))
+        # The head is the dearest part and no layer comes after it.
+        getattr(model, "base_model", model)(**batch.arguments(model))
+
+
 def input_norms(
     model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, batch_size: int = 16
 ) -> dict[str, torch.Tensor]:
@@ -217,27 +241,14 @@ def input_norms(
         DataError: samples that the model cannot take.
         MemoryLimitError: a batch does not fit.
     """
-    samples.check(model)
     squares: dict[str, torch.Tensor] = {}
-    batch = samples
 
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            rows = real_rows(module, args, batch, name)
-            if len(rows):
-                total = rows.square().sum(0)
-                squares[name] = squares[name] + total if name in squares else total
+    def add(name: str, rows: torch.Tensor) -> None:
+        total = rows.square().sum(0)
+        squares[name] = squares[name] + total if name in squares else total
 
-        return hook
-
-    with ExitStack() as hooks, frozen(model), torch.no_grad():
-        for name, layer in layers.items():
-            _hook(hooks, layer.register_forward_pre_hook(watch(name)))
-        # The head is the dearest part and nothing here needs it.
-        base = getattr(model, "base_model", model)
-        for batch in samples.split(batch_size):
-            with memory_remedy(*batch.memory):
-                base(**batch.arguments(model))
+    for batch in samples.split(batch_size):
+        each_input(model, layers, batch, add)
     check_ran(layers, squares)
     return {name: total.sqrt() for name, total in squares.items()}
 

@@ -7,8 +7,7 @@ positions is. Where the model is pruned as far as the layer, the inputs are ``Y`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from icbs.blocks.capture import Forward, LayerCapture, capture, check_ran, frozen
+from icbs.blocks.capture import Forward, LayerCapture, capture, check_ran, each_input
 from icbs.blocks.layers import PrunedLayer
-from icbs.blocks.positions import real_rows
 from icbs.data.samples import Samples
-from icbs.errors import LayerError, ModelError, memory_remedy
+from icbs.errors import LayerError, ModelError
 from icbs.models.experts import ExpertLinear
 
 Floats = NDArray[np.float64]
@@ -74,7 +72,7 @@ def input_moments(
         counts[name] = counts.get(name, 0) + len(x)
 
     for batch in samples.split(_BATCH):
-        _each_input(model, layers, batch, add)
+        each_input(model, layers, batch, add)
     check_ran(layers, sums)
     return {n: Moments(_finite(n, total / counts[n]), counts[n]) for n, total in sums.items()}
 
@@ -111,7 +109,7 @@ def sequential_moments(
         trained: dict[str, torch.Tensor] = {}
         for layer in pruned.values():
             layer.restore()
-        _each_input(model, layers, batch, trained.__setitem__)
+        each_input(model, layers, batch, trained.__setitem__)
 
         def add(name: str, rows: torch.Tensor, trained: dict[str, torch.Tensor] = trained) -> None:
             x, y = trained.pop(name).double(), rows.double()
@@ -124,7 +122,7 @@ def sequential_moments(
 
         for layer in pruned.values():
             layer.write()
-        _each_input(model, layers, batch, add)
+        each_input(model, layers, batch, add)
     check_ran(layers, sums)
     found = {}
     for name, totals in sums.items():
@@ -175,30 +173,6 @@ def weighted_grams(
         if total > 0:
             found[name][o] = _finite(name, gram / total)
     return found
-
-
-def _each_input(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    batch: Samples,
-    take: Callable[[str, torch.Tensor], None],
-) -> None:
-    """Hands over the real inputs of each layer in one pass, shape (N, in), if it has any."""
-    batch.check(model)
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            rows = real_rows(module, args, batch, name)
-            if len(rows):
-                take(name, rows)
-
-        return hook
-
-    with ExitStack() as hooks, frozen(model), torch.no_grad(), memory_remedy(*batch.memory):
-        for name, layer in layers.items():
-            hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
-        # The head is the dearest part and no layer comes after it.
-        getattr(model, "base_model", model)(**batch.arguments(model))
 
 
 def _finite(name: str, gram: Floats) -> Floats:

@@ -28,6 +28,8 @@ from icbs.settings import RowSettings, Settings
 from solvers.problem import CardinalityProblem
 
 Rows = Mapping[str, NDArray[np.int64]]
+# Those of the backward pass that the loss block of a mix comes from.
+LOSS_SAMPLES = 16
 
 
 def export_rows(
@@ -45,13 +47,13 @@ def export_rows(
 
     Args:
         loaded: the model; as it was on return.
-        samples: calibration data; all of it gives H, the first `batch_size` the loss of a mix.
+        samples: calibration data; all of it gives H, the first `LOSS_SAMPLES` the loss of a mix.
         layers: shell globs of layer names, separated by commas.
         progress: show what goes on.
         **settings: fields of `icbs.settings.RowSettings`.
 
     Returns:
-        A problem for each layer and row (for each layer with ``budget="layer"``), in this order,
+        A problem for each layer and row (for each layer if `budget` is not ``row``), in this order,
         its variables in random order. An energy is the share of the output's power that is lost;
         times `scale` it is the mean squared error of the output.
 
@@ -108,8 +110,8 @@ class _Cut:
                     mixed(block, losses[name, int(o)], self.told.lam)
                     for o, block in zip(self.rows[name], blocks, strict=True)
                 ]
-            if self.told.budget == "layer":
-                blocks = [joined(blocks, one_budget=True)]
+            if self.told.budget != "row":
+                blocks = [joined(blocks, one_budget=self.told.budget == "layer")]
             seconds = (time.perf_counter() - start) / len(blocks)
             for number, block in enumerate(blocks):
                 rng = np.random.default_rng([self.told.seed, position, number])
@@ -182,7 +184,6 @@ class _Cut:
         settings = Settings(
             density=self.told.density,
             pattern=self.told.pattern,
-            fisher=self.told.fisher,
             damping=0.0,
         )
 
@@ -192,7 +193,7 @@ class _Cut:
                 rng = np.random.default_rng([self.told.seed, o])
                 found[name, o] = row_loss(self.pruned[name], gradients, o, settings, rng)
 
-        batch = self.samples[: self.told.batch_size]
+        batch = self.samples[:LOSS_SAMPLES]
         capture(Forward(self.loaded.model, self.layers, batch), self.layers, take)
         for name, rows in self.rows.items():
             if (name, int(rows[0])) not in found:

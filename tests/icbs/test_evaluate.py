@@ -1,13 +1,13 @@
 """`icbs evaluate` and what it measures, against transformers' own loss."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
-from experiments import cli
 from icbs.data.loading import load_samples, token_windows
 from icbs.data.samples import IGNORED
 from icbs.errors import DataError, SettingError
@@ -32,18 +32,9 @@ def llama(tmp_path_factory):
 
 
 @pytest.fixture
-def icbs_evaluate(monkeypatch, capsys):
+def icbs_evaluate(icbs):
     """Runs `icbs evaluate`; returns exit status, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["icbs", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code or 0, out, err
-
-    return run
+    return partial(icbs, "evaluate")
 
 
 def test_perplexity_is_that_of_transformers(icbs_evaluate, llama):

@@ -198,7 +198,7 @@ def test_a_mix_is_the_row_and_its_loss_block(rng):
     loaded, samples, glob = CASES["Linear"]()
 
     def row(lam):
-        return export_rows(loaded, samples, layers=glob, rows=(4,), lam=lam, batch_size=6)[0]
+        return export_rows(loaded, samples, layers=glob, rows=(4,), lam=lam)[0]
 
     plain, loss = row(0.0), row(1.0)
     assert float(loss.energy(loss.initial)) == pytest.approx(0, abs=1e-12)
@@ -237,6 +237,9 @@ def test_rows_together_lose_a_share_of_their_power_together(rng):
     (layer,) = export_rows(loaded, samples, layers=glob, rows=(1, 6), budget="layer")
     assert layer.n == 2 * parts[0].n
     assert layer.groups is None
+    (grouped,) = export_rows(loaded, samples, layers=glob, rows=(1, 6), budget="rows")
+    assert grouped.group_ones.tolist() == [p.cardinality for p in parts]
+    assert "rows as groups" in grouped.meta["fisher"]
     rows = joined(parts, one_budget=False)
     assert rows.num_groups == 2
     for _ in range(5):
