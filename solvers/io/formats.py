@@ -232,6 +232,7 @@ def _problem(name: str, found: Objective, cardinality: int | None) -> Cardinalit
         offset=found.offset,
         meta=meta | ({"fixed": dict(found.fixed)} if found.fixed else {}),
         labels=found.labels,
+        indices=None if found.indices is None else np.array(found.indices, np.int64),
         **groups,
     )
 

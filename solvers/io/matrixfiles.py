@@ -17,8 +17,9 @@ first problem of OR-Library's ``bqp50``. Our own files say it in a comment, ``ma
 ``minimise x'Qx``, which wins over the suffix; files of earlier releases say ``minimise``.
 
 What the formats have no field for stands in comments: ``cardinality``, ``group`` (its ones and
-places), ``label`` (place and name) and the constant of the objective, which is read as other
-programs spell it as well: ``offset -7.5``, ``offset : -7.5``, ``ObjectiveOffset -7.5``,
+places), ``label`` (place and name), ``indices`` (of every variable, its position in the weight of
+its layer, counted from 0) and the constant of the objective, which is read as other programs spell
+it as well: ``offset -7.5``, ``offset : -7.5``, ``ObjectiveOffset -7.5``,
 ``Constant term of objective = -7.5``. A ``scale : 2`` (QUBOTools, bqpjson) multiplies everything.
 """
 
@@ -47,6 +48,7 @@ _PAIR = re.compile(
 )
 _PROSE = re.compile(rf"(?:offset|\bconstant)\b[a-z ]*[:=]?\s*({_NUMBER})(?![-\w]|\.[0-9])", re.I)
 _GROUP = re.compile(r"group\s+with\s+([0-9]+)\s+ones\s*:((?:\s+[0-9]+)+)")
+_INDICES = re.compile(r"indices\s*:((?:\s+[0-9]+)+)")
 _LABEL = re.compile(r'label\s+([0-9]+)\s+(".*")')
 
 
@@ -98,6 +100,7 @@ def read_matrix(path: Path, suffix: str) -> Objective:
         ones=notes.cardinality,
         groups=notes.groups(family.first),
         labels=notes.names(n, family.first),
+        indices=notes.indices,
         maximised=maximised,
     )
 
@@ -136,6 +139,8 @@ def matrix_text(problem: CardinalityProblem, penalty: float | None, suffix: str)
         for part, ones in zip(problem.members, problem.group_ones.tolist(), strict=True):
             places = " ".join(map(str, (part + family.first).tolist()))
             comments.append(f"group with {ones} ones : {places}")
+    if problem.indices is not None:
+        comments.append(f"indices : {' '.join(map(str, problem.indices.tolist()))}")
     for place, label in enumerate(problem.labels or (), family.first):
         comments.append(f"label {place} {json.dumps(label)}")
     marked = "".join(f"{family.comment} {comment}\n" for comment in comments)
@@ -177,6 +182,7 @@ class _Notes:
         self._values: dict[str, float] = {}
         self._labels: dict[int, str] = {}
         self._groups: list[tuple[list[int], int]] = []
+        self.indices: list[int] | None = None
         for comment in comments:
             self._note(comment)
         self.offset = self._values.get("offset", 0.0)
@@ -197,6 +203,13 @@ class _Notes:
     def _note(self, comment: str) -> None:
         if found := _GROUP.fullmatch(comment):
             self._groups.append((list(map(whole, found[2].split())), whole(found[1])))
+        elif found := _INDICES.fullmatch(comment):
+            indices = list(map(whole, found[1].split()))
+            if self.indices not in (None, indices):
+                raise FormatError(
+                    f"{self._name} gives the variables two lists of indices, keep one"
+                )
+            self.indices = indices
         elif found := _SENSE.fullmatch(comment):
             word = (found[1] or found[2]).lower()
             self._say("sense", -1.0 if word.startswith("max") else 1.0)

@@ -35,6 +35,7 @@ class Objective:
         fixed: variables that the file fixes, by name; they are no variables of `Q` any more.
         forced: how many binary ones of them are 1.
         groups: variables of each group and how many of them are 1; empty where all are one.
+        indices: position of each variable in the weight of its layer, if the file has them.
     """
 
     Q: NDArray[np.float64]
@@ -45,6 +46,7 @@ class Objective:
     fixed: Mapping[str, float] = field(default_factory=dict)
     forced: int = 0
     groups: Sequence[tuple[Sequence[int], int]] = ()
+    indices: Sequence[int] | None = None
 
 
 def read_text(path: Path) -> str:

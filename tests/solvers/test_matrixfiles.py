@@ -122,6 +122,29 @@ def test_exports_mean_the_same_to_their_own_programs(tmp_path, suffix, first, pa
     assert np.ptp(difference) <= 1e-13
 
 
+@pytest.mark.parametrize("suffix", [".ubqp", ".sparse", ".qubo", ".qs", ".qs.xz"])
+def test_a_file_keeps_where_its_variables_are_in_the_layer(tmp_path, suffix):
+    indices = [170_000, 3, 0]
+    problem = CardinalityProblem(
+        linear=[1, 2, 3], quadratic=np.zeros((3, 3)), cardinality=1, indices=np.array(indices)
+    )
+    assert load(export(problem, tmp_path / f"a{suffix}")).indices.tolist() == indices
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["indices : 1 2"], "indices has shape"),
+        (["indices : 1 2 3", "indices : 1 2 4"], "two lists of indices"),
+    ],
+)
+def test_indices_that_do_not_fit_are_refused(tmp_path, lines, message):
+    head = "".join(f"# {line}\n" for line in ["cardinality : 1", *lines])
+    path = written(tmp_path / "a.qs", f"{head}3 1\n1 1 2.0\n")
+    with pytest.raises(FormatError, match=message):
+        load(path)
+
+
 OFFSETS = {
     "offset -7.5": -7.5,
     "offset: -7.5": -7.5,
