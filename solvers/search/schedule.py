@@ -80,7 +80,7 @@ def hottest(search: LocalSearch, optimum: Bools, rng: np.random.Generator) -> fl
         rng: picks the swaps.
     """
     problem = search.problem
-    samples = SAMPLES if search.dense else min(SAMPLES, MULTIPLICATIONS // problem.rank)
+    samples = SAMPLES if search.dense else min(SAMPLES, MULTIPLICATIONS // max(1, problem.rank))
     out, into = _random_swaps(problem, optimum, max(1, samples), rng)
     f, d = problem.fields(optimum), problem.diagonal
     deltas = f[into] - f[out] + 0.5 * (d[out] + d[into])
