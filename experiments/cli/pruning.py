@@ -290,8 +290,8 @@ def baselines(
     methods: Annotated[
         str,
         typer.Option(
-            help="Some of magnitude, wanda, gradient, random, sparsegpt, cbs (small models only), "
-            "icbs, 'wanda + tuning' and 'icbs + tuning', by commas (default all)."
+            help="Some of magnitude, wanda, gradient, random, rows, sparsegpt, cbs (small models "
+            "only), icbs, 'wanda + tuning' and 'icbs + tuning', by commas (default all)."
         ),
     ] = "",
     steps: Annotated[int, typer.Option(help="Most steps of the loop.")] = 50,
@@ -311,7 +311,8 @@ def baselines(
 ) -> None:
     """Compare one-shot pruning with the loop: same calibration, same evaluation, one table.
 
-    SparseGPT and CBS change the kept weights, the other one-shot methods only choose masks. The
+    SparseGPT and CBS change the kept weights, the other one-shot methods only choose masks; rows
+    starts at Wanda's and swaps weights while that lowers the error of a layer's output. The
     loop, icbs, is measured before and after its kept weights are fitted to the dense layers.
     Methods with tuning get the same seconds, from Wanda's mask or after the loop. If the comparison
     is stopped, the same command goes on with it.

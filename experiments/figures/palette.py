@@ -112,6 +112,7 @@ METHOD_LOOKS = {
     "gradient": Style("#CC79A7", "<"),
     "random": Style("#BBBBBB", "d"),
     "wanda": Style("#E69F00", "s"),
+    "rows": Style("#56B4E9", ">"),
     "sparsegpt": Style("#D55E00", "^"),
     "cbs": Style("#882255", "P"),
     FIRST_TUNED: Style("#F0C040", "p"),

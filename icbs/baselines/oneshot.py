@@ -1,11 +1,12 @@
-"""One-shot pruning to compare the loop with: saliency masks, SparseGPT, and the surgeon (CBS).
+"""One-shot pruning to compare the loop with: saliency masks, row search, SparseGPT, CBS.
 
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774, algorithm 1): with ``H = X X' / N + damp I``
 of a layer's inputs and the upper Cholesky factor U of ``H^-1``, columns are visited in order, in
 blocks of 128. In a block the weights of smallest ``w^2 / U_jj^2`` are pruned; the error
 ``e = (w_j - kept_j) / U_jj`` of each column is spread over the columns to its right,
 ``w -= e U_j``. Layers are visited in the order they run, each on what the pruned layers before it
-let through. CBS is in `icbs.baselines.surgeon`; it is for small models only.
+let through. So does row search (`icbs.baselines.rows`), which chooses masks alone. CBS, the
+surgeon, is in `icbs.baselines.surgeon`; it is for small models only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+from icbs.baselines.rows import RowSearch
 from icbs.baselines.surgeon import prune_by_surgeon
 from icbs.blocks import scores
 from icbs.blocks.layers import check_pattern, prune_layers
@@ -70,7 +72,7 @@ def prune_once(
         density: fraction of the weights to keep in each layer, by ``cbs`` in all together.
         progress: show what goes on.
         **options: fields of `icbs.settings.Settings` named in `SHARED`, where they are not to be
-            the baseline's own: ``group`` is the layer, but the output for Wanda.
+            the baseline's own: ``group`` is the layer, but the output for Wanda and row search.
 
     Returns:
         True where a weight is kept, shape (out, in), by layer.
@@ -102,7 +104,8 @@ def baseline_settings(name: str, density: float, options: Mapping[str, Any]) -> 
             raise SettingError(
                 f"{name} cannot follow {key}={given[key]!r}: {reason}; leave one out"
             )
-    usual = "output" if name == "wanda" or given.get("pattern") is not None else "layer"
+    rows = name in ("wanda", "rows") or given.get("pattern") is not None
+    usual = "output" if rows else "layer"
     kind = name if name in get_args(Saliency) else "magnitude"
     return Settings(**{"group": usual, "init": kind, "select": "random", **given,
                        "density": density})  # fmt: skip
@@ -138,18 +141,55 @@ def _sparsegpt(
     settings: Settings,
     progress: bool,
 ) -> Masks:
-    masks: Masks = {}
     grams = Grams()
     pattern = None if settings.pattern is None else parse_pattern(settings.pattern)
-    with stage(_title(layers, settings, "SparseGPT"), len(layers), show=progress) as update:
+
+    def prune(name: str, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        found, kept = sparsegpt(weight.float(), grams.of(name, x), settings.density, pattern)
+        if not torch.isfinite(found).all():
+            raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
+        weight.copy_(found)
+        return kept
+
+    return _in_order("SparseGPT", prune, model, layers, samples, settings, progress)
+
+
+def _rows(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    samples: Samples,
+    settings: Settings,
+    progress: bool,
+) -> Masks:
+    search = RowSearch(settings)
+
+    def prune(name: str, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        kept = search.mask(name, weight, x)
+        weight.mul_(kept)
+        return kept
+
+    return _in_order("row search", prune, model, layers, samples, settings, progress)
+
+
+def _in_order(
+    method: str,
+    prune: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor],
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    samples: Samples,
+    settings: Settings,
+    progress: bool,
+) -> Masks:
+    """Each layer by what reaches it through the pruned ones before; unreached experts by magnitude.
+
+    `prune` takes a layer's name, live weight and inputs; it writes the weight and gives the mask.
+    """
+    masks: Masks = {}
+    pattern = None if settings.pattern is None else parse_pattern(settings.pattern)
+    with stage(_title(layers, settings, method), len(layers), show=progress) as update:
 
         def visit(name: str, x: torch.Tensor) -> None:
-            weight = layer_weight(layers[name])
-            gram = grams.of(name, x)
-            found, masks[name] = sparsegpt(weight.float(), gram, settings.density, pattern)
-            if not torch.isfinite(found).all():
-                raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
-            weight.copy_(found)
+            masks[name] = prune(name, layer_weight(layers[name]), x)
             update(len(masks))
 
         visit_in_order(model, layers, samples, visit)
@@ -248,6 +288,7 @@ BASELINES: dict[str, Method] = {
     "wanda": _by_saliency,
     "gradient": _by_saliency,
     "random": _by_saliency,
+    "rows": _rows,
     "sparsegpt": _sparsegpt,
     "cbs": _cbs,
 }

@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 import icbs.blocks.layers
 from icbs.baselines.oneshot import BASELINES, prune_once, sparsegpt
-from icbs.blocks.masks import mask_at_density
+from icbs.baselines.rows import RowSearch
+from icbs.blocks.capture import each_input
+from icbs.blocks.masks import mask_at_density, mask_n_m
 from icbs.errors import DensityError, ModelError, SettingError
 from icbs.evaluation.losses import sample_losses
 from icbs.models.prunable import prunable_layers
+from icbs.settings import Settings
 from tests.icbs_fixtures import tiny_llama, tiny_samples
 
 
@@ -40,6 +43,69 @@ def test_density_is_exact_and_masks_are_what_is_in_the_model(name, density):
             assert int(masks[key].sum()) == round(density * masks[key].numel())
         if name not in ("sparsegpt", "cbs"):
             assert torch.equal(module.weight[masks[key]], before[key][masks[key]])
+
+
+@pytest.mark.parametrize("pattern", [None, "2:4"])
+def test_rows_lose_less_of_the_output_than_wanda_and_keep_every_budget(pattern):
+    weight, x = layer(rows=9, width=24, count=400)
+    settings = Settings(pattern=pattern)
+    search = RowSearch(settings)
+    kept = search.mask("it", weight, x)
+    saliency = weight.abs() * x.norm(dim=0)
+    wanda = mask_n_m(saliency, 2, 4) if pattern else mask_at_density(saliency, 0.5, "output")
+    assert torch.equal(kept.sum(1), wanda.sum(1))
+    if pattern:
+        assert (kept.view(9, -1, 4).sum(2) == 2).all()
+    assert search.shrinkages["it"] < 1
+    assert error(weight * kept, weight, x) < 0.95 * error(weight * wanda, weight, x)
+
+
+def test_the_shrinkage_is_what_positions_that_gave_no_h_like_best():
+    """Inputs whose last quarter has no correlations, and the first nothing else."""
+    generator = torch.Generator().manual_seed(0)
+    together = torch.randn(300, 1, generator=generator) * torch.ones(24)
+    apart = torch.randn(100, 24, generator=generator)
+    weight = torch.randn(9, 24, generator=generator)
+    search = RowSearch(Settings())
+    x = torch.cat([together + 0.1 * torch.randn(300, 24, generator=generator), apart])
+    search.mask("changed", weight, x)
+    search.mask("same", weight, torch.cat([x[:300], x[:100]]))
+    assert search.shrinkages["changed"] > search.shrinkages["same"]
+    # A handful of positions judges nothing: Wanda's mask it is.
+    few = search.mask("few", weight, x[:20])
+    assert search.shrinkages["few"] == 1
+    assert torch.equal(few, mask_at_density(weight.abs() * x[:20].norm(dim=0), 0.5, "output"))
+
+
+def test_rows_see_what_pruned_layers_before_let_through():
+    model, samples = tiny_llama(), tiny_samples()
+    layers = prunable_layers(model)
+    name = next(key for key in layers if key.endswith("1.mlp.down_proj"))
+    seen = {}
+
+    class Watched(RowSearch):
+        def mask(self, name, weight, x):
+            seen[name] = x
+            return super().mask(name, weight, x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("icbs.baselines.oneshot.RowSearch", Watched)
+        prune_once("rows", model, layers, samples, 0.3, progress=False)
+    found = {}
+    each_input(model, {name: layers[name]}, samples, found.__setitem__)
+    assert torch.allclose(seen[name], found[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rows_refuse_what_is_not_finite(value):
+    weight, x = layer(count=60)
+    x[3, 2] = value
+    with pytest.raises(ModelError, match="inputs of layer 'it' are not finite"):
+        RowSearch(Settings()).mask("it", weight, x)
+    weight, x = layer(count=60)
+    weight[1, 1] = value
+    with pytest.raises(ModelError, match="'it' has weights"):
+        RowSearch(Settings()).mask("it", weight, x)
 
 
 def test_gradients_of_many_samples_are_taken_a_batch_at_a_time(monkeypatch):

@@ -1,0 +1,94 @@
+"""Row search as a one-shot method: masks of least layer error, kept weights as trained.
+
+Of a layer with weights W and inputs X each row is pruned so that ``||X (w*x)||^2`` is small, by
+swaps from Wanda's mask until none lowers it (`solvers.search.rows`, on ``H = X'X / N``). What is
+best on the calibration data is not on other data: H is shrunk towards its diagonal, by one of
+`SHRINKAGES`, chosen layer by layer by the error on positions that gave no H. At shrinkage 1 that is
+Wanda's mask itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from icbs.blocks import scores
+from icbs.blocks.masks import mask_at_density, mask_n_m
+from icbs.blocks.rows import shrunk
+from icbs.errors import ModelError
+from icbs.patterns import parse_pattern
+from icbs.settings import Settings
+from solvers.problem import Bools, Floats
+from solvers.search.rows import row_errors, search_rows
+
+SHRINKAGES = (0.0, 0.1, 0.3, 0.6, 1.0)
+# Share of the positions, the last ones, that judge the shrinkage; fewer than so many judge nothing.
+HELD, LEAST_HELD = 0.25, 32
+
+
+class RowSearch:
+    """Masks of layers that are visited in order.
+
+    Args:
+        settings: density, pattern, and within what the weights compete for Wanda's mask; each row
+            keeps its number of pruned weights from there on.
+
+    Attributes:
+        shrinkages: that were chosen, by layer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inputs: torch.Tensor | None = None
+        self._fit, self._held, self._all = (np.empty((0, 0)) for _ in range(3))
+        self.shrinkages: dict[str, float] = {}
+
+    def mask(self, name: str, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """True where a weight is kept, shape (out, in).
+
+        Args:
+            name: of the layer.
+            weight: trained weights, shape (out, in).
+            x: its inputs, shape (N, in); layers that share them give the very same tensor.
+
+        Raises:
+            ModelError: inputs or weights that are not finite.
+        """
+        if x is not self._inputs:
+            self._take(name, x)
+        W = weight.float().cpu().numpy()
+        if not np.isfinite(W).all():
+            raise ModelError(f"layer {name!r} has weights that are NaN or infinite")
+        saliency = scores.wanda(weight, x.norm(dim=0))
+        m: int | None = None
+        if self._settings.pattern is None:
+            kept = mask_at_density(saliency, self._settings.density, self._settings.group)
+        else:
+            n, m = parse_pattern(self._settings.pattern)
+            kept = mask_n_m(saliency, n, m)
+        wanda = ~kept.view(weight.shape).cpu().numpy()
+
+        def searched(H: Floats, a: float) -> Bools:
+            if a == 1.0:
+                return wanda
+            return search_rows(shrunk(H, a).astype(np.float32), W, wanda, pattern_m=m).pruned
+
+        chosen = 1.0
+        if len(self._held):
+            errors = {
+                a: row_errors(self._held, W, searched(self._fit, a)).sum() for a in SHRINKAGES
+            }
+            chosen = min(errors, key=lambda a: float(errors[a]))
+        self.shrinkages[name] = chosen
+        return torch.from_numpy(~searched(self._all, chosen)).to(weight.device)
+
+    def _take(self, name: str, x: torch.Tensor) -> None:
+        """H of the first positions, of the last ones, and of all."""
+        first = len(x) - int(HELD * len(x))
+        grams = [(part.double().T @ part.double()) for part in (x[:first], x[first:])]
+        fit, held = (gram.cpu().numpy() for gram in grams)
+        self._all = (fit + held) / len(x)
+        if not np.isfinite(self._all).all():
+            raise ModelError(f"the inputs of layer {name!r} are not finite: check the weights")
+        self._inputs, self._fit = x, fit / first
+        self._held = held if len(x) - first >= LEAST_HELD else np.empty((0, 0))
