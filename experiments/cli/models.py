@@ -63,6 +63,7 @@ def check_before_loading(
         IcbsError: a model, layers, a pattern, a window or a file that cannot be.
         SolverError: no such solver.
     """
+    from icbs.data.mixtures import shares
     from icbs.errors import DataError, SettingError
     from icbs.models.outline import check_layers
     from icbs.models.registered import REGISTRY, local_folder
@@ -78,11 +79,12 @@ def check_before_loading(
     if length is not None and length < 2:
         raise DataError(f"--length is {length}, expected at least two tokens")
     named = data is not None and not Path(data).expanduser().exists()
-    for source in words(data or "") if named else []:
-        if source not in ("wikipedia", "pydoc", "hub") and not Path(source).expanduser().exists():
+    for source in (shares(data or "") or words(data or "")) if named else []:
+        texts = ("wikipedia", "pydoc", "hub", "self")
+        if source not in texts and not Path(source).expanduser().exists():
             raise DataError(
                 f"--data: {source!r} cannot be read (no such file or folder): give 'wikipedia', "
-                "'pydoc' or a path"
+                "'pydoc', 'self' or a path"
             )
     folder = REGISTRY[model].folder if model in REGISTRY else local_folder(model)
     if folder is not None:

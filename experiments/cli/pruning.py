@@ -43,7 +43,8 @@ Changes = Annotated[
 Calibration = Annotated[
     str | None,
     typer.Option(
-        help="Calibration: wikipedia, pydoc or a UTF-8 file; for images, the folder of "
+        help="Calibration: wikipedia, pydoc, a UTF-8 file, 'self' for text that the model writes, "
+        "or several with shares, such as wikipedia:0.5,self:0.5; for images, the folder of "
         "Fashion-MNIST or 'hub'."
     ),
 ]
@@ -253,7 +254,9 @@ def _pruning_data(
 ) -> Data:
     """Calibration and held-out samples of one source; test samples of it, or of two texts."""
     from experiments.pruning.running import Data
+    from icbs.data.generated import SELF
     from icbs.data.loading import load_samples
+    from icbs.data.mixtures import shares
     from icbs.data.samples import usual_length
     from icbs.models.tasks import TASKS
 
@@ -264,7 +267,7 @@ def _pruning_data(
     heldout = usual[1] if heldout is None else heldout
     samples = load_samples(loaded, source, count=count + heldout, length=length)
     sources = list(task.data)
-    if source is not None and source not in sources:
+    if source is not None and source not in (SELF, *sources) and shares(source) is None:
         sources = [source]
     tests = [
         load_samples(

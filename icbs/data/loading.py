@@ -15,6 +15,7 @@ Texts are cut into documents, and each document belongs to exactly one part:
   running Python, so figures from different versions differ a little.
 * a file of yours: documents are its paragraphs (its lines, if it has fewer than 20 paragraphs), in
   order. The last fifth is held out, less any paragraph that also occurs before.
+* ``self``: what the model itself writes, for calibration alone (`icbs.data.generated`).
 
 Documents of one part are joined by blank lines, tokenised without special tokens and cut into
 windows of equal length; no window is padded.
@@ -35,6 +36,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 
 from icbs.data.fashion_mnist import DEVIATION, EMBEDDED, MEAN, REMEDY, fashion_mnist, origin
+from icbs.data.generated import SELF, own_windows
+from icbs.data.mixtures import shares, turns
 from icbs.data.samples import Samples, masked_token, next_token
 from icbs.errors import DataError
 from icbs.fetch import WheelFile, cache_dir, cached, fetch_member
@@ -70,9 +73,11 @@ def load_samples(
 
     Args:
         loaded: the model.
-        source: for a language model ``wikipedia`` (the default), ``pydoc`` or the path of a UTF-8
-            text file; for an image classifier the folder of Fashion-MNIST's IDX files or ``hub``
-            (by default the system's or the embedded ones, see `icbs.data.fashion_mnist`).
+        source: for a language model ``wikipedia`` (the default), ``pydoc``, the path of a UTF-8
+            text file, ``self`` for text that the model writes, or several with their shares, such
+            as ``wikipedia:0.5,self:0.5``, whose windows take turns; for an image classifier the
+            folder of Fashion-MNIST's IDX files or ``hub`` (by default the system's or the embedded
+            ones, see `icbs.data.fashion_mnist`).
         part: which of the two disjoint parts.
         count: windows or images, >= 1; None takes all from `start` on.
         length: tokens in a window, >= 2; images take no notice.
@@ -101,9 +106,7 @@ def next_token_samples(
 ) -> Samples:
     """Samples for a causal language model; arguments and errors as of `load_samples`."""
     source = source or "wikipedia"
-    tokens = token_windows(
-        loaded.tokenizer, source, part=part, count=count, length=length, start=start
-    )
+    tokens = text_windows(loaded, source, part=part, count=count, length=length, start=start)
     return replace(next_token(tokens), source=source)
 
 
@@ -118,9 +121,7 @@ def masked_token_samples(
 ) -> Samples:
     """Samples for a masked language model; arguments and errors as of `load_samples`."""
     source = source or "wikipedia"
-    tokens = token_windows(
-        loaded.tokenizer, source, part=part, count=count, length=length, start=start
-    )
+    tokens = text_windows(loaded, source, part=part, count=count, length=length, start=start)
     mask_id = loaded.tokenizer.mask_token_id
     if mask_id is None:
         raise DataError(
@@ -128,6 +129,58 @@ def masked_token_samples(
             "token: the tokenizer belongs to another model"
         )
     return replace(masked_token(tokens, mask_id, seed=start), source=source)
+
+
+def text_windows(
+    loaded: LoadedModel,
+    source: str,
+    *,
+    part: Part,
+    count: int | None,
+    length: int,
+    start: int,
+) -> torch.Tensor:
+    """Windows of a text, of several in turn, or of what the model itself writes.
+
+    Args:
+        loaded: the model.
+        source: as of `load_samples`.
+        part: of each text.
+        count: windows; None takes all of a single text.
+        length: tokens in a window.
+        start: windows to skip.
+
+    Returns:
+        Token ids, shape (count, length), int64.
+
+    Raises:
+        DataError: as of `load_samples`.
+    """
+    mixture = shares(source)
+    if mixture is None and source != SELF:
+        return token_windows(
+            loaded.tokenizer, source, part=part, count=count, length=length, start=start
+        )
+    if part == "evaluation" and SELF in (mixture or {SELF: 1.0}):
+        raise DataError(
+            f"source {source!r} is for calibration: evaluate on a text that the model did not write"
+        )
+    if count is None or count < 1 or start < 0 or length < 2:
+        raise DataError(
+            f"count={count}, length={length} and start={start}; choose a count from 1, a length "
+            "from 2 and a start from 0"
+        )
+    if mixture is None:
+        return own_windows(loaded, start + count, length)[start:]
+    order = turns(mixture, start + count)
+    windows = {
+        name: iter(
+            text_windows(loaded, name, part=part, count=order.count(name), length=length, start=0)
+        )
+        for name in mixture
+        if name in order
+    }
+    return torch.stack([next(windows[name]) for name in order])[start:]
 
 
 def image_samples(
