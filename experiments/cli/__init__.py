@@ -4,7 +4,7 @@ Exit status: 0 done, 1 the work failed (a message on stderr, no traceback), 2 wr
 interrupted.
 """
 
-from experiments.cli import exporting, instances, models, pruning, solving, studies  # noqa: F401  they add subcommands
+from experiments.cli import exporting, instances, models, pruning, services, solving, studies  # noqa: F401  they add subcommands
 from experiments.cli.app import app, main
 
 __all__ = ["app", "main"]

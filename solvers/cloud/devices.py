@@ -1,8 +1,8 @@
 """Devices of Amazon Braket, and what a task on them costs.
 
-Prices come from the committed table ``devices.toml`` (with its source and date) and, where it is
-reachable, from AWS's public price list, which needs no account. A QPU charges per task and per
-shot; a simulator per minute of run time, 3 seconds at least.
+Prices and limits come from the committed table ``devices.toml`` (with its source and date), prices,
+where it is reachable, from AWS's public price list, which needs no account. A QPU charges per task
+and per shot; a simulator per minute of run time, 3 seconds at least.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import cache
 from importlib.resources import files
 from urllib.error import URLError
@@ -21,6 +22,8 @@ from solvers.errors import CostError, OfflineError, ParameterError, UnavailableE
 
 OFFERS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBraket/current/index.csv"
 MIN_SECONDS = 3.0
+# Older than this the committed table says so.
+MAX_TABLE_DAYS = 90
 # Angles are trained on this machine, which bounds the size of a problem as the device does.
 MAX_VARIABLES = 24
 # What a simulator task may run before it is cancelled, unless said otherwise.
@@ -35,6 +38,7 @@ class Limits:
     Attributes:
         unavailable: why it takes no tasks, empty if it does.
         retired: whether it never will again.
+        replacement: what to take in place of a retired one; empty where nothing is known.
         qubits: largest circuit; None if it is not known.
         shots: fewest and most of a task; the most is None if it is not known.
         poll_seconds: how often to ask for a task.
@@ -42,6 +46,7 @@ class Limits:
 
     unavailable: str = ""
     retired: bool = False
+    replacement: str = ""
     qubits: int | None = None
     shots: tuple[int, int | None] = (1, None)
     poll_seconds: float = 1.0
@@ -61,7 +66,10 @@ class Limits:
         """
         nothing = f"{self.unavailable}: nothing was submitted"
         if self.retired:
-            raise UnavailableError(f"{nothing}; take another device: {current_names()}")
+            instead = f"take {self.replacement} in its place, or another device"
+            if not self.replacement:
+                instead = f"take another device: {current_names()}"
+            raise UnavailableError(f"{nothing}; {instead}")
         if self.unavailable:
             raise OfflineError(f"{nothing}; try again later")
         if self.qubits is not None and qubits > self.qubits:
@@ -84,9 +92,12 @@ class Device:
     Attributes:
         name: short name.
         arn: its ARN; simulators have no region in it.
+        status: ONLINE, OFFLINE or RETIRED on the day of the table; empty where it does not know it.
         qubits: how many it has; None where the table does not know it.
         shots: fewest and most of a task; the most is None where the table does not know it.
+        native_gates: that its compiler ends at; empty for simulators and where they are not known.
         retired: month in which it was withdrawn from the service; empty if it is there.
+        replacement: short name of what to take in place of a retired one.
         per_task: USD a task.
         per_shot: USD a shot.
         per_minute: USD a minute of run time.
@@ -95,9 +106,12 @@ class Device:
 
     name: str
     arn: str
+    status: str = ""
     qubits: int | None = None
     shots: tuple[int, int | None] = (1, None)
+    native_gates: tuple[str, ...] = ()
     retired: str = ""
+    replacement: str = ""
     per_task: float = 0.0
     per_shot: float = 0.0
     per_minute: float = 0.0
@@ -122,7 +136,7 @@ class Device:
     def limits(self) -> Limits:
         """What the table says that it takes."""
         gone = f"{self.name} was retired in {self.retired}" if self.retired else ""
-        return Limits(gone, bool(gone), self.qubits, self.shots)
+        return Limits(gone, bool(gone), self.replacement, self.qubits, self.shots)
 
     def price(self, shots: int, seconds: float = MIN_SECONDS) -> float:
         """USD for one task.
@@ -150,11 +164,33 @@ class Device:
 def known_devices() -> dict[str, Device]:
     """The committed table, by short name; with retired devices, whose tasks may be uncollected."""
     table = tomllib.loads(files("solvers.cloud").joinpath("devices.toml").read_text("utf-8"))
-    source = f"committed table of {table['date']}: {table['source']}"
+    age = aged(table["date"], today())
+    source = f"committed table of {table['date']}{age}: {table['source']}"
+    lists = ("shots", "native_gates")
     return {
-        name: Device(name, source=source, **{**entry, "shots": tuple(entry["shots"])})
+        name: Device(
+            name,
+            source=source,
+            **entry | {key: tuple(entry[key]) for key in lists if key in entry},
+        )
         for name, entry in table["devices"].items()
     }
+
+
+def today() -> date:
+    """The day, UTC."""
+    return datetime.now(UTC).date()
+
+
+def aged(published: str, day: date) -> str:
+    """What to say of a table of an ISO date that may be out of date; empty up to 90 days.
+
+    It is part of a price's source, and so stands wherever the live price list was not reached.
+    """
+    days = (day - date.fromisoformat(published)).days
+    if days <= MAX_TABLE_DAYS:
+        return ""
+    return f" (warning: {days} days old; prices, limits and status may have changed)"
 
 
 def current_names() -> str:

@@ -176,7 +176,7 @@ class AwsService(Service):
     def _noted(self, response: tuple[Any, Any] | None = None, **event: Any) -> None:
         self._answers.append(None if response is None else response[0].status_code)
 
-    def _described(self) -> AwsDevice:
+    def _asked(self) -> AwsDevice:
         """The device as the service describes it now.
 
         Raises:
@@ -198,23 +198,42 @@ class AwsService(Service):
 
     def check(self) -> None:
         """See `Service`."""
-        self._described()
+        self._asked()
 
     def limits(self) -> Limits:
         """See `Service`."""
-        aws = self._described()
-        properties = aws.properties
-        service = properties.service
-        paradigm = getattr(properties, "paradigm", None)
-        status = f"{self._device.name} is {aws.status}" if aws.status != "ONLINE" else ""
+        aws = self._asked()
+        now = self._described(aws)
+        status = f"{now.name} is {now.status}" if now.status != "ONLINE" else ""
         if not status and not aws.is_available:
-            status = f"{self._device.name} is outside its availability window"
+            status = f"{now.name} is outside its availability window"
         return Limits(
             unavailable=status,
-            retired=aws.status == "RETIRED",
+            retired=now.status == "RETIRED",
+            replacement=now.replacement,
+            qubits=now.qubits,
+            shots=now.shots,
+            poll_seconds=(aws.properties.service.getTaskPollIntervalMillis or 1000) / 1000,
+        )
+
+    def described(self) -> Device:
+        """The device with the status, size, shots and native gates that the service reports now.
+
+        Raises:
+            UnavailableError, UnreachableError: see `check`.
+        """
+        return self._described(self._asked())
+
+    def _described(self, aws: AwsDevice) -> Device:
+        paradigm = getattr(aws.properties, "paradigm", None)
+        least, most = aws.properties.service.shotsRange
+        gates = getattr(paradigm, "nativeGateSet", None) if self._device.is_qpu else None
+        return replace(
+            self._device,
+            status=aws.status,
             qubits=getattr(paradigm, "qubitCount", None) or self._device.qubits,
-            shots=(max(1, service.shotsRange[0]), service.shotsRange[1]),
-            poll_seconds=(service.getTaskPollIntervalMillis or 1000) / 1000,
+            shots=(max(1, least), most),
+            native_gates=tuple(gates or ()),
         )
 
     def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:

@@ -63,10 +63,13 @@ def test_the_table_limits_shots_in_quotes_and_rehearsals(tmp_path, device):
             sample(make("qaoa-xy-braket", device=device, max_cost=1, rehearse=True), reads=shots)
 
 
-@pytest.mark.parametrize(("device", "month"), [("TN1", "June 2026"), ("Ankaa-3", "April 2026")])
-def test_retired_devices_are_neither_offered_quoted_nor_rehearsed(tmp_path, device, month):
+@pytest.mark.parametrize(
+    ("device", "month", "instead"),
+    [("TN1", "June 2026", "SV1"), ("Ankaa-3", "April 2026", "Cepheus-1-108Q")],
+)
+def test_retired_devices_are_neither_offered_quoted_nor_rehearsed(tmp_path, device, month, instead):
     path = save(block(4), tmp_path / "b.block.safetensors")
-    words = f"{device} was retired in {month}: nothing was submitted; take another device: SV1, DM1"
+    words = f"{device} was retired in {month}: nothing was submitted; take {instead} in its place"
     refused = CliRunner().invoke(app, ["quote", str(path), "--device", device, "--shots", "10"])
     assert words in str(refused.exception)
     with pytest.raises(UnavailableError, match=words):
