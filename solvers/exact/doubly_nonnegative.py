@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, eigh, qr, solve_triangular
+from scipy.linalg import eigh, qr, solve_triangular
 
 from solvers.arithmetic.convex import row_scales
 from solvers.exact.certificate import Floats, Form, Stage
+from solvers.exact.projection import orthonormal, positive_part, weighted
 
 OVER_RELAXATION = 1.8
 # Weights: power of the columns' scales, and the most that those may differ from their median.
@@ -183,24 +184,16 @@ class AlternatingDirections:
         self.own, self.iterations = own, 0
         m = len(own.free)
         v = own.constraints()
-        complete, triangle = qr(v.T, check_finite=False)
-        self._normal, self._basis = complete[:, : len(v)], complete[:, len(v) :]
-        self._triangle = triangle[: len(v)]
+        self._normal, self._triangle = qr(v.T, mode="economic", check_finite=False)
         scales = _weights(own) if start is None else start[0]._d[start[1]].astype(np.float64)
-        # V' (D L)' (D L) V = R'R, and W = V R^-1.
-        V = self._basis
-        square = V[1:].T @ ((scales**2 + 1)[:, None] * V[1:])
-        sums = V[1:].sum(axis=0)
-        square += (m + 1) * np.outer(V[0], V[0]) - np.outer(V[0], sums) - np.outer(sums, V[0])
-        root = cholesky(square, check_finite=False)
-        W = solve_triangular(root, V.T, trans="T", check_finite=False).T
-        inner = W.T @ own.C @ W
+        coordinates = weighted(v, scales)
+        inner = coordinates.inner(own.C)
         self._unit = float(np.linalg.norm(inner)) / m or 1.0
         self._beta = 1.0
         single = np.float32
         self.y: Matrix
         self._d: Matrix = scales.astype(single)
-        self._W: Matrix = W.astype(single)
+        self._coordinates = coordinates.astype(single)
         self._inner = (inner / self._unit).astype(single)
         self._A = np.zeros((m + 1, m + 1), single)
         if start is None:
@@ -249,11 +242,9 @@ class AlternatingDirections:
         )
         bend(self._R, self._d, over, under, self._diagonals, *vectors, self.y, *T, self._A)
         self._A[1:, 0] = self._A[0, 1:]
-        S = self._W.T @ self._A @ self._W
-        S = 0.5 * (S + S.T) - self._inner / np.float32(self._beta)
-        values, vectors_ = eigh(S, driver="evd", check_finite=False, overwrite_a=True)
-        positive = values > 0
-        root = self._W @ (vectors_[:, positive] * np.sqrt(values[positive]))
+        S = self._coordinates.inner(self._A) - self._inner / np.float32(self._beta)
+        values, vectors_ = positive_part(S)
+        root = self._coordinates.points(vectors_ * np.sqrt(values))
         self._R = root @ root.T
         self.iterations += 1
         if self.iterations % BALANCE_EVERY == 0:
@@ -301,14 +292,13 @@ class AlternatingDirections:
         F[0, 1:] = N[1].sum(axis=1) - N[2].sum(axis=1) + b - c + p - q
         F[1:, 0] = F[0, 1:]
         F[0, 0] = N[2].sum() + c.sum() + 2 * q.sum() + scale * (1 - float(self._corner[0]))
-        V = self._basis
+        plain = orthonormal(self._normal)
         rest = self.own.C - F
-        S = V.T @ rest @ V
-        S = 0.5 * (S + S.T)
+        S = plain.inner(rest)
         values, vectors = eigh(S, driver="evd", check_finite=False)
         positive = values > 0
-        squares = (V @ (vectors[:, positive] * np.sqrt(values[positive]))).T
-        across = V @ S @ V.T - rest
+        squares = plain.points(vectors[:, positive] * np.sqrt(values[positive])).T
+        across = plain.points(plain.points(S).T) - rest
         U = self._normal
         half = across @ U
         half -= 0.5 * U @ (U.T @ half)
