@@ -242,7 +242,7 @@ def convex(problem: CardinalityProblem, deadline: Deadline = NEVER) -> Convex | 
     off = unexplained + UNIT * (problem.n + 8) * largest
     widest = float(np.sort(scales)[problem.n - k :].sum())
     error = 0.5 * off * widest * scales + UNIT * shift * scales**2
-    A = R * scales
+    A = np.ascontiguousarray(R * scales)
     return Convex(A, c - 0.5 * shift * scales**2, k, column_norms(A), error)
 
 

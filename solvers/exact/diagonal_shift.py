@@ -41,5 +41,5 @@ def diagonally_shifted(problem: CardinalityProblem) -> Convex:
     widest = float(np.sort(scales)[n - k :].sum())
     error = 0.5 * off * widest * scales + UNIT * (abs(t) * scales**2 + 4 * rho * k)
     constant = 0.5 * rho * k * k * (1 - 8 * UNIT)
-    A, c = R * scales, problem.linear + 0.5 * t * scales**2 - rho * k
+    A, c = np.ascontiguousarray(R * scales), problem.linear + 0.5 * t * scales**2 - rho * k
     return Convex(A, c, k, column_norms(A), error, constant)

@@ -39,6 +39,8 @@ OVER_RELAXATION = 1.8
 # Weights: power of the columns' scales, and the most that those may differ from their median.
 SCALE_POWER = 0.7
 SCALE_LEAST, SCALE_MOST = 1e-2, 1e3
+# Where beta starts, in units of the energy: too large a start leaves far too large an N.
+FIRST_BETA = 0.2
 # Iterations between two looks at the residuals; Y - R is to be so many times beta times the change
 # of Y, up to a factor that is left alone; and the factor of a change of beta.
 BALANCE_EVERY, RESIDUALS, BALANCED, BALANCE_FACTOR = 20, 5.0, 1.2, 1.5
@@ -189,7 +191,7 @@ class AlternatingDirections:
         coordinates = weighted(v, scales)
         inner = coordinates.inner(own.C)
         self._unit = float(np.linalg.norm(inner)) / m or 1.0
-        self._beta = 1.0
+        self._beta = FIRST_BETA
         single = np.float32
         self.y: Matrix
         self._d: Matrix = scales.astype(single)

@@ -12,6 +12,7 @@ from solvers.arithmetic.convex import convex
 from solvers.clock.deadline import NEVER
 from solvers.errors import ProblemError
 from solvers.exact import frank_wolfe, relaxation
+from solvers.exact.diagonal_shift import diagonally_shifted
 from solvers.exact.interval import certified_bound
 from solvers.exact.newton import least_sum, proximal_point
 from solvers.exact.relaxation import bound
@@ -100,6 +101,18 @@ def test_newton_takes_over_from_any_frank_wolfe_point(steps, monkeypatch):
         primal = 0.5 * s @ s + problem.linear @ found.relaxed
         assert abs(primal - found.lower_bound) <= 1e-9 * abs(found.lower_bound)
         assert found.iterations < 200
+
+
+@pytest.mark.parametrize(("n", "rank"), [(9, 4), (40, 40), (40, 200)])
+def test_factors_have_the_layout_that_is_compiled(n, rank):
+    """Fortran order would have the Newton steps compiled again, within the time limit."""
+    A = np.random.default_rng(n).standard_normal((rank, n))
+    G = A.T @ A
+    for less in (0.0, 0.5):
+        G -= less * np.eye(n)
+        problem = CardinalityProblem(linear=np.zeros(n), cardinality=n // 2, quadratic=G)
+        for own in (convex(problem), diagonally_shifted(problem)):
+            assert own is not None and own.A.flags.c_contiguous
 
 
 def test_descent_of_a_large_problem_looks_at_the_cheapest_flips(monkeypatch):
