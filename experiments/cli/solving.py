@@ -277,26 +277,28 @@ def quote(
     if tasks < 1:
         raise typer.BadParameter(f"--tasks is {tasks}, expected a whole number from 1")
     found = find_device(device)
-    found.limits.check(found.name, shots)
+    parts = found.limits.parts(found.name, shots)
     found = found if offline else priced(found)
-    least, most = found.price(shots), found.price(shots, task_seconds)
+    least = sum(found.price(part) for part in parts)
+    most = sum(found.price(part, task_seconds) for part in parts)
     rows = []
     count = 0
     for path in what:
         problem = instance(path)
         fits = problem.n <= found.max_variables
         sends = fits and 0 < problem.cardinality < problem.n
-        count += tasks * sends
+        sent = tasks * sends * len(parts)
+        count += sent
         note = "yes" if fits else f"no, at most {found.max_variables}"
-        rows.append((path.name, problem.n, note, tasks * sends))
+        rows.append((path.name, problem.n, note, sent))
     answer = {
         "device": found.arn,
         "source": found.source,
         "shots": shots,
         "tasks": count,
-        "usd_per_task": most,
-        "usd_at_least": count * least,
-        "usd_at_most": count * most,
+        "usd_per_task": most / len(parts),
+        "usd_at_least": count * least / len(parts),
+        "usd_at_most": count * most / len(parts),
     }
     if as_json:
         fitting = [
@@ -307,10 +309,11 @@ def quote(
         return
     print_table(found.name, ("instance", "qubits", "fits", "tasks"), rows)
     print(
-        f"{_counted(count, 'task')} of {_counted(shots, 'shot')}: ${count * most:.4f} at most",
+        f"{_counted(count, 'task')} of {_counted(max(parts), 'shot')}: "
+        f"${answer['usd_at_most']:.4f} at most",
         end="",
     )
-    print("" if found.is_qpu else f", ${count * least:.4f} at 3 s each")
+    print("" if found.is_qpu else f", ${answer['usd_at_least']:.4f} at 3 s each")
     print(f"Prices: {found.source}")
 
 

@@ -154,12 +154,14 @@ def _quoted(
     if not hasattr(sampler, "quote"):
         # Services that bill seconds by contract.
         return SolverQuote(spec.label, "", "", count, None, None, cap)
-    least = most = 0.0
+    sent_tasks, least, most = 0, 0.0, 0.0
     try:
         device = sampler.priced(offline=offline)
-        for reads, tasks in calls.items():
-            low, high = sampler.quote(device, reads)
-            least, most = least + tasks * low, most + tasks * high
+        for reads, times in calls.items():
+            tasks, low, high = sampler.quote(device, reads)
+            sent_tasks, least, most = (
+                sent_tasks + times * tasks, least + times * low, most + times * high
+            )  # fmt: skip
     except SolverError as error:
         raise StudyError(f"solvers: {spec.label}: {error}") from error
-    return SolverQuote(spec.label, device.name, device.source, count, least, most, cap)
+    return SolverQuote(spec.label, device.name, device.source, sent_tasks, least, most, cap)

@@ -51,6 +51,23 @@ class Limits:
     shots: tuple[int, int | None] = (1, None)
     poll_seconds: float = 1.0
 
+    def parts(self, name: str, shots: int, qubits: int = 0) -> list[int]:
+        """Shots of the tasks that a call takes: one, or as few and as equal as fit the most of one.
+
+        Args:
+            name: of the device.
+            shots: of the call.
+            qubits: of its circuit.
+
+        Raises:
+            UnavailableError, ParameterError: see `check`.
+        """
+        most = self.shots[1] or max(shots, 1)
+        count = max(1, -(-shots // most))
+        parts = [shots // count + (place < shots % count) for place in range(count)]
+        self.check(name, parts[-1], qubits)
+        return parts
+
     def check(self, name: str, shots: int, qubits: int = 0) -> None:
         """Raises if a task could not run.
 

@@ -126,11 +126,11 @@ class Journal:
             return float(self._db.execute(query).fetchone()[0])
 
     def check_cap(self, price: float, cap: float) -> None:
-        """Raises CostError if another task of this price would lift the total above the cap."""
+        """Raises CostError if this price more would lift the total above the cap."""
         spent = self.spent()
         if spent + price > cap + ROUND_OFF:
             raise CostError(
-                f"a task of ${price:.4f} after ${spent:.4f} in journal {self.path} would exceed "
+                f"${price:.4f} more after ${spent:.4f} in journal {self.path} would exceed "
                 f"max_cost = ${cap:.4f}: nothing was submitted; raise max_cost, lower the shots, "
                 "or start another journal"
             )
@@ -150,7 +150,7 @@ class Journal:
         Raises:
             CostError: the total would exceed the cap; nothing is written.
         """
-        with self._transaction():
+        with self.transaction():
             known = self.get(key)
             if known is not None and known.status != "REFUSED":
                 return known
@@ -177,8 +177,14 @@ class Journal:
         self._update("status = 'CREATED', arn = ?", arn, key)
 
     def refused(self, key: str, reason: str) -> None:
-        """The service said that it did not take the task: its price is free again."""
-        self._update("status = 'REFUSED', reason = ?", reason, key)
+        """The service said that it did not take the task: its price is free again.
+
+        A row that got its task from another process meanwhile keeps it.
+        """
+        with self.transaction():
+            known = self.get(key)
+            if known is not None and known.status == "RESERVED":
+                self._update("status = 'REFUSED', reason = ?", reason, key)
 
     def failed(self, key: str, status: str, reason: str) -> None:
         """The task ended without a result; its price stays booked, as it may be charged."""
@@ -203,8 +209,12 @@ class Journal:
             self._db.execute(f"UPDATE tasks SET {columns} WHERE key = ?", values)  # noqa: S608
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """What is written inside is written together or, after an exception, not at all."""
         with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

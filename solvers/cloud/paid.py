@@ -13,7 +13,8 @@ from solvers.base import Budget, Request, Solution, Timing
 from solvers.clock.deadline import Deadline
 from solvers.cloud.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, Device, find_device, priced
 from solvers.cloud.journal import Journal, default_path
-from solvers.cloud.service import AwsService, RehearsalService, UnreachableError
+from solvers.cloud.rehearsal import RehearsalService
+from solvers.cloud.service import AwsService, UnreachableError
 from solvers.cloud.tasks import DEFAULT_POLL_TIMEOUT, PaidTasks, call_key
 from solvers.errors import CostError, ParameterError
 from solvers.problem import CardinalityProblem
@@ -24,7 +25,11 @@ from solvers.qaoa.solver import TrainedQAOA
 
 
 class PaidQAOA(TrainedQAOA):
-    """One task a call, at most once, under a cap; angles are trained here before it is sent.
+    """Tasks sent at most once, under a cap; angles are trained here before anything is sent.
+
+    More shots than a task may have are split over as few tasks as take them, each with its price
+    and its row in the journal. All of them are within the cap or none is sent. Those that fail are
+    missing in the answer, and ``info["parts"]`` says so.
 
     The same call (problem, options, parameters, reads, seed) finds its task in the journal again:
     after a crash it goes on where it stopped, and once the shots are there it costs nothing. To
@@ -100,8 +105,10 @@ class PaidQAOA(TrainedQAOA):
             raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
         return self.device if offline else priced(self.device)
 
-    def quote(self, device: Device, reads: int | None) -> tuple[float, float]:
-        """USD at least and at most of one call's task, before it is submitted; needs no account.
+    def quote(self, device: Device, reads: int | None) -> tuple[int, float, float]:
+        """Tasks of one call, and USD at least and at most, before anything is submitted.
+
+        It needs no account.
 
         Args:
             device: see `priced`.
@@ -112,9 +119,13 @@ class PaidQAOA(TrainedQAOA):
             UnavailableError: it is retired.
             CostError: no price is known.
         """
-        shots = reads or DEFAULT_READS
-        device.limits.check(device.name, shots)
-        return device.price(shots), device.price(shots, self._limits["task_seconds"])
+        parts = device.limits.parts(device.name, reads or DEFAULT_READS)
+        seconds = self._limits["task_seconds"]
+        return (
+            len(parts),
+            sum(map(device.price, parts)),
+            sum(device.price(shots, seconds) for shots in parts),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # The connection to the service and the open journal belong to this process.

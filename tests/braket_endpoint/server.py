@@ -70,6 +70,7 @@ class Endpoint:
         reason: of the tasks that fail.
         offline: names of devices that are.
         retired: names of devices that are.
+        shots: name of a device -> the most shots of a task it takes now.
         damage: what to do to a result file before it is stored; None leaves it out.
         prices: the offer file, None if it is down.
         run_milliseconds: what simulator tasks report.
@@ -85,6 +86,7 @@ class Endpoint:
     reason: str = "the lasers are off"
     offline: set[str] = field(default_factory=set)
     retired: set[str] = field(default_factory=set)
+    shots: dict[str, int] = field(default_factory=dict)
     damage: object = staticmethod(lambda data: data)
     prices: str | None = PRICES
     run_milliseconds: int = 1200
@@ -161,6 +163,8 @@ class Endpoint:
                 arn for arn, task in self.tasks.items() if task["token"] == token)}  # fmt: skip
         device = request["deviceArn"]
         region = device.split(":")[3] or "us-east-1"
+        if request["shots"] > self.most(device):
+            return 400, {"message": f"{request['shots']} shots are too many for {device}"}
         number = str(uuid.uuid4())
         arn = f"arn:aws:braket:{region}:{ACCOUNT}:quantum-task/{number}"
         self._bodies[token] = body
@@ -180,6 +184,12 @@ class Endpoint:
         if self.end == "COMPLETED":
             self.finish(arn, request)
         return 201, {"quantumTaskArn": arn}
+
+    def most(self, device):
+        """The most shots of a task that a device takes."""
+        name = next(name for name, arn in ARNS.items() if arn == device)
+        capabilities = json.loads(_CAPABILITIES[name])
+        return self.shots.get(name, capabilities["service"]["shotsRange"][1])
 
     def finish(self, arn, request=None):
         """Runs the task and stores its result."""
@@ -243,7 +253,10 @@ def _route(endpoint, method, path, body):
 def _get_device(endpoint, arn):
     for name, known in ARNS.items():
         if known == arn:
-            return 200, _device(endpoint, name) | {"deviceCapabilities": _CAPABILITIES[name]}
+            able = json.loads(_CAPABILITIES[name])
+            if name in endpoint.shots:
+                able["service"]["shotsRange"][1] = endpoint.shots[name]
+            return 200, _device(endpoint, name) | {"deviceCapabilities": json.dumps(able)}
     return 404, {"message": f"no device {arn}"}
 
 

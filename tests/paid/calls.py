@@ -12,14 +12,14 @@ def solver(tmp_path, device="Garnet", name="qaoa-xy-braket", **options):
     return make(name, device=device, **given)
 
 
-def study(tmp_path, seeds=1, device="Garnet", **options):
+def study(tmp_path, seeds=1, device="Garnet", reads=100, **options):
     spec = SolverSpec(
         "qaoa-xy-braket",
         options={"device": device, "max_cost": 100.0,
                  "journal": str(tmp_path / "journal.sqlite"), **options},
         parameters=QUICK,
     )  # fmt: skip
-    return Study("paid", [block(4)], [spec], [Budget(reads=100)], seeds=range(seeds))
+    return Study("paid", [block(4)], [spec], [Budget(reads=reads)], seeds=range(seeds))
 
 
 def rows(tmp_path, **options):

@@ -1,5 +1,6 @@
 """What may be spent, and what a device takes, in studies, quotes and rehearsals."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -52,10 +53,15 @@ SHOTS = {"SV1": (1, 50_000), "DM1": (1, 50_000), "Garnet": (1, 20_000), "Emerald
 def test_the_table_limits_shots_in_quotes_and_rehearsals(tmp_path, device):
     path, (least, most) = save(block(4), tmp_path / "b.block.safetensors"), SHOTS[device]
     words = f"{device} takes {least} to {most} a task"
-    arguments = ["quote", str(path), "--device", device, "--offline", "--shots"]
-    for shots in (least, most):
-        assert CliRunner().invoke(app, [*arguments, str(shots)]).exit_code == 0
-    for shots in {max(1, least - 1), most + 1} - {least}:
+    arguments = ["quote", str(path), "--device", device, "--offline", "--json", "--shots"]
+    for shots, tasks in ((least, 1), (most, 1), (most + 1, 2), (3 * most, 3)):
+        quoted = json.loads(CliRunner().invoke(app, [*arguments, str(shots)]).stdout)
+        found = find_device(device)
+        assert quoted["tasks"] == tasks
+        assert quoted["usd_at_least"] == pytest.approx(
+            tasks * found.price(1) + (shots - tasks) * found.per_shot
+        )
+    for shots in {max(1, least - 1)} - {least}:
         refused = CliRunner().invoke(app, [*arguments, str(shots)])
         assert isinstance(refused.exception, ParameterError)
         assert words in str(refused.exception)

@@ -115,14 +115,17 @@ def test_a_quote_of_a_study_is_what_running_it_reserves(braket, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (("reads = 1000}", "reads = 20001}"), "on Garnet: .*takes 1 to 20000"),
+        (("reads = 1000}", "reads = 99}"), "on Garnet: .*takes 100 to 5000"),
         (('Garnet"', 'Ankaa-3"'), "Ankaa-3 was retired in April 2026"),
         (('device = "Garnet", ', ""), "has no device"),
     ],
 )
 def test_studies_that_cannot_be_quoted(tmp_path, changes, words):
     save(block(4), tmp_path / "4.block.safetensors")
-    (tmp_path / "study.toml").write_text(STUDY.replace(*changes))
+    text = STUDY.replace(*changes)
+    if "reads" in changes[0]:
+        text = text.replace('device = "Garnet"', 'device = "Forte-1"')
+    (tmp_path / "study.toml").write_text(text)
     refused = CliRunner().invoke(app, ["quote", str(tmp_path / "study.toml"), "--offline"])
     assert isinstance(refused.exception, StudyError)
     assert re.search(words, str(refused.exception))

@@ -99,15 +99,6 @@ def test_too_many_qubits(braket, tmp_path):
     assert not braket.creates
 
 
-def test_too_many_shots(braket, tmp_path):
-    with pytest.raises(ParameterError, match="takes 1 to 20000"):
-        sample(solver(tmp_path), reads=20_001)
-    # Whatever it would cost, and what the service says goes before the table.
-    with pytest.raises(ParameterError, match="Ibex-Q1 takes 1 to 1500 a task"):
-        sample(solver(tmp_path, "Ibex-Q1", max_cost=0.01), reads=2000)
-    assert not braket.creates
-
-
 def test_shots_0(braket, tmp_path):
     for shots in (0, -1, 1.5):
         with pytest.raises(ParameterError, match="reads is"):

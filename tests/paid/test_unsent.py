@@ -94,10 +94,10 @@ def test_what_can_never_be_sent_is_not_tried_again(braket, tmp_path):
     assert row["status"] == "error"
     assert row["pending"] != 1
     braket.retired.clear()
-    many = replace(study(tmp_path), budgets=[Budget(reads=20_001)])
-    run(many, tmp_path / "m.sqlite", progress=False)
+    few = replace(study(tmp_path, device="Forte-1", rehearse=True), budgets=[Budget(reads=99)])
+    run(few, tmp_path / "m.sqlite", progress=False)
     (row,) = load_runs(tmp_path / "m.sqlite").to_dict("records")
-    assert "takes 1 to 20000" in row["reason"]
+    assert "takes 100 to 5000" in row["reason"]
     assert row["pending"] != 1
     assert not braket.creates
 
