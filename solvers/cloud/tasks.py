@@ -173,7 +173,7 @@ class PaidTasks:
             return []
         return [first, *map(self._entry, _keys(key, first.note.get("parts", 1))[1:])]
 
-    def _unsent(self, key: str, part: str, error: SolverError) -> SolverError:
+    def _unsent(self, key: str, part: str, error: NotSentError) -> SolverError:
         """What to raise for a part that was not sent: of a call with others it is not the end."""
         info = self._info(self._entry(part), pending=self.known(key))
         if not info["pending"]:
@@ -207,7 +207,8 @@ class PaidTasks:
     def collect(self, key: str, timing: Timing) -> Collected:
         """Waits for the call's tasks and returns their shots.
 
-        Of a call of several tasks, those that failed are missing; `info` has all of them.
+        Of a call of several tasks, those that failed, or that a device which was retired or takes
+        fewer shots by now never got, are missing; `info` has all of them.
 
         Args:
             key: identity of the call, known to the journal.
@@ -221,8 +222,11 @@ class PaidTasks:
         for entry in self._entries(key):
             try:
                 self._found(entry)
-            except (NotSentError, UnavailableError, ParameterError) as error:
+            except NotSentError as error:
                 raise self._unsent(key, entry.key, error) from error
+            except (UnavailableError, ParameterError):
+                # The device will never take this part: what was paid for is handed out without it.
+                continue
         self._waited(self._entries(key))
         waited = time.perf_counter() - began
         entries = self._entries(key)

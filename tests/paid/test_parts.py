@@ -192,6 +192,20 @@ def test_a_refusal_of_a_later_part_is_sent_again_alone(braket, tmp_path, place):
     assert (braket.paid, spent(tmp_path)) == (3, pytest.approx(PRICE))
 
 
+def test_what_was_paid_is_handed_out_without_a_part_that_can_never_be_sent(braket, tmp_path):
+    refuse(braket, 2)
+    with pytest.raises(TaskError, match="part 2 of 3"):
+        submit(solver(tmp_path))
+    braket.refuses = False
+    braket.retired.add("Garnet")
+    samples = ask(solver(tmp_path))
+    assert len(samples) == PARTS[0]
+    assert samples.info["task_status"] == "COMPLETED, REFUSED"
+    assert [part["reserved"] for part in samples.info["parts"]] == [0.30 + 11 * PER_SHOT, 0, 0]
+    assert samples.info["charged"] == spent(tmp_path) == pytest.approx(0.30 + 11 * PER_SHOT)
+    assert len(braket.creates) == 1
+
+
 def test_parts_that_fail_are_missing_and_said(braket, tmp_path):
     whole = braket.create
     ends = iter(["COMPLETED", "FAILED", "COMPLETED"])
