@@ -112,11 +112,14 @@ def test_a_damaged_result_is_a_row_that_resume_collects(braket, tmp_path, damage
 
 
 @pytest.mark.slow
-def test_kill_9_and_resume_of_twenty_tasks(braket, tmp_path):
+@pytest.mark.parametrize(("seeds", "reads"), [(20, 100), (1, 300)], ids=["calls", "parts"])
+def test_kill_9_and_resume_of_twenty_tasks(braket, tmp_path, seeds, reads):
+    if seeds == 1:
+        braket.shots["Garnet"] = 15
     save(block(4), tmp_path / "b.block.safetensors")
     (tmp_path / "study.toml").write_text(
-        'name = "paid"\ninstances = ["b.block.safetensors"]\nseeds = 20\n'
-        "budgets = [{reads = 100}]\n[[solvers]]\n"
+        f'name = "paid"\ninstances = ["b.block.safetensors"]\nseeds = {seeds}\n'
+        f"budgets = [{{reads = {reads}}}]\n[[solvers]]\n"
         'name = "qaoa-xy-braket"\nparameters = {depth = 1, angles = "ramp", mixer = "ring"}\n'
         f'options = {{device = "Garnet", max_cost = 10, journal = "{tmp_path}/j.sqlite"}}\n'
     )
@@ -132,9 +135,10 @@ def test_kill_9_and_resume_of_twenty_tasks(braket, tmp_path):
     assert braket.paid < 20
     subprocess.run([*command, "--resume"], check=True, stderr=subprocess.DEVNULL)
     frame = load_runs(tmp_path / "s.sqlite")
-    assert frame["status"].tolist() == ["done"] * 20
+    assert frame["status"].tolist() == ["done"] * seeds
+    assert frame["reads"].tolist() == [reads] * seeds
     assert braket.paid == len(set(braket.creates)) == 20
-    assert frame["cost"].sum() == pytest.approx(20 * 0.5)
+    assert frame["cost"].sum() == pytest.approx(20 * 0.3 + seeds * reads * 0.002)
 
 
 def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
