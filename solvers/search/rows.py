@@ -15,6 +15,7 @@ and a swap changes q by two columns of H. The searches are those of `solvers.sea
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,12 +27,14 @@ from solvers.arguments import whole
 from solvers.errors import ParameterError, ProblemError
 from solvers.problem import Bools, Floats
 from solvers.search.reads import checked_threads
-from solvers.search.row_kernels import room, search_part
+from solvers.search.row_kernels import correlations, descend_part, room, tabu_part
 
 Array = NDArray[Any]
 Method = Literal["one-swap", "tabu"]
 # Rows that a thread takes at a time.
 ROWS_AT_A_TIME = 16
+# Descents of a row at the most, each from fields made anew.
+ROUNDS = 6
 # A swap must lower the error by more than this share of its own terms: one of small columns counts
 # beside columns that are larger by any factor.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -89,25 +92,69 @@ def search_rows(
     if method not in ("one-swap", "tabu"):
         raise ParameterError(f"method is {method!r}, expected one-swap or tabu")
     steps = whole("iterations", iterations, 1) * H.shape[0] if method == "tabu" else 0
-    d = H.shape[0]
-    m = pattern_m or d
-    rng = np.random.default_rng(seed)
-    randoms = rng.integers(2**64, size=(len(W), 1), dtype=np.uint64)
-    tolerance = H.dtype.type(TOLERANCE[H.dtype.name])
+    search = _Search(H, W, x, pattern_m or H.shape[0], seed, checked_threads(num_threads))
     # Compiled for these types before the clock starts: on no row.
-    search_part(H, W[:0], x[:0], m, steps, randoms[:0], tolerance, *room(d, H.dtype))
-    parts = [slice(first, first + ROWS_AT_A_TIME) for first in range(0, len(W), ROWS_AT_A_TIME)]
+    none = np.empty(0, np.int64)
+    search.descend(none)
+    if steps:
+        search.tabu(none, steps)
     start = time.perf_counter()
-    with ThreadPoolExecutor(checked_threads(num_threads)) as pool:
-
-        def search(part: slice) -> int:
-            return search_part(
-                H, W[part], x[part], m, steps, randoms[part], tolerance, *room(d, H.dtype)
-            )
-
-        total = sum(pool.map(search, parts))
+    rows = np.arange(len(W))
+    swaps = search.descend(rows)
+    if steps:
+        swaps += search.tabu(rows, steps) + search.descend(rows)
     seconds = time.perf_counter() - start
-    return RowsResult(x, row_errors(H, W, x), total, seconds)
+    return RowsResult(x, row_errors(H, W, x), swaps, seconds)
+
+
+class _Search:
+    """Rows that share H, worked on in place on several threads."""
+
+    def __init__(self, H: Array, W: Array, x: Bools, m: int, seed: int, threads: int) -> None:
+        self._H, self._W, self._x, self._m, self._threads = H, W, x, m, threads
+        self._largest = correlations(H)
+        self._tolerance = H.dtype.type(TOLERANCE[H.dtype.name])
+        rng = np.random.default_rng(seed)
+        self._randoms = rng.integers(2**64, size=(len(W), 1), dtype=np.uint64)
+
+    def descend(self, rows: NDArray[np.int64]) -> int:
+        """Until no swap helps, by fields that are made anew until none is found with them.
+
+        What a large column left in the fields by rounding may hide, or feign, a swap of small ones.
+        """
+        total = 0
+        for _ in range(ROUNDS):
+            swaps = self._each(descend_part, rows)
+            total += int(swaps.sum())
+            rows = rows[swaps > 0]
+            if not len(rows):
+                break
+        return total
+
+    def tabu(self, rows: NDArray[np.int64], steps: int) -> int:
+        """Tabu search from where each row is."""
+        return int(self._each(tabu_part, rows, steps).sum())
+
+    def _each(
+        self, part: Callable[..., None], rows: NDArray[np.int64], steps: int = 0
+    ) -> NDArray[np.int64]:
+        """How many swaps a search made on each row."""
+        H, d = self._H, self._H.shape[0]
+        W, x, randoms = self._W[rows], self._x[rows], self._randoms[rows]
+        swaps = np.zeros(len(rows), np.int64)
+        parts = [slice(i, i + ROWS_AT_A_TIME) for i in range(0, max(1, len(rows)), ROWS_AT_A_TIME)]
+
+        def search(own: slice) -> None:
+            more = (steps, randoms[own]) if steps else ()
+            part(
+                H, W[own], x[own], self._largest, self._m, self._tolerance, *room(d, H.dtype),
+                swaps[own], *more,
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(search, parts))
+        self._x[rows], self._randoms[rows] = x, randoms
+        return swaps
 
 
 def row_errors(H: ArrayLike, weights: ArrayLike, pruned: ArrayLike) -> Floats:
