@@ -35,15 +35,21 @@ def _compared(runs: pd.DataFrame, own: pd.DataFrame, who: str) -> str:
     if own.empty:
         return ""
     share = float(own["success"].mean())
+    raw = own["raw_feasible"].dropna()
+    repaired = f" ({100 * raw.mean():.2g} % choose exactly k before)" if len(raw) else ""
     text = (
-        f"{who} (n up to {own['n'].max()}): {100 * share:.2g} % of the shots are at the best known"
+        f"{who} (n up to {own['n'].max()}): {100 * share:.2g} % of the shots are at the best known "
+        f"after repair{repaired}"
     )
     floor = runs[(runs["solver_name"] == GUESSING) & runs["status"].isin(SCORED)]
     floor = floor[floor["instance"].isin(own["instance"]) & floor["success"].notna()]
     if floor.empty:
         return f"{text}. No run of {GUESSING} tells whether that is better than guessing."
     guessed = float(floor["success"].mean())
-    return f"{text}; of uniformly random strings, {100 * guessed:.2g} %: {_verdict(own, floor)}."
+    return (
+        f"{text}; of uniformly random strings, repaired the same way, {100 * guessed:.2g} %: "
+        f"{_verdict(own, floor)}."
+    )
 
 
 def _verdict(own: pd.DataFrame, floor: pd.DataFrame) -> str:

@@ -171,11 +171,11 @@ def _leaders(track: str, rivals: pd.DataFrame, count: int) -> tuple[pd.DataFrame
     every = f"all {groups} groups {group}" if groups > 1 else f"the only group {group}"
     where = f"{most} of {groups} groups {group}" if groups > 1 else every
     if len(names) > 1 and most == groups:
-        said = f"{_listed(names)} tie in {every}"
+        said = f"{_listed(names)} rank first in {every}"
     elif len(names) > 1:
-        said = f"{_listed(names)} lead most often, in {where}"
+        said = f"{_listed(names)} rank first most often, in {where}"
     else:
-        said = f"{names[0]} has the lowest median gap in {where}"
+        said = f"{names[0]} ranks first in {where}"
         if alone < most:
             said += f", in {alone} of them alone" if alone else ", always tied with others"
     return leads, f"Of the {count} solvers {_KINDS[track]}, {said}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-LATE = "came back later than twice its limit"
+LATE = "came back later than twice its limit and a second"
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
 # Of numbers in which messages of one cause differ, so many are listed; of more, the ends.
 LISTED = 4

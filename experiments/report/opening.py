@@ -187,7 +187,9 @@ def _solved(runs: pd.DataFrame, instances: pd.DataFrame, plans: Sequence[Plan]) 
     each = f"{groups[0]}" if len(groups) == 1 else f"{groups[0]} to {groups[-1]}"
     seeds = runs["seed_index"].nunique()
     sure = f"{each} of each size and curvature, {seeds} seed{'' if seeds == 1 else 's'}"
-    return f"{task} The study sets {who} to {problems} ({sure}){some}."
+    flat = int(runs.drop_duplicates("instance")["flat"].sum())
+    out = f"; on {flat} nothing can be gained, so that no comparison has them" if flat else ""
+    return f"{task} The study sets {who} to {problems} ({sure}{out}){some}."
 
 
 def _energies(used: pd.DataFrame) -> str:

@@ -157,7 +157,7 @@ def test_failures_are_counted_by_cause():
     assert b.reason == "n = 30 to 35: b takes at most 20 variables"
     assert c.reason == "ParameterError: depth is -1, expected a whole number from 1"
     assert "Correct this parameter" in c.remedy
-    assert d.reason == "came back later than twice its limit"
+    assert d.reason == "came back later than twice its limit and a second"
 
 
 def test_no_word_is_left_of_the_shout_and_headings_differ(page):
@@ -253,7 +253,7 @@ def test_a_solver_that_was_only_ever_killed(solvers, tmp_path):
     run(study, tmp_path / "s.sqlite", executor=Killing(), progress=False)
     runs = load_runs(tmp_path / "s.sqlite")
     page = write(tmp_path / "s.sqlite", tmp_path / "page").read_text(encoding="utf-8")
-    assert "came back later than twice its limit" in page
+    assert "came back later than twice its limit and a second" in page
     words = re.sub("<[^>]*>", " ", re.sub("<svg.*?</svg>", " ", page, flags=re.DOTALL))
     assert not re.search(r"\bnan\b", words)
     found = solutions(runs).set_index("solver").loc["descent"]
