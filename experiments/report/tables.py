@@ -48,11 +48,26 @@ class Order:
 
 
 def ranking(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
-    """Every rank with its interval; none from a single run, and no rank where nobody else is."""
+    """Every rank with its interval; none from a single run, and no rank where nobody else is.
+
+    Where all solvers of a group and track are at the best known without doubt, they are one row.
+    """
+    keys = ["fisher", "n", "track"]
     ranked = table[table["rank"].notna()]
-    rivals = ranked.groupby(["fisher", "n", "track"])["solver"].nunique()
+    rivals = ranked.groupby(keys)["solver"].nunique()
+    # Nothing above the best known in any problem that was drawn; of one run, in that.
+    at_best = table[["gap", "gap_high"]].max(axis=1) < ROUND_OFF
+    settled = (at_best & ~table["late"]).groupby([table[key] for key in keys]).transform("all")
     out: list[list[Cell]] = []
-    for row in order.sorted(table).to_dict("records"):
+    told = set()
+    groups = dict(iter(table.groupby(keys)))
+    for row in order.sorted(table.assign(settled=settled)).to_dict("records"):
+        group = row["fisher"], row["n"], row["track"]
+        if row["settled"] and rivals[group] > 1:
+            if group not in told:
+                told.add(group)
+                out.append(_all_at_best(groups[group]))
+            continue
         gap: Cell = "–"
         if not math.isnan(row["gap_low"]):
             gap = f"[{share(row['gap_low'])}, {share(row['gap_high'])}]", row["gap_high"]
@@ -69,6 +84,20 @@ def ranking(table: pd.DataFrame, order: Order) -> list[list[Cell]]:
             (duration(row["wall"]), row["wall"]), str(row["instances"]), str(row["runs"]),
         ])  # fmt: skip
     return out
+
+
+def _all_at_best(own: pd.DataFrame) -> list[Cell]:
+    """The row of a group and track in which nobody is above the best known."""
+    fastest, slowest = own["wall"].min(), own["wall"].max()
+    runs, problems = (sorted(set(own[name])) for name in ("runs", "instances"))
+    first = own.iloc[0]
+    return [
+        f"all {len(own)}", str(first["n"]), "1", ("0 %", 0.0), "–",
+        "–", curvature(first["fisher"]), str(first["track"]),
+        (f"{duration(fastest)} to {duration(slowest)}", slowest),
+        *(f"{ends[0]}" if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
+          for ends in (problems, runs)),
+    ]  # fmt: skip
 
 
 def times(table: pd.DataFrame, order: Order) -> list[list[Cell]]:

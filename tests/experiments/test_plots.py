@@ -253,6 +253,15 @@ def test_who_is_alone_has_no_rank_and_one_run_no_interval():
     assert cells == {"a": ("2", "–", "–"), "b": ("1", "–", "–")}
 
 
+def test_a_group_where_everybody_is_at_the_best_known_is_one_row():
+    rows = ranks(gaps(a=[[0.0, 0.0], [0.0, 0.0]], b=[[0.0, 0.0], [0.0, 0.0]]))
+    assert [row[0] for row in rows] == ["all 2"]
+    assert rows[0][2:6] == ["1", ("0 %", 0.0), "–", "–"] and rows[0][-2:] == ["2", "4"]
+    # One run above it, and everybody has a row again.
+    rows = ranks(gaps(a=[[0.0, 0.0], [0.0, 0.0]], b=[[0.0, 0.0], [0.0, 0.3]]))
+    assert sorted(row[0] for row in rows) == ["a", "b"]
+
+
 def ranks(runs):
     table = rank_table(runs)
     return tables.ranking(table, tables.Order(table, runs))
@@ -316,7 +325,10 @@ def test_quantum_is_compared_with_random_strings(store):
     )
     said = " ".join(headline(pd.concat([runs, qaoa], ignore_index=True)).sentences)
     assert "QAOA on simulators of this machine (n up to 8): " in said
-    assert re.search(r"of uniformly random strings, repaired the same way, [\d.]+ %: no better than guessing\.", said)
+    assert re.search(
+        r"of uniformly random strings, repaired the same way, [\d.]+ %: no better than guessing\.",
+        said,
+    )
     # How many strings there is time for depends on the machine.
     few = runs.assign(success=runs["success"].where(runs["solver"] != "random", 0.1))
     better = qaoa.assign(success=1.0)
