@@ -127,10 +127,15 @@ def _newton(own: Convex, start: Vertices, deadline: Deadline) -> Relaxed:
     found = relax_until(
         A.T, c, k, np.zeros(r), start.s.copy(), z, eps, np.inf, start.tolerance, MAX_STEPS, deadline
     )
-    steps = first.steps + found.steps
-    if found.value > first.value:
-        return found._replace(steps=steps)
-    return first._replace(steps=steps, solved=found.solved)
+
+    def energy(x: Floats) -> float:
+        s = A @ x
+        return float(0.5 * s @ s + c @ x)
+
+    # The better dual and the better point: at tiny widths the last point may be a poor one.
+    best = found if found.value > first.value else first
+    x = min((found.relaxed, first.relaxed), key=energy)
+    return Relaxed(best.value, best.dual, x, first.steps + found.steps, found.solved)
 
 
 def _rounded(problem: CardinalityProblem, x: Floats, g: Floats, deadline: Deadline) -> Bools:
