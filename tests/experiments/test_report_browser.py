@@ -190,6 +190,12 @@ def test_figures_open_large_and_close(opened):
 
 @pytest.mark.parametrize("opened", BOTH, indirect=True)
 def test_wide_tables_say_that_they_scroll_and_others_do_not(opened):
+    # What changes a size is seen a moment later, on a busy machine much later.
+    opened.wait_for_function(
+        "[...document.querySelectorAll('.scroll')].every((box) =>"
+        " box.previousElementSibling.classList.contains('overflows') =="
+        " (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight))"
+    )
     wide = opened.eval_on_selector_all(
         ".scroll", "all => all.map((box) => [box.scrollWidth > box.clientWidth,"
         " box.scrollHeight > box.clientHeight, box.previousElementSibling.textContent,"
