@@ -3,8 +3,8 @@
 Of a layer with weights W and inputs X each row is pruned so that ``||X (w*x)||^2`` is small, by
 swaps from Wanda's mask until none lowers it (`solvers.search.rows`, on ``H = X'X / N``). What is
 best on the calibration data is not on other data: H is shrunk towards its diagonal, by one of
-`SHRINKAGES`, chosen layer by layer by the error on positions that gave no H. At shrinkage 1 that is
-Wanda's mask itself.
+`SHRINKAGES`, chosen layer by layer by the error of some of its rows on positions that gave no H.
+At shrinkage 1 that is Wanda's mask itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from solvers.search.rows import row_errors, search_rows
 SHRINKAGES = (0.0, 0.1, 0.3, 0.6, 1.0)
 # Share of the positions, the last ones, that judge the shrinkage; fewer than so many judge nothing.
 HELD, LEAST_HELD = 0.25, 32
+# Rows of a layer, evenly spread, that the shrinkage is chosen on.
+JUDGES = 96
+# Positions whose products are summed in float32, before that sum is added in float64.
+CHUNK = 1024
 
 
 class RowSearch:
@@ -68,27 +72,37 @@ class RowSearch:
             kept = mask_n_m(saliency, n, m)
         wanda = ~kept.view(weight.shape).cpu().numpy()
 
-        def searched(H: Floats, a: float) -> Bools:
+        def searched(H: Floats, a: float, rows: slice) -> Bools:
             if a == 1.0:
-                return wanda
-            return search_rows(shrunk(H, a).astype(np.float32), W, wanda, pattern_m=m).pruned
+                return wanda[rows]
+            H = shrunk(H, a).astype(np.float32)
+            return search_rows(H, W[rows], wanda[rows], pattern_m=m).pruned
 
         chosen = 1.0
         if len(self._held):
+            judges = slice(None, None, max(1, len(W) // JUDGES))
             errors = {
-                a: row_errors(self._held, W, searched(self._fit, a)).sum() for a in SHRINKAGES
+                a: row_errors(self._held, W[judges], searched(self._fit, a, judges)).sum()
+                for a in SHRINKAGES
             }
             chosen = min(errors, key=lambda a: float(errors[a]))
         self.shrinkages[name] = chosen
-        return torch.from_numpy(~searched(self._all, chosen)).to(weight.device)
+        return torch.from_numpy(~searched(self._all, chosen, slice(None))).to(weight.device)
 
     def _take(self, name: str, x: torch.Tensor) -> None:
         """H of the first positions, of the last ones, and of all."""
         first = len(x) - int(HELD * len(x))
-        grams = [(part.double().T @ part.double()) for part in (x[:first], x[first:])]
-        fit, held = (gram.cpu().numpy() for gram in grams)
+        fit, held = _gram(x[:first]), _gram(x[first:])
         self._all = (fit + held) / len(x)
         if not np.isfinite(self._all).all():
             raise ModelError(f"the inputs of layer {name!r} are not finite: check the weights")
         self._inputs, self._fit = x, fit / first
         self._held = held if len(x) - first >= LEAST_HELD else np.empty((0, 0))
+
+
+def _gram(x: torch.Tensor) -> Floats:
+    """``X'X`` in float64 of inputs of shape (N, in)."""
+    total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for part in x.float().split(CHUNK):
+        total += part.T @ part
+    return np.asarray(total.cpu().numpy())
