@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 from braket.default_simulator import StateVectorSimulator
-from braket.ir.openqasm import Program
+from braket.ir.openqasm import Program, ProgramSet
 
 from tests.braket_endpoint import capabilities
 
@@ -71,6 +71,9 @@ class Endpoint:
         offline: names of devices that are.
         retired: names of devices that are.
         shots: name of a device -> the most shots of a task it takes now.
+        executables: circuits that a program set of a QPU may have; 0 if it takes none.
+        broken: place of a circuit in a program set -> why it fails.
+        invalid: words that no program of a set may contain.
         damage: what to do to a result file before it is stored; None leaves it out.
         prices: the offer file, None if it is down.
         run_milliseconds: what simulator tasks report.
@@ -87,6 +90,9 @@ class Endpoint:
     offline: set[str] = field(default_factory=set)
     retired: set[str] = field(default_factory=set)
     shots: dict[str, int] = field(default_factory=dict)
+    executables: int = 100
+    broken: dict[int, str] = field(default_factory=dict)
+    invalid: str = ""
     damage: object = staticmethod(lambda data: data)
     prices: str | None = PRICES
     run_milliseconds: int = 1200
@@ -163,8 +169,9 @@ class Endpoint:
                 arn for arn, task in self.tasks.items() if task["token"] == token)}  # fmt: skip
         device = request["deviceArn"]
         region = device.split(":")[3] or "us-east-1"
-        if request["shots"] > self.most(device):
-            return 400, {"message": f"{request['shots']} shots are too many for {device}"}
+        together = "braket.ir.openqasm.program_set" in request["action"][:200]
+        if fault := self._unfit(device, request, together):
+            return 400, fault
         number = str(uuid.uuid4())
         arn = f"arn:aws:braket:{region}:{ACCOUNT}:quantum-task/{number}"
         self._bodies[token] = body
@@ -178,6 +185,9 @@ class Endpoint:
             "outputS3Bucket": request["outputS3Bucket"],
             "outputS3Directory": f"{request['outputS3KeyPrefix']}/{number}",
             "createdAt": _now(),
+            "actionMetadata": {
+                "actionType": "braket.ir.openqasm.program" + "_set" * together,
+            },
         }
         if self.end == "FAILED":
             self.tasks[arn]["failureReason"] = self.reason
@@ -195,18 +205,84 @@ class Endpoint:
         """Runs the task and stores its result."""
         task = self.tasks[arn]
         request = request or json.loads(self._bodies[task["token"]])
-        program = Program.parse_raw(request["action"])
-        result = StateVectorSimulator().run(program, shots=request["shots"])
-        text = json.loads(result.json())
+        place = f"{task['outputS3Bucket']}/{task['outputS3Directory']}"
+        if task["actionMetadata"]["actionType"].endswith("_set"):
+            text = self._run_set(task, place, ProgramSet.parse_raw(request["action"]))
+        else:
+            program = Program.parse_raw(request["action"])
+            result = StateVectorSimulator().run(program, shots=request["shots"])
+            text = json.loads(result.json())
         if "simulator" in task["deviceArn"]:
             text["additionalMetadata"]["simulatorMetadata"] = {
                 "executionDuration": self.run_milliseconds
             }
         data = self.damage(json.dumps(text).encode())
         if data is not None:
-            key = f"{task['outputS3Bucket']}/{task['outputS3Directory']}/results.json"
-            self.objects[key] = data
+            self.objects[f"{place}/results.json"] = data
         task |= {"status": "COMPLETED", "endedAt": _now()}
+
+    def _unfit(self, device, request, together):
+        """What a create call is refused for."""
+        shots = request["shots"]
+        if not together:
+            if shots <= self.most(device):
+                return None
+            return {"message": f"{shots} shots are too many for {device}"}
+        programs = json.loads(request["action"])["programs"]
+        if "/qpu/" not in device or not self.executables:
+            return {"message": f"{device} takes no program sets"}
+        if len(programs) > self.executables:
+            return {"message": f"{len(programs)} programs are too many for {device}"}
+        if shots % len(programs) or shots > self.most(device):
+            return {"message": f"{shots} shots do not fit {len(programs)} programs on {device}"}
+        invalid = [
+            {"programIndex": place, "errors": ["as the test wants it"]}
+            for place, program in enumerate(programs)
+            if self.invalid and self.invalid in program["source"]
+        ]
+        if invalid:
+            return {"message": "invalid programs", "programSetValidationFailures": invalid}
+        return None
+
+    def _run_set(self, task, place, programs):
+        """Runs a program set and stores it as the service does: a file a program and executable."""
+        result = json.loads(StateVectorSimulator().run(programs, shots=task["shots"]).json())
+        for i, program in enumerate(result["programResults"]):
+            folder = f"{place}/programs/{i}"
+            (measured,) = program["executableResults"]
+            if i in self.broken:
+                measured = _failure(self.broken[i])
+            names = {"source": "program.json", "executableResults": ["executables/0.json"]}
+            files = {
+                "program.json": program["source"],
+                "executables/0.json": measured,
+                "results.json": program | names,
+            }
+            for name, content in files.items():
+                self.objects[f"{folder}/{name}"] = json.dumps(content).encode()
+        metadata = result["taskMetadata"] | {
+            "id": task["quantumTaskArn"], "deviceId": task["deviceArn"],
+            "totalFailedExecutables": len(self.broken),
+        }  # fmt: skip
+        self.objects[f"{place}/metadata.json"] = json.dumps(metadata).encode()
+        return result | {
+            "programResults": [
+                f"programs/{i}/results.json" for i in range(len(result["programResults"]))
+            ],
+            "taskMetadata": "metadata.json",
+            "s3Location": place.split("/", 1),
+        }
+
+
+def _failure(reason):
+    """What the service writes in the place of an executable's shots."""
+    return {
+        "braketSchemaHeader": {
+            "name": "braket.task_result.program_set_executable_failure", "version": "1",
+        },
+        "inputsIndex": 0,
+        "failureMetadata": {"failureReason": reason, "retryable": False, "category": "DEVICE"},
+    }  # fmt: skip
 
 
 def _now():
@@ -256,6 +332,9 @@ def _get_device(endpoint, arn):
             able = json.loads(_CAPABILITIES[name])
             if name in endpoint.shots:
                 able["service"]["shotsRange"][1] = endpoint.shots[name]
+            if "/qpu/" in arn and endpoint.executables:
+                most = endpoint.most(arn)
+                able["action"] |= capabilities.program_sets(endpoint.executables, most)
             return 200, _device(endpoint, name) | {"deviceCapabilities": json.dumps(able)}
     return 404, {"message": f"no device {arn}"}
 
@@ -290,8 +369,8 @@ def _handler(endpoint):
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        def refuse(self, status, kind, message="as the test wants it"):
-            data = json.dumps({"message": message}).encode()
+        def refuse(self, status, kind, message="as the test wants it", **more):
+            data = json.dumps({"message": message, **more}).encode()
             self.answer(status, data, headers=[("x-amzn-ErrorType", kind)])
 
         def serve(self):
@@ -314,7 +393,7 @@ def _handler(endpoint):
             if fault is not None:
                 return self.refuse(fault.status, fault.kind)
             if status >= 400:
-                return self.refuse(status, _ERRORS[status], content["message"])
+                return self.refuse(status, _ERRORS[status], **content)
             return self.answer(status, json.dumps(content).encode())
 
         def s3(self, key):
