@@ -151,21 +151,45 @@ class PaidQAOA(TrainedQAOA):
         # The connection to the service and the open journal belong to this process.
         return {key: value for key, value in self.__dict__.items() if key != "_tasks"}
 
+    @property
+    def journal_path(self) -> str:
+        """The file of its journal."""
+        return str(self._journal or default_path())
+
+    @property
+    def poll_timeout(self) -> float:
+        """Seconds to wait for a task."""
+        return self._limits["poll_timeout"]
+
+    def left_to_spend(self) -> float:
+        """USD that `max_cost` leaves after what the journal has.
+
+        Raises:
+            CostError: there is no `max_cost`.
+        """
+        with Journal(self.journal_path) as journal:
+            return self._cap() - journal.spent()
+
+    def _cap(self) -> float:
+        if self.max_cost is None:
+            where = "the device" if self.device is None else self.device.name
+            raise CostError(
+                f"{self.name} has no max_cost: pass the USD it may spend in all; "
+                f"'icbs quote' tells the price of a task on {where}"
+            )
+        return self.max_cost
+
     @cached_property
     def _tasks(self) -> PaidTasks:
         device = self.priced(offline=True)
-        if self.max_cost is None:
-            raise CostError(
-                f"{self.name} has no max_cost: pass the USD it may spend in all; "
-                f"'icbs quote' tells the price of a task on {device.name}"
-            )
+        cap = self._cap()
         if self.rehearse:
             service: Any = RehearsalService(device)
             journal = Journal(":memory:")
         else:
             service = AwsService(device, self._bucket)
-            journal = Journal(self._journal or default_path())
-        return PaidTasks(device, service, journal, max_cost=self.max_cost, **self._limits)
+            journal = Journal(self.journal_path)
+        return PaidTasks(device, service, journal, max_cost=cap, **self._limits)
 
     def submit_problems(self, calls: Iterable[Call]) -> None:
         """Sends the tasks of later `sample_problem` calls with the same arguments.

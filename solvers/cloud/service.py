@@ -187,6 +187,11 @@ class AwsService(Service):
             "needs-retry.braket.CreateQuantumTask", self._noted
         )
 
+    @property
+    def client(self) -> Any:
+        """The SDK's client of Amazon Braket in the device's region."""
+        return self._session.braket_client
+
     def _noted(self, response: tuple[Any, Any] | None = None, **event: Any) -> None:
         self._answers.append(None if response is None else response[0].status_code)
 

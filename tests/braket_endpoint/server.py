@@ -71,6 +71,7 @@ class Endpoint:
         offline: names of devices that are.
         retired: names of devices that are.
         shots: name of a device -> the most shots of a task it takes now.
+        limits: ARN -> a spending limit, as the service describes it.
         executables: circuits that a program set of a QPU may have; 0 if it takes none.
         broken: place of a circuit in a program set -> why it fails.
         invalid: words that no program of a set may contain.
@@ -90,6 +91,7 @@ class Endpoint:
     offline: set[str] = field(default_factory=set)
     retired: set[str] = field(default_factory=set)
     shots: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, dict] = field(default_factory=dict)
     executables: int = 100
     broken: dict[int, str] = field(default_factory=dict)
     invalid: str = ""
@@ -224,6 +226,13 @@ class Endpoint:
     def _unfit(self, device, request, together):
         """What a create call is refused for."""
         shots = request["shots"]
+        for limit in self.limits.values():
+            if limit["deviceArn"] == device:
+                price = 0.30 + 0.002 * shots
+                spent = float(limit["totalSpend"]) + float(limit["queuedSpend"])
+                if spent + price > float(limit["spendingLimit"]) + 1e-9:
+                    return {"message": "the task would exceed the spending limit of the device"}
+                limit["queuedSpend"] = str(spent + price)
         if not together:
             if shots <= self.most(device):
                 return None
@@ -243,6 +252,24 @@ class Endpoint:
         if invalid:
             return {"message": "invalid programs", "programSetValidationFailures": invalid}
         return None
+
+    def make_limit(self, body):
+        """A spending limit; a device has one."""
+        asked = json.loads(body)
+        device = asked["deviceArn"]
+        if "/qpu/" not in device:
+            return 400, {"message": "simulators do not support spending limits"}
+        if any(limit["deviceArn"] == device for limit in self.limits.values()):
+            return 400, {"message": "the device has a spending limit"}
+        region = device.split(":")[3]
+        arn = f"arn:aws:braket:{region}:{ACCOUNT}:spending-limit/{uuid.uuid4()}"
+        self.limits[arn] = {
+            "spendingLimitArn": arn, "queuedSpend": "0", "totalSpend": "0",
+            "createdAt": _now(), "updatedAt": _now(),
+            **{key: asked[key] for key in ("deviceArn", "spendingLimit", "timePeriod")},
+            "tags": asked.get("tags", {}),
+        }  # fmt: skip
+        return 201, {"spendingLimitArn": arn}
 
     def _run_set(self, task, place, programs):
         """Runs a program set and stores it as the service does: a file a program and executable."""
@@ -321,6 +348,12 @@ def _route(endpoint, method, path, body):
             return "search", lambda: (200, {"quantumTasks": list(endpoint.tasks.values())})
         case ("GET", "quantum-task"):
             return "get", lambda: (200, endpoint.tasks[rest])
+        case ("POST", "spending-limit"):
+            return "limit", lambda: endpoint.make_limit(body)
+        case ("POST", "spending-limits"):
+            return "limits", lambda: (200, {"spendingLimits": list(endpoint.limits.values())})
+        case ("DELETE", "spending-limit"):
+            return "unlimit", lambda: _unlimit(endpoint, rest.removesuffix("/delete"))
         case ("PUT", "quantum-task"):
             return "cancel", lambda: _cancel(endpoint, rest.removesuffix("/cancel"))
     raise LookupError(f"{method} {path}")
@@ -347,6 +380,12 @@ def _region_of(route, path):
 def _cancel(endpoint, arn):
     endpoint.tasks[arn] |= {"status": "CANCELLED", "endedAt": _now()}
     return 200, {"quantumTaskArn": arn, "cancellationStatus": "CANCELLING"}
+
+
+def _unlimit(endpoint, arn):
+    if endpoint.limits.pop(arn, None) is None:
+        return 404, {"message": f"no spending limit {arn}"}
+    return 200, {}
 
 
 _ERRORS = {400: "ValidationException", 404: "ResourceNotFoundException"}
@@ -411,7 +450,7 @@ def _handler(endpoint):
                 return self.answer(fault.status, _s3_error(fault.kind), "application/xml")
             return self.answer(200)
 
-        do_GET = do_POST = do_PUT = do_HEAD = serve  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = serve  # noqa: N815
 
     return Handler
 
