@@ -118,6 +118,13 @@ def bench(
         bool,
         typer.Option("--rehearse", help="Use the local simulator for solvers that cost money."),
     ] = False,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Rehearse on emulators of the devices, with their gates, connections and noise.",
+        ),
+    ] = False,
     aws_spending_limit: Annotated[
         bool,
         typer.Option(
@@ -166,8 +173,8 @@ def bench(
             entry(spec.name)
     from experiments import run
 
-    if rehearse:
-        plan = plan.rehearsed()
+    if rehearse or emulate:
+        plan = plan.rehearsed(emulator=emulate)
     output_folder(store.parent, "the folder of --store")
     if not resume:
         _check_unused(store)

@@ -154,8 +154,12 @@ def _sources(tables: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     return sources, {key: value for key, value in tables.items() if key not in known}
 
 
-def rehearsed(specs: Sequence[SolverSpec]) -> list[SolverSpec]:
+def rehearsed(specs: Sequence[SolverSpec], *, emulator: bool = False) -> list[SolverSpec]:
     """The contestants with every one that costs money on its local rehearsal.
+
+    Args:
+        specs: all of them.
+        emulator: those on devices of Amazon Braket on emulators of these, with their noise.
 
     Raises:
         StudyError: none of them costs money.
@@ -163,8 +167,12 @@ def rehearsed(specs: Sequence[SolverSpec]) -> list[SolverSpec]:
     if not any(spec.paid for spec in specs):
         paid = ", ".join(name for name, known in SOLVERS.items() if known.paid)
         raise StudyError(f"solvers: none of them costs money (those that do: {paid})")
+
+    def how(spec: SolverSpec) -> bool | str:
+        return "emulator" if emulator and SOLVERS[spec.name].resource == "braket" else True
+
     return [
-        replace(spec, options={**spec.options, "rehearse": True}) if spec.paid else spec
+        replace(spec, options={**spec.options, "rehearse": how(spec)}) if spec.paid else spec
         for spec in specs
     ]
 

@@ -26,6 +26,8 @@ MIN_SECONDS = 3.0
 MAX_TABLE_DAYS = 90
 # Angles are trained on this machine, which bounds the size of a problem as the device does.
 MAX_VARIABLES = 24
+# A density matrix of 10 qubits has a million entries, of 12 sixteen.
+MAX_EMULATED = 10
 # What a simulator task may run before it is cancelled, unless said otherwise.
 DEFAULT_TASK_SECONDS = 60.0
 _ARN = re.compile(r"arn:aws:braket:([a-z0-9-]*)::device/(qpu|quantum-simulator)/([\w-]+)/([\w-]+)")

@@ -7,13 +7,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from solvers.arguments import seeded
 from solvers.base import Call, Request, Solution, Timing
 from solvers.clock.deadline import Deadline
 from solvers.cloud.account import call_key
-from solvers.cloud.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, Device, find_device, priced
+from solvers.cloud.devices import (
+    DEFAULT_TASK_SECONDS,
+    MAX_EMULATED,
+    MAX_VARIABLES,
+    Device,
+    find_device,
+    priced,
+)
 from solvers.cloud.journal import Journal, default_path
 from solvers.cloud.rehearsal import RehearsalService
 from solvers.cloud.service import AwsService, UnreachableError
@@ -53,7 +60,9 @@ class PaidQAOA(TrainedQAOA):
         max_cost: USD that all tasks in the journal may cost together; nothing is sent without it.
         journal: SQLite file; one per user when None.
         bucket: S3 bucket for the results; the account's default Braket bucket when None.
-        rehearse: run on Braket's local simulator instead, with the same checks and records.
+        rehearse: run on Braket's local simulator instead, with the same checks and records;
+            ``"emulator"``: on an emulator of the device, with its gates, connections and noise (see
+            `solvers.cloud.emulation`). ``info["emulator"]`` then has the circuit's native gates.
         task_seconds: run time reserved for a task on a simulator; it is cancelled after that.
         poll_timeout: seconds to wait for a task.
         max_variables: largest problem it takes; `solvers.cloud.devices.Device.max_variables` when
@@ -74,7 +83,7 @@ class PaidQAOA(TrainedQAOA):
         max_cost: float | None = None,
         journal: str | Path | None = None,
         bucket: str | None = None,
-        rehearse: bool = False,
+        rehearse: bool | Literal["emulator"] = False,
         task_seconds: float = DEFAULT_TASK_SECONDS,
         poll_timeout: float = DEFAULT_POLL_TIMEOUT,
         max_variables: int | None = None,
@@ -86,10 +95,17 @@ class PaidQAOA(TrainedQAOA):
             if value is not None and not 0 < value < math.inf:
                 raise ParameterError(f"{name} is {value!r}, expected a finite number above 0")
         self.max_cost = max_cost
+        if rehearse not in (False, True, "emulator"):
+            raise ParameterError(
+                f"rehearse is {rehearse!r}, expected false, true (a simulator without noise) or "
+                "'emulator' (with the device's noise)"
+            )
         self.rehearse = rehearse
         self.program_sets = program_sets
         if max_variables is None:
             max_variables = MAX_VARIABLES if self.device is None else self.device.max_variables
+            if rehearse == "emulator":
+                max_variables = min(max_variables, MAX_EMULATED)
         self.max_variables = max_variables
         self._journal = journal
         self._bucket = bucket
@@ -184,12 +200,19 @@ class PaidQAOA(TrainedQAOA):
         device = self.priced(offline=True)
         cap = self._cap()
         if self.rehearse:
-            service: Any = RehearsalService(device)
+            service: Any = self._rehearsal(device)
             journal = Journal(":memory:")
         else:
             service = AwsService(device, self._bucket)
             journal = Journal(self.journal_path)
         return PaidTasks(device, service, journal, max_cost=cap, **self._limits)
+
+    def _rehearsal(self, device: Device) -> RehearsalService:
+        if self.rehearse != "emulator":
+            return RehearsalService(device)
+        from solvers.cloud.emulation import EmulatorService
+
+        return EmulatorService(device)
 
     def submit_problems(self, calls: Iterable[Call]) -> None:
         """Sends the tasks of later `sample_problem` calls with the same arguments.
@@ -236,7 +259,8 @@ class PaidQAOA(TrainedQAOA):
     ) -> Order:
         """The circuit of a call that has no task, its angles trained."""
         reads = request.budget.reads or DEFAULT_READS
-        self._tasks.check(key, problem.n, reads)
+        tasks = self._tasks
+        tasks.check(key, problem.n, reads)
         before = Timing()
         before.update(request.timing)
         trained = self._trained(problem, request, **parameters)
@@ -244,7 +268,11 @@ class PaidQAOA(TrainedQAOA):
             circuit, values = gates(problem, trained)
             rendered = to_braket(circuit, values)
         note = {
-            "info": {**trained.said, **describe(trained.angles, circuit)},
+            "info": {
+                **trained.said,
+                **describe(trained.angles, circuit),
+                **tasks.service.compiled(rendered),
+            },
             "seconds": {
                 stage: request.timing[stage] - before[stage] for stage in ("preprocess", "training")
             },

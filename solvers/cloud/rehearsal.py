@@ -8,12 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from braket.circuits import Circuit as BraketCircuit
+from numpy.typing import NDArray
 
 from solvers.cloud.devices import Device, Limits
 from solvers.cloud.service import Measured, Service, TaskState, action
 from solvers.errors import TaskError
-from solvers.qaoa.braket import BraketLocalQAOASampler
+from solvers.qaoa.braket import BraketLocalQAOASampler, drawn
 
 
 class RehearsalService(Service):
@@ -62,9 +64,14 @@ class RehearsalService(Service):
 
     def _measured(self, circuit: BraketCircuit, shots: int, seed: int) -> Measured:
         began = time.perf_counter()
-        local = BraketLocalQAOASampler(max_qubits=self._device.qubits or 34)
-        rows = local._shots(circuit.probability(), shots, seed)
+        weights = self._probabilities(circuit)
+        rows = drawn(weights, circuit.qubit_count, shots, seed)
         return Measured(rows, time.perf_counter() - began, 0.0)
+
+    def _probabilities(self, circuit: BraketCircuit) -> NDArray[np.float64]:
+        """Of each bit string, shape (2^n,); qubit 0 is the most significant bit of the index."""
+        local = BraketLocalQAOASampler(max_qubits=self._device.qubits or 34)
+        return local.probabilities(circuit.probability())
 
     def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
         """See `Service`."""

@@ -118,6 +118,10 @@ class Service(ABC):
             UnreachableError: there is no place for its results.
         """
 
+    def compiled(self, circuit: BraketCircuit) -> dict[str, Any]:
+        """What is known of a circuit as the device runs it, for a sample set's ``info``."""
+        return {}
+
     @abstractmethod
     def create(self, request: Mapping[str, Any]) -> str:
         """Creates the task and returns its ARN; the same request again returns the same ARN.
