@@ -98,7 +98,11 @@ SOLVERS = looks(registry.SOLVERS)
 """The look of every registered solver."""
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
-SPARE = tuple(map(Style, _SPARE_COLOURS, _SPARE_MARKERS))
+SPARE = tuple(
+    Style(colour, _SPARE_MARKERS[(place + turn) % len(_SPARE_MARKERS)])
+    for turn in (0, 4)
+    for place, colour in enumerate(_SPARE_COLOURS)
+)
 """Looks for what is no solver."""
 MIXERS = {
     "complete": Style("#0072B2", "o"),

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -82,7 +82,9 @@ class StudyTable:
     pruning: Annotated[
         list[Annotated[PruningSource, inner(PruningSource)]], Field(title="a list of tables")
     ] = Field(default_factory=list)
-    rehearse: Switch = False
+    rehearse: Annotated[Literal["emulator"] | bool, Field(title="true, false or 'emulator'")] = (
+        False
+    )
     figures: Annotated[list[str], Field(title="a list of names")] = Field(default_factory=list)
 
 
@@ -131,7 +133,9 @@ def arguments(tables: Mapping[str, Any], folder: Path, default_name: str) -> dic
         # Names of the library are no paths.
         "instances": [p if p.startswith(LIBRARY) else folder / p for p in read.instances],
         "sources": sources,
-        "solvers": rehearsed(specs) if read.rehearse else specs,
+        "solvers": rehearsed(specs, emulator=read.rehearse == "emulator")
+        if read.rehearse
+        else specs,
         "budgets": read.budgets,
         "seeds": range(read.seeds) if isinstance(read.seeds, int) else read.seeds,
         "seeds_by_size": _numbered(read.seeds_by_size),

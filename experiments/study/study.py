@@ -11,7 +11,8 @@ A study file is TOML; paths in it are relative to the file::
     give_initial = false
     cardinality = 32                     # optional; for files that do not say how many ones
 
-    rehearse = false                     # true: solvers that cost money run on this machine
+    rehearse = false                     # true: solvers that cost money run on this machine;
+                                         # "emulator": with the noise of their devices
     figures = ["anytime"]                # optional; besides those of every report
 
     [[solvers]]
