@@ -7,8 +7,6 @@ correction of readout errors, which the client offers for expectation values onl
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,8 +21,9 @@ from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_ibm_runtime.options_models.dynamical_decoupling import DynamicalDecouplingOptions
 
 from solvers.arguments import seeded, whole
-from solvers.base import Request, Solution, Timing
+from solvers.base import Call, Request, Solution, Timing
 from solvers.clock.deadline import Deadline
+from solvers.cloud.account import call_key
 from solvers.cloud.ibm_backends import (
     AccountService,
     LocalService,
@@ -197,7 +196,7 @@ class IBMSubspaceQAOA(TrainedQAOA):
             rehearsal=local,
         )
 
-    def submit_problems(self, calls: Iterable[Any]) -> None:
+    def submit_problems(self, calls: Iterable[Call]) -> None:
         """Sends the jobs of later `sample_problem` calls with the same arguments.
 
         They share a batch or a session where `mode` says so. It does not wait for them. A call that
@@ -225,13 +224,11 @@ class IBMSubspaceQAOA(TrainedQAOA):
         self, problem: CardinalityProblem, request: Request, parameters: Mapping[str, Any]
     ) -> str:
         """Identity of a call, 64 characters."""
-        parts = (
+        return call_key(
             problem.content_hash, self.name, self._backend(problem.n), self._options,
             self.optimization_level, dict(parameters), request.budget.reads or DEFAULT_READS,
             int(request.rng.integers(2**62)),
         )  # fmt: skip
-        text = json.dumps(parts, sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def _order(
         self,

@@ -18,7 +18,7 @@ from qiskit.providers import BackendV2
 from qiskit.providers.exceptions import QiskitBackendNotFoundError
 from qiskit_aer import AerSimulator
 from qiskit_ibm_runtime import QiskitRuntimeService, fake_provider
-from qiskit_ibm_runtime.exceptions import IBMError, RuntimeJobNotFound
+from qiskit_ibm_runtime.exceptions import IBMError, IBMInputValueError, RuntimeJobNotFound
 
 from solvers.errors import OfflineError, ParameterError
 
@@ -31,6 +31,9 @@ SETUP = (
 )
 FAILURES = (IBMError, ApiException, OSError)
 """What the client raises where a request to the service fails; those of requests are OSErrors."""
+
+# The answer of a service that says nothing of what became of a request.
+TIMED_OUT = 408
 
 
 @cache
@@ -178,3 +181,15 @@ def said(error: BaseException) -> str:
     """The first line of what an error says; those of the client put theirs in quotes."""
     text = str(getattr(error, "message", "") or error).strip()
     return (text.splitlines() or [type(error).__name__])[0]
+
+
+def took_nothing(error: Exception) -> bool:
+    """Whether an error says that the service has no job now, or that it was never asked."""
+    if isinstance(error, IBMInputValueError):
+        return True
+    # The client raises an error of its own in the place of that with the service's status.
+    status = next(
+        (one.status_code for one in (error, error.__cause__, error.__context__)
+         if hasattr(one, "status_code")), -1,
+    )  # fmt: skip
+    return 400 <= status < 500 and status != TIMED_OUT

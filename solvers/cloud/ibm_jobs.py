@@ -17,7 +17,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,20 +31,21 @@ from qiskit_ibm_runtime.exceptions import RuntimeJobNotFound
 from qiskit_ibm_runtime.executor_sampler import SamplerV2
 
 from solvers.base import Timing
-from solvers.cloud.ibm_backends import FAILURES, AccountService, LocalService, said
+from solvers.cloud.ibm_backends import (
+    FAILURES,
+    AccountService,
+    LocalService,
+    said,
+    took_nothing,
+)
+from solvers.cloud.ibm_waiting import Waiting, name_of
 from solvers.cloud.journal import Entry
 from solvers.cloud.quantum_time import DEVICE, SecondsJournal
 from solvers.errors import NotTakenError, OfflineError, SolverError, TaskError
-from solvers.qaoa.qiskit import measured
 
 Service = AccountService | LocalService
 MODES = ("job", "batch", "session")
 DEFAULT_POLL_TIMEOUT = 24 * 3600.0
-# Seconds between two questions after a job.
-POLL, LOCAL_POLL = 2.0, 0.01
-FINAL = ("DONE", "ERROR", "CANCELLED")
-# Answers of the service with which it says that it took no job: client errors but a timeout.
-_UNKNOWN = {408}
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class QuantumJobs:
         rehearsal: bool = False,
     ) -> None:
         self._connect, self.journal = connect, journal
-        self._cap, self._mode, self._poll_timeout = max_quantum_time, mode, poll_timeout
-        self._rehearsal = rehearsal
+        self._cap, self._mode, self._rehearsal = max_quantum_time, mode, rehearsal
+        self._waiting = Waiting(journal, poll_timeout, rehearsal=rehearsal)
         self._service: Service | None = None
         self._backends: dict[str, BackendV2] = {}
 
@@ -195,7 +196,7 @@ class QuantumJobs:
         troubles: list[SolverError] = []
         entries = [self._entry(key) for key in circuits]
         try:
-            backend = self.backend(_name(entries[0]))
+            backend = self.backend(name_of(entries[0]))
             with self._opened(backend, sum(entry.request["seconds"] for entry in entries)) as mode:
                 for entry in entries:
                     try:
@@ -230,24 +231,26 @@ class QuantumJobs:
         try:
             yield opened
         finally:
-            opened.close()
+            # One that cannot be closed ends by itself, a session after what is reserved for it.
+            with suppress(*FAILURES):
+                opened.close()
 
     def _sent(self, entry: Entry, circuit: QuantumCircuit, mode: Any) -> None:
         request = entry.request
         sampler = SamplerV2(mode=mode, options=request["options"])
         try:
             job = sampler.run([(circuit, request["values"])], shots=request["shots"])
-        except (*FAILURES, ValueError) as error:
-            if _took_nothing(error):
+        except (*FAILURES, ValueError) as error:  # an answer that is no JSON is a ValueError
+            if took_nothing(error):
                 self.journal.refused(entry.key, said(error))
                 raise NotTakenError(
-                    f"{_name(entry)} did not take the job, nothing is charged: {said(error)}",
-                    self.info(entry, status="REFUSED"),
+                    f"{name_of(entry)} did not take the job, nothing is charged: {said(error)}",
+                    self._waiting.told(entry, status="REFUSED"),
                 ) from error
             raise TaskError(
-                f"whether {_name(entry)} took the job is unknown ({said(error)}); the same call "
+                f"whether {name_of(entry)} took the job is unknown ({said(error)}); the same call "
                 "finds out by the job's tag and does not pay twice",
-                self.info(entry, pending=True),
+                self._waiting.told(entry, pending=True),
             ) from error
         self.service.keep(job)
         self.journal.created(entry.key, job.job_id())
@@ -268,14 +271,14 @@ class QuantumJobs:
         if entry.status == "RESERVED":
             entry = self._found(entry)
         if entry.status == "CREATED":
-            self._wait(entry)
+            self._waiting.until_ended(*self._job(entry))
             entry = self._entry(key)
         waited = time.perf_counter() - began
         if entry.rows is None:
             raise TaskError(
-                f"job {entry.arn} on {_name(entry)} {entry.status}: "
+                f"job {entry.arn} on {name_of(entry)} {entry.status}: "
                 f"{entry.reason or 'no reason given'}; take another seed to measure anew",
-                self.info(entry),
+                self._waiting.told(entry),
             )
         whole = max(waited, entry.answer["turnaround_seconds"])
         run = entry.answer["run_seconds"]
@@ -284,7 +287,7 @@ class QuantumJobs:
         timing["execute"] += run
         timing["queue"] += whole - run
         return Collected(
-            entry.rows, entry.note, self.info(entry) | {"earlier_seconds": whole - waited}
+            entry.rows, entry.note, self._waiting.told(entry) | {"earlier_seconds": whole - waited}
         )
 
     def _found(self, entry: Entry) -> Entry:
@@ -293,8 +296,8 @@ class QuantumJobs:
             entry = self._entry(entry.key)
             if entry.status != "RESERVED":
                 return entry
-            jobs = self._asked(
-                entry, lambda: self.service.tagged(_tag(entry.key), self.backend(_name(entry)))
+            jobs = self._waiting.asked(
+                entry, lambda: self.service.tagged(_tag(entry.key), self.backend(name_of(entry)))
             )
             if jobs:
                 self.journal.created(entry.key, jobs[0].job_id())
@@ -302,178 +305,26 @@ class QuantumJobs:
                 raise troubles[0]
         return self._entry(entry.key)
 
-    def _wait(self, entry: Entry) -> None:
-        """Returns when the job has ended, its end durable."""
-        deadline = time.monotonic() + self._poll_timeout
+    def _job(self, entry: Entry) -> tuple[Entry, Any]:
+        """A job that was sent, and its row."""
         try:
-            job = self._asked(entry, lambda: self.service.job(str(entry.arn)))
+            return entry, self._waiting.asked(entry, lambda: self.service.job(str(entry.arn)))
         except RuntimeJobNotFound:
             # A local job ended with its process, and cost nothing.
             with self._alone():
                 if troubles := self._send({entry.key: _unpacked(entry.request["circuit"])}):
                     raise troubles[0] from None
             entry = self._entry(entry.key)
-            job = self.service.job(str(entry.arn))
-        status = str(entry.status)
-        while (status := self._polled(entry, job, status)) not in FINAL:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TaskError(
-                    f"job {entry.arn} on {_name(entry)} is still {status} after poll_timeout = "
-                    f"{self._poll_timeout:g} s; it goes on by itself, and the same call "
-                    "(--resume) collects it",
-                    self.info(entry, pending=True, status=status),
-                )
-            time.sleep(min(left, LOCAL_POLL if self.service.local else POLL))
-        metrics = self._asked(entry, job.metrics)
-        seconds = self._charged(entry, metrics)
-        if status != "DONE":
-            reason = self._reason(entry, job)
-            with self.journal.transaction():
-                self.journal.failed(entry.key, {"ERROR": "FAILED"}.get(status, status), reason)
-                self.journal.charge(entry.key, seconds)
-            return
-        rows = self._read(entry, job)
-        self.journal.completed(
-            entry.key, rows, {**_times(metrics, self.service.local), "seconds": seconds},
-            entry.price if seconds is None else seconds,
-        )  # fmt: skip
-
-    def _polled(self, entry: Entry, job: Any, last: str) -> str:
-        """The job's status; trouble that may pass leaves it as it was."""
-        try:
-            status = job.status()
-        except FAILURES as error:
-            if _took_nothing(error):
-                raise TaskError(
-                    f"job {entry.arn} on {_name(entry)} cannot be asked for: {said(error)}",
-                    self.info(entry, pending=True),
-                ) from error
-            return last
-        # A local job says it as a member of an enumeration.
-        return str(getattr(status, "name", status))
-
-    def _read(self, entry: Entry, job: Any) -> NDArray[np.int8]:
-        """The shots of a job that is done; of twirled ones there may be a few more than wanted.
-
-        Raises:
-            TaskError: there are none to be read, or too few.
-        """
-        result = self._asked(entry, job.result)
-        rows = np.empty((0, 0), np.int8) if result is None else measured(result[0].data.meas)
-        shots = entry.request["shots"]
-        if len(rows) < shots:
-            raise TaskError(
-                f"job {entry.arn} on {_name(entry)} is DONE but has {len(rows)} shots to be read "
-                f"instead of {shots}; the same call (--resume) asks again",
-                self.info(entry, pending=True),
-            )
-        return rows[:shots]
-
-    def _reason(self, entry: Entry, job: Any) -> str:
-        """Why a job has no shots, in one line."""
-        if not self.service.local:
-            return " ".join((self._asked(entry, job.error_message) or "").split())
-        try:
-            job.result()
-        except Exception as error:  # whatever the simulator raises
-            return said(error)
-        return ""
-
-    def _charged(self, entry: Entry, metrics: Mapping[str, Any]) -> float | None:
-        """Seconds of quantum time of a job that has ended; None while IBM does not say.
-
-        A session is charged from its first job to its last, which the usage of a job does not
-        tell; its jobs keep what is reserved for them.
-        """
-        if self.service.local:
-            return 0.0
-        usage = metrics.get("usage") or {}
-        if usage.get("status") == "pending" or entry.request["mode"] == "session":
-            return None
-        seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
-        return None if seconds is None else float(seconds)
-
-    def _asked(self, entry: Entry, question: Callable[[], Any]) -> Any:
-        """An answer of the service, whose failure is one of the job.
-
-        Raises:
-            TaskError: the service cannot be asked.
-            RuntimeJobNotFound: a local job of another process.
-        """
-        try:
-            return question()
-        except (*FAILURES, OfflineError) as error:
-            if isinstance(error, RuntimeJobNotFound) and self.service.local:
-                raise
-            raise TaskError(
-                f"IBM cannot be asked about job {entry.arn or '(no id yet)'} of "
-                f"{entry.reserved:%F %T} on {_name(entry)}: {said(error)}; nothing new was sent, "
-                "and the same call asks again",
-                self.info(entry, pending=True),
-            ) from error
+            return entry, self.service.job(str(entry.arn))
 
     def _entry(self, key: str) -> Entry:
         entry = self.journal.get(key)
         assert entry is not None
         return entry
 
-    def info(self, entry: Entry, *, pending: bool = False, status: str = "") -> dict[str, Any]:
-        """For a sample set's ``info``: the seconds of a call and the state of its job."""
-        seconds = entry.answer.get("seconds")
-        if status == "REFUSED":
-            seconds = 0.0
-        return {
-            "device": _name(entry),
-            "task": entry.arn,
-            "task_status": status or entry.status,
-            "mode": entry.request["mode"],
-            "service_seconds_quote": entry.request["seconds"],
-            "service_seconds": seconds,
-            "service_seconds_used": self.journal.spent(),
-            "rehearsal": self._rehearsal,
-            "pending": pending,
-        }
-
-
-def _name(entry: Entry) -> str:
-    return entry.device.removeprefix(DEVICE)
-
 
 def _tag(key: str) -> str:
     return f"icbs-{key}"
-
-
-def _took_nothing(error: Exception) -> bool:
-    """Whether an error says that the service has no job now, or that it was never asked."""
-    if isinstance(error, ValueError):
-        return True
-    # The client raises an error of its own in the place of that with the service's status.
-    status = next(
-        (one.status_code for one in (error, error.__cause__, error.__context__)
-         if hasattr(one, "status_code")), -1,
-    )  # fmt: skip
-    return 400 <= status < 500 and status not in _UNKNOWN
-
-
-def _times(metrics: Mapping[str, Any], local: bool) -> dict[str, float | None]:
-    """Seconds on the service: from its creation to its end, and those it ran (None: not known)."""
-    stamps = metrics.get("timestamps") or {}
-    found = {
-        name: np.datetime64(str(stamps[name]).rstrip("Z"))
-        for name in ("created", "running", "finished")
-        if stamps.get(name)
-    }
-
-    def between(first: str, last: str) -> float | None:
-        if local or first not in found or last not in found:
-            return None
-        return max(0.0, float((found[last] - found[first]) / np.timedelta64(1, "s")))
-
-    return {
-        "turnaround_seconds": between("created", "finished") or 0.0,
-        "run_seconds": between("running", "finished"),
-    }
 
 
 def _packed(circuit: QuantumCircuit) -> str:

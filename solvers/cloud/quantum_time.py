@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import platformdirs
 from qiskit import QuantumCircuit
 from qiskit.exceptions import QiskitError
 
 from solvers.cloud.journal import ROUND_OFF, Journal
-from solvers.errors import CostError, FormatError
+from solvers.errors import CostError
 
 DEVICE = "ibm:"
 """How the name of a backend begins in the journal's column of devices."""
@@ -43,20 +43,11 @@ class SecondsJournal(Journal):
         path: SQLite file, made if missing; ``":memory:"`` for one that is forgotten.
 
     Raises:
-        FormatError: the file has tasks that are priced in USD, is no journal or cannot be written.
+        FormatError: the file counts in USD, is no journal or cannot be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
-        others = self._db.execute(
-            "SELECT count(*) FROM tasks WHERE device NOT LIKE ?", (f"{DEVICE}%",)
-        ).fetchone()[0]
-        if others:
-            self.close()
-            raise FormatError(
-                f"journal {path} has {others} tasks that are not IBM's, priced in USD and not in "
-                "seconds: name another file"
-            )
+    # The letters IBMs.
+    unit: ClassVar[int] = 0x49424D73
 
     def check_cap(self, price: float, cap: float) -> None:
         """Raises CostError if so many seconds more would lift the total above the cap."""

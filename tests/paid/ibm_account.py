@@ -25,8 +25,8 @@ SECONDS = 3
 class Network:
     """Stands in for the client's connection to IBM, with what it was asked for.
 
-    `status` is what jobs end as; `lost` loses the answer to the next request for a job, which IBM
-    has by then; `refuses` refuses it; `down` answers nothing.
+    `status` is what jobs end as; `lost` is raised in place of the answer to the next request for a
+    job, which IBM has by then; `refuses` refuses it; `down` answers nothing.
     """
 
     _instance = INSTANCE
@@ -34,7 +34,7 @@ class Network:
     def __init__(self):
         self.jobs, self.results, self.sessions, self.closed = [], {}, [], []
         self.status, self.reason, self.usage = "Completed", "", "complete"
-        self.lost = self.refuses = self.down = False
+        self.lost, self.refuses, self.down = None, False, False
 
     def program_run(self, *, params, backend_name, job_tags, session_id, **others):
         self._answer()
@@ -52,8 +52,8 @@ class Network:
         options.simulator.seed_simulator = 7
         self.results[name] = run_quantum_program(AerSimulator(), program, options.simulator)
         if self.lost:
-            self.lost = False
-            raise RequestsApiError("connection reset by peer", -1)
+            lost, self.lost = self.lost, None
+            raise lost
         return {"id": name, "backend": backend_name}
 
     def job_get(self, job_id, exclude_params=True):

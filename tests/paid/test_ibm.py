@@ -7,10 +7,13 @@ import threading
 import dimod
 import numpy as np
 import pytest
+from qiskit_ibm_runtime.api.exceptions import RequestsApiError
+from requests.exceptions import JSONDecodeError
 
 from experiments import SolverSpec, Study, load_runs, run
 from solvers import Budget, make
-from solvers.cloud import ibm, ibm_backends, ibm_jobs
+from solvers.base import Call
+from solvers.cloud import ibm, ibm_backends, ibm_jobs, ibm_waiting
 from solvers.cloud.quantum_time import SecondsJournal, executions, reserved
 from solvers.errors import (
     CostError,
@@ -37,7 +40,7 @@ def network(monkeypatch):
     network = Network()
     monkeypatch.setattr(Account, "network", network)
     monkeypatch.setattr(ibm_backends, "QiskitRuntimeService", Account)
-    monkeypatch.setattr(ibm_jobs, "POLL", 0.01)
+    monkeypatch.setattr(ibm_waiting, "POLL", 0.01)
     return network
 
 
@@ -69,6 +72,10 @@ def sample(sampler, seed=0, reads=100, n=4, **parameters):
     return sampler.sample_problem(
         example(n), budget=Budget(reads=reads), seed=seed, **{**QUICK, **parameters}
     )
+
+
+def together(seed):
+    return Call(example(4), Budget(reads=100), seed, QUICK)
 
 
 @pytest.mark.parametrize("backend", NOISY)
@@ -202,7 +209,7 @@ def test_usage_that_is_not_known_yet_keeps_the_reservation(network, tmp_path):
     [
         (ibm_jobs.SamplerV2, "run"),
         (SecondsJournal, "created"),
-        (ibm_jobs.QuantumJobs, "_wait"),
+        (ibm_waiting.Waiting, "until_ended"),
         (SecondsJournal, "completed"),
     ],
     ids=["before the job", "job-journal", "journal-wait", "wait-journal"],
@@ -220,8 +227,18 @@ def test_a_crash_anywhere_uses_the_time_once(network, tmp_path, monkeypatch, whe
     assert samples.info["service_seconds_used"] == SECONDS
 
 
-def test_a_lost_answer_is_found_by_its_tag(network, tmp_path):
-    network.lost = True
+@pytest.mark.parametrize(
+    "lost",
+    [
+        RequestsApiError("connection reset by peer", -1),
+        RequestsApiError("504 Server Error: Gateway Timeout", 504),
+        RequestsApiError("408 Client Error: Request Timeout", 408),
+        JSONDecodeError("Expecting value", "<html>", 0),
+    ],
+    ids=str,
+)
+def test_a_lost_answer_is_found_by_its_tag(network, tmp_path, lost):
+    network.lost = lost
     with pytest.raises(TaskError, match="unknown") as failure:
         sample(solver(tmp_path))
     assert failure.value.info["pending"]
@@ -277,7 +294,7 @@ def test_a_local_job_that_fails(tmp_path, monkeypatch):
 
 def test_a_local_job_ends_with_its_process_and_is_run_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ibm_jobs.QuantumJobs, "_wait", crash)
+        patch.setattr(ibm_waiting.Waiting, "until_ended", crash)
         with pytest.raises(Crash):
             sample(solver(tmp_path, "fake_manila"))
     assert len(sample(solver(tmp_path, "fake_manila"))) == 100
@@ -310,7 +327,7 @@ def test_trouble_that_passes_does_not_end_the_wait(network, tmp_path, monkeypatc
 @pytest.mark.parametrize("mode", ["batch", "session"])
 def test_calls_sent_together_share_a_batch_or_session(network, tmp_path, mode):
     sampler = solver(tmp_path, mode=mode)
-    sampler.submit_problems([Together(seed) for seed in range(3)])
+    sampler.submit_problems([together(seed) for seed in range(3)])
     assert [job["session_id"] for job in network.jobs] == ["session1"] * 3
     assert network.sessions == [("ibm_manila", 30 if mode == "session" else None, {
         "session": "dedicated"}.get(mode, mode))]  # fmt: skip
@@ -322,17 +339,9 @@ def test_calls_sent_together_share_a_batch_or_session(network, tmp_path, mode):
     assert infos[-1]["service_seconds_used"] == used
 
 
-class Together:
-    """A call as `submit_problems` takes it."""
-
-    def __init__(self, seed):
-        self.problem, self.seed, self.parameters = example(4), seed, QUICK
-        self.budget = Budget(reads=100)
-
-
 def test_of_calls_sent_together_those_above_the_cap_are_left_out(network, tmp_path):
     sampler = solver(tmp_path, max_quantum_time=25)
-    sampler.submit_problems([Together(seed) for seed in range(3)])
+    sampler.submit_problems([together(seed) for seed in range(3)])
     assert len(network.jobs) == 2
     with SecondsJournal(tmp_path / "ibm.sqlite") as journal:
         assert journal.spent() == 20
@@ -415,10 +424,13 @@ def test_impossible_options(tmp_path, options, words):
         solver(tmp_path, **options)
 
 
-def test_a_journal_of_prices_in_dollars_is_refused(tmp_path, braket):
+def test_dollars_and_seconds_are_not_added_up(tmp_path, braket):
     calls.sample(calls.solver(tmp_path))
-    with pytest.raises(FormatError, match="1 tasks that are not IBM's, priced in USD"):
+    with pytest.raises(FormatError, match="counts in another unit than SecondsJournal"):
         sample(solver(tmp_path, "fake_manila", journal=tmp_path / "journal.sqlite"))
+    sample(solver(tmp_path, "fake_manila"))
+    with pytest.raises(FormatError, match="counts in another unit than Journal"):
+        calls.sample(calls.solver(tmp_path, journal=str(tmp_path / "ibm.sqlite")))
 
 
 def test_what_is_reserved_grows_with_the_shots_and_the_circuit():
