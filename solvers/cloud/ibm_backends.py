@@ -18,6 +18,7 @@ from qiskit.providers import BackendV2
 from qiskit.providers.exceptions import QiskitBackendNotFoundError
 from qiskit_aer import AerSimulator
 from qiskit_ibm_runtime import QiskitRuntimeService, fake_provider
+from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.exceptions import IBMError, IBMInputValueError, RuntimeJobNotFound
 
 from solvers.errors import OfflineError, ParameterError
@@ -188,8 +189,6 @@ def took_nothing(error: Exception) -> bool:
     if isinstance(error, IBMInputValueError):
         return True
     # The client raises an error of its own in the place of that with the service's status.
-    status = next(
-        (one.status_code for one in (error, error.__cause__, error.__context__)
-         if hasattr(one, "status_code")), -1,
-    )  # fmt: skip
+    chain = (error, error.__cause__, error.__context__)
+    status = next((one.status_code for one in chain if isinstance(one, RequestsApiError)), -1)
     return 400 <= status < 500 and status != TIMED_OUT

@@ -469,3 +469,22 @@ def test_a_study_is_rehearsed_on_fake_backends(nobody, tmp_path):
     assert ibm_backends.rehearsal_name("ibm_torino", 6) == "fake_torino"
     with pytest.raises(ParameterError, match="has 28 qubits: pass one as backend"):
         ibm_backends.rehearsal_name(None, 28)
+
+
+def test_cells_of_a_study_share_a_batch_and_are_sent_once_whatever_the_cap(network, tmp_path):
+    def rows(cap):
+        options = {
+            "backend": "ibm_manila", "max_quantum_time": cap, "mode": "batch",
+            "journal": str(tmp_path / "ibm.sqlite"),
+        }  # fmt: skip
+        spec = SolverSpec("qaoa-xy-ibm", options=options, parameters=QUICK)
+        plan = Study("ibm", [example(4)], [spec], [Budget(reads=50)], seeds=range(3))
+        run(plan, tmp_path / "s.sqlite", progress=False)
+        return load_runs(tmp_path / "s.sqlite").to_dict("records")
+
+    first = rows(25)
+    assert [row["status"] for row in first] == ["done"] * 3
+    # Two cells are reserved 20 s; the third is sent when they are charged 3 s each.
+    assert [job["session_id"] for job in network.jobs] == ["session1", "session1", "session2"]
+    assert [row["key"] for row in rows(30)] == [row["key"] for row in first]
+    assert len(network.jobs) == 3
