@@ -282,7 +282,10 @@ class IBMSubspaceQAOA(TrainedQAOA):
         key = self._key(problem, request, parameters)
         known = jobs.known(key)
         if not known:
-            jobs.submit([self._order(key, problem, request, parameters)])
+            order = self._order(key, problem, request, parameters)
+            # Twirling and decoupling are the client's work.
+            with request.timing.stage("preprocess"):
+                jobs.submit([order])
         collected = jobs.collect(key, request.timing)
         info = collected.note["info"] | collected.info
         if not known:

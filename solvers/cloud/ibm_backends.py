@@ -28,7 +28,7 @@ NOISELESS = "aer_simulator"
 REHEARSAL = ("fake_manila", "fake_guadalupe", "fake_kolkata")
 SETUP = (
     "save an account with QiskitRuntimeService.save_account or set QISKIT_IBM_TOKEN and "
-    "QISKIT_IBM_INSTANCE; rehearse=True and fake_ backends work without"
+    "QISKIT_IBM_INSTANCE; a rehearsal and fake_ backends work without"
 )
 FAILURES = (IBMError, ApiException, OSError)
 """What the client raises where a request to the service fails; those of requests are OSErrors."""
