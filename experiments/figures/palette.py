@@ -73,6 +73,7 @@ _CHOSEN = {
     "qaoa-subspace": Style("#01665E", (3, 1, 0)),
     "qaoa-braket": Style("#CC6677", (4, 0, 45)),
     "qaoa-xy-braket": Style("#882E72", (6, 0, 0)),
+    "qaoa-xy-ibm": Style("#0F62FE", (4, 1, 45)),
     "qaoa-qiskit-optimizer": Style("#661100", "H"),
     "qpu": Style("#44AA99", (8, 1, 0)),
     "leap-hybrid-cqm": Style("#DDCC77", (9, 1, 0)),

@@ -49,7 +49,8 @@ THRESHOLD = 1e-6
 # On the same instance these find the same state each time, up to the clock.
 DETERMINISTIC = ("greedy", "relaxation", "semidefinite", "exact", "enumerate", "milp", "miqp")
 
-DWAVE = ("qpu", "leap-hybrid-cqm")
+# Devices that say whether they were rehearsed, and do not give an ARN.
+DEVICES = ("qpu", "leap-hybrid-cqm", "qaoa-xy-ibm")
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class _Entry:
 
     def _device(self, paradigm: str) -> str:
         """Seconds on the device itself; a hybrid service does not tell its own."""
-        direct = paradigm == "Quantum Hardware" and self.best["solver_name"] != DWAVE[1]
+        direct = paradigm == "Quantum Hardware" and self.best["solver_name"] != "leap-hybrid-cqm"
         return _mean(self.runs["execute"]) if direct else NONE
 
     def _times(self) -> pd.Series:
@@ -217,9 +218,9 @@ def _coefficients(problem: CardinalityProblem) -> tuple[int, float, float]:
 def _paradigm(run: dict[Any, Any]) -> str:
     """QOBLIB's word for what a run ran on; a rehearsal of a device is a simulation."""
     solver, info = str(run["solver_name"]), _said(run["info"], "what a solver said")
-    if not solver.startswith("qaoa") and solver not in DWAVE:
+    if not solver.startswith("qaoa") and solver not in DEVICES:
         return "Classical"
-    device = solver in DWAVE or "/qpu/" in str(info.get("device"))
+    device = solver in DEVICES or "/qpu/" in str(info.get("device"))
     return "Quantum Hardware" if device and not info.get("rehearsal") else "Quantum Simulator"
 
 

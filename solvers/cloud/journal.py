@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import platformdirs
@@ -83,8 +83,11 @@ class Journal:
         path: SQLite file, made if missing; ``":memory:"`` for one that is forgotten.
 
     Raises:
-        FormatError: a file that is no journal or cannot be written.
+        FormatError: a file that is no journal, counts in another unit or cannot be written.
     """
+
+    # SQLite's application id of the file: which unit its prices are in, 0 for USD.
+    unit: ClassVar[int] = 0
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -101,10 +104,17 @@ class Journal:
             if self._version() != SCHEMA:
                 with self.transaction():
                     self._brought_up_to_date()
+            (unit,) = self._db.execute("PRAGMA application_id").fetchone()
         except (sqlite3.Error, OSError) as error:
             raise FormatError(
                 f"journal {path} cannot be used ({error}): name a writable file"
             ) from error
+        if unit != self.unit:
+            self.close()
+            raise FormatError(
+                f"journal {path} counts in another unit than {type(self).__name__}, USD or seconds "
+                "of quantum time: name another file"
+            )
 
     def _version(self) -> int:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -117,6 +127,8 @@ class Journal:
             raise FormatError(f"journal {self.path} has version {version}, this reads {SCHEMA}")
         if version == 1:
             self._db.execute("ALTER TABLE tasks ADD COLUMN task TEXT")
+        if version == 0:
+            self._db.execute(f"PRAGMA application_id = {self.unit:d}")
         self._db.execute(_TABLE)
         self._db.execute(f"PRAGMA user_version = {SCHEMA:d}")
 
