@@ -15,6 +15,7 @@ from icbs.errors import DensityError, LayerError, SettingError, nearest
 from icbs.patterns import Group, parse_pattern
 
 Saliency = Literal["wanda", "magnitude", "gradient", "random"]
+FirstMask = Literal["wanda", "magnitude", "gradient", "random", "rows"]
 Curvature = Literal["sequence", "position", "exact"]
 Schedule = Literal["uniform", "size", "gain"]
 
@@ -51,7 +52,9 @@ class Settings:
             position Fisher in Kronecker form (Marquardt 1963).
         lam: ridge on the size of a step, the same for every weight.
         momentum: share of the past steps in the mean gradient, from 0 to below 1.
-        init: saliency of the first mask; also ranks the fixed weights.
+        init: what makes the first mask: a saliency, or ``rows``, the search for the least output
+            error of each layer (see `icbs.blocks.rowsearch`). The saliency, of ``rows`` Wanda's,
+            also ranks the fixed weights.
         group: within what the weights compete for the first mask: layer, output or input.
         select: what ranks the weights for a block; ``gradient`` takes those whose change promises
             most.
@@ -85,7 +88,7 @@ class Settings:
     damping: Factor = 1000.0
     lam: Factor = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1, title="a number from 0 to below 1")] = 0.7
-    init: Saliency = "wanda"
+    init: FirstMask = "wanda"
     group: Group = "output"
     select: Saliency = "gradient"
     schedule: Schedule = "uniform"

@@ -109,7 +109,7 @@ def prune(
     ] = None,
     solver: Annotated[str, typer.Option(help="Name from 'icbs solvers'.")] = "relaxation",
     init: Annotated[
-        str, typer.Option(help="First mask: wanda, magnitude, gradient or random.")
+        str, typer.Option(help="First mask: wanda, rows (search), magnitude, gradient or random.")
     ] = "wanda",
     repair: Annotated[
         bool,

@@ -234,6 +234,75 @@ def cost(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure(
+    "devices",
+    "What noise leaves of a circuit",
+    lambda runs: "Share of feasible shots, ratio, P(optimum) and price against the layers.",
+    when=lambda runs: bool(len(_priced(runs)) and runs["gap"].notna().any()),
+)
+def devices(runs: pd.DataFrame) -> Figure:
+    """Feasible shots, ratio, P(optimum) and price of the optimum against layers, by device."""
+    paid = circuits(runs[runs["quote"].notna()])
+    told = paidruns.paid(paid)
+    priced = paid
+    paid = paid.assign(device=told["device"], each=told["quote"] / told["shots"])
+    paid["warm"] = paid["info"].str.contains('"warm_start"', regex=False)
+    paid["dollars"] = [
+        metrics.time_to_solution(share, price)
+        for share, price in zip(paid["success"], paid["each"], strict=True)
+    ]
+    paid = paid[paid["reads"] == paid["reads"].max()]
+    names = sorted(paid["device"].unique())
+    looks = dict(zip(names, palette.SPARE[:4], strict=False))
+    sizes = sorted(paid["n"].unique())
+    columns = {
+        "raw_feasible": "shots with exactly k ones",
+        "shot_ratio": "ratio of the mean of these",
+        "success": "P(optimum), repaired shots",
+        "dollars": "USD for the optimum, 99 %",
+    }
+    controls = _controls(runs)
+    with palette.look():
+        figure = palette.new_figure(palette.PAGE, 1.2 + 2.0 * len(sizes))
+        axes = figure.subplots(len(sizes), len(columns), squeeze=False)
+        for row, n in zip(axes, sizes, strict=True):
+            part = paid[paid["n"] == n]
+            for axis, (column, title) in zip(row, columns.items(), strict=True):
+                for (device, warm), one in part.groupby(["device", "warm"]):
+                    middle = one.groupby("depth")[column].median()
+                    axis.plot(middle.index, middle, color=looks[device].colour,
+                              marker=looks[device].marker,
+                              linestyle="--" if warm else "-")  # fmt: skip
+                axis.set_title(title if n == sizes[0] else "", fontsize="small")
+                axis.set_xlabel("layers p")
+                axis.xaxis.set_minor_locator(NullLocator())
+                axis.set_xticks(sorted(part["depth"].unique()))
+                if column == "dollars":
+                    axis.set_yscale("log")
+                else:
+                    axis.set_ylim(-0.03, 1.03)
+                if column == "success":
+                    for name, own in controls[controls["n"] == n].groupby("solver_name"):
+                        look = _CONTROL_LOOKS[str(name)]
+                        axis.axhline(own["success"].mean(), color=look[0], linestyle=look[1])
+            row[0].set_ylabel(f"n = {n}")
+        handles = [Line2D([], [], color=looks[name].colour, marker=looks[name].marker, label=name)
+                   for name in names]  # fmt: skip
+        handles += [Line2D([], [], color="#333333", linestyle=line, label=f"{word} start")
+                    for line, word in (("-", "uniform"), ("--", "warm"))]  # fmt: skip
+        handles += [Line2D([], [], color=look[0], linestyle=look[1], label=look[2])
+                    for name, look in _CONTROL_LOOKS.items()
+                    if name in set(controls["solver_name"])]  # fmt: skip
+        figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+        palette.caption(
+            figure,
+            "Medians over blocks and seeds. Ratio: 1 the optimum, 0 the mean feasible state. USD: "
+            "shots that hold the optimum with 99 % certainty, with their share of the task's fee. "
+            f"{_noise(priced)} {_known(priced)}",
+        )
+    return figure
+
+
 _FREE_LINES: dict[str, Any] = {"greedy": "-.", "random": ":", "descent": "-", "annealing": "--"}
 
 
@@ -250,14 +319,22 @@ def _noise(runs: pd.DataFrame) -> str:
     real = [use for use in paidruns.uses(runs) if use.kind == paidruns.QPU and not use.rehearsal]
     if real:
         return f"With the noise of {', '.join(sorted({use.device for use in real}))}."
+    if any(use.noisy for use in paidruns.uses(runs)):
+        return "With noise as emulators have it."
     return "" if runs["options"].str.contains('"noise"').any() else "No noise."
 
 
 def _charged(runs: pd.DataFrame) -> str:
     """What was paid for the circuits, and what they ran on."""
     uses = paidruns.uses(runs)
-    said = [f"{use.solver} ran on {use.place}; paid: {use.cost}." for use in uses]
-    if any(use.rehearsal for use in uses):
+    by_place: dict[tuple[str, str], list[str]] = {}
+    for use in uses:
+        by_place.setdefault((use.place, use.cost), []).append(use.solver)
+    said = [
+        f"{', '.join(sorted(names))} ran on {place}; paid: {cost}."
+        for (place, cost), names in by_place.items()
+    ]
+    if any(use.rehearsal and not use.noisy for use in uses):
         said.append("A rehearsal has no noise, so a device would at best do this.")
     return " ".join(said)
 

@@ -17,12 +17,11 @@ def of_use(runs: pd.DataFrame, use: paidruns.Use) -> str:
     """What one solver's shots reached on one device, beside guessing; empty if nothing did."""
     own = paidruns.paid(runs)
     own = own[(own["solver"] == use.solver) & (own["device"] == use.device)
-              & (own["rehearsal"] == use.rehearsal)]  # fmt: skip
+              & (own["rehearsal"] == use.rehearsal) & (own["noisy"] == use.noisy)]  # fmt: skip
     place = use.device
     if use.rehearsal:
-        noisy = own["info"].str.contains('"emulator"', regex=False).any()
-        place += " rehearsed on " + ("an emulator with its noise" if noisy else
-                                     "a simulator without noise")  # fmt: skip
+        on = "an emulator with its noise" if use.noisy else "a simulator without noise"
+        place += f" rehearsed on {on}"
     return _compared(runs, runs.loc[own.index], f"{use.solver} on {place}")
 
 

@@ -34,8 +34,10 @@ def paid(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Rows of `runs` with columns device, kind (`QPU`, `SIMULATOR`, `SERVICE`), region (of AWS),
-        rehearsal, task (None: nothing was submitted), charged and reserved (USD; NaN: not known),
-        seconds (of quota), shots (of its task; NaN: not known) and prices (where they come from).
+        rehearsal, noisy (of a rehearsal: whether it had the device's noise), task (None: nothing
+        was submitted), place (of its circuit in the task), charged and reserved (USD, its share of
+        the task; NaN: not known), seconds (of quota), shots (of its circuit; NaN: not known) and
+        prices (where they come from).
     """
     entries = registered()
     costly = {name for name in set(runs["solver_name"]) if name in entries and entries[name].paid}
@@ -44,14 +46,15 @@ def paid(runs: pd.DataFrame) -> pd.DataFrame:
         _said(str(name), _table(info), _table(options))
         for name, info, options in zip(own["solver_name"], own["info"], own["options"], strict=True)
     ]
-    names = ["device", "kind", "region", "rehearsal", "task", "charged", "reserved", "seconds",
-             "prices"]  # fmt: skip
+    names = ["device", "kind", "region", "rehearsal", "noisy", "task", "place", "charged",
+             "reserved", "seconds", "prices"]  # fmt: skip
     told = pd.DataFrame(said, columns=names, index=own.index, dtype=object)
     for name in ("charged", "reserved", "seconds"):
         told[name] = told[name].astype("float64")
     asked = [_number(_table(budget).get("reads")) for budget in own["budget"]]
     shots = own["reads"].fillna(pd.Series(asked, own.index, dtype="float64"))
-    return pd.concat([own, told.astype({"rehearsal": bool})], axis=1).assign(shots=shots)
+    told = told.astype({"rehearsal": bool, "noisy": bool})
+    return pd.concat([own, told], axis=1).assign(shots=shots)
 
 
 def _said(name: str, info: dict[str, Any], settings: dict[str, Any]) -> list[Any]:
@@ -74,7 +77,10 @@ def _said(name: str, info: dict[str, Any], settings: dict[str, Any]) -> list[Any
              for value in (info.get("task"), info.get("price_source"))]  # fmt: skip
     if texts[0] and texts[0].startswith("arn:") and texts[0].count(":") > 4:
         region = texts[0].split(":")[3]
-    return [device, kind, region, rehearsal, texts[0], *numbers, texts[1]]
+    noisy = rehearsal and ("emulator" in info or str(info.get("device")).startswith("fake_"))
+    together = info.get("program_set")
+    place = together.get("place") if isinstance(together, dict) else 0
+    return [device, kind, region, rehearsal, noisy, texts[0], place, *numbers, texts[1]]
 
 
 def _device(name: Any) -> tuple[str, str, str]:
@@ -107,11 +113,13 @@ class Use:
         kind: `QPU`, `SIMULATOR` or `SERVICE`.
         region: of AWS; empty where there is none.
         rehearsal: whether something on this machine stood in for it.
+        noisy: whether that had the device's noise, as far as it is known.
         runs: all, failed ones included.
         done: those with an answer.
         pending: those whose task is submitted and not collected.
         tasks: submitted, each counted once.
-        shots: of each task, the different numbers there are.
+        circuits: in these tasks, several in a program set.
+        shots: of each circuit, the different numbers there are.
         quoted: USD at most, as reckoned before.
         charged: USD, of the tasks whose charge is known.
         unknown: tasks whose charge is not.
@@ -126,10 +134,12 @@ class Use:
     kind: str
     region: str
     rehearsal: bool
+    noisy: bool
     runs: int
     done: int
     pending: int
     tasks: int
+    circuits: int
     shots: tuple[int, ...]
     quoted: float
     charged: float
@@ -143,6 +153,8 @@ class Use:
         """Where its circuits really ran, in words."""
         if self.rehearsal:
             stand_in = _STAND_INS.get(self.solver_name, "Braket's local simulator")
+            if self.noisy and self.solver_name not in _STAND_INS:
+                stand_in = f"Braket's emulator of {self.device}, with noise,"
             return f"{stand_in} on this machine, a rehearsal for the {self.kind} {self.device}"
         hardware = "real hardware" if self.kind == QPU else "no quantum hardware"
         return f"the {self.kind} {self.device}, {hardware}"
@@ -163,10 +175,15 @@ class Use:
     def sum(self) -> str:
         """How the price comes about: tasks, shots, price of each; empty where that is not known."""
         price = self.quoted if self.rehearsal else self.charged
-        known = self.tasks - self.unknown
+        known = self.tasks if self.circuits > self.tasks else self.tasks - self.unknown
         if not known or not price or len(self.shots) != 1:
             return ""
         each = price / known
+        if self.circuits > self.tasks:
+            return (
+                f"{self.circuits} circuits of {self.shots[0]} shots in {known} {_tasks(known)} x "
+                f"{each:.2f} USD"
+            )
         text = f"{known} {_tasks(known)} of {self.shots[0]} shots x {each:.2f} USD"
         try:
             device = find_device(self.device)
@@ -215,9 +232,14 @@ class Use:
             price = f"at most {self.quoted:.2f} USD (from {dated(self.prices)}{how})"
         text = f"This helps to decide one thing: whether to run it on {self.device} for {price}."
         if "no better than guessing" in finding:
+            noise = (
+                "the shots" if self.noisy else "a device adds noise, and even without it the shots"
+            )
+            return f"{text} Nothing here speaks for it: {noise} are no better than guessing."
+        if self.noisy:
             return (
-                f"{text} Nothing here speaks for it: a device adds noise, and even without noise "
-                "the shots are no better than guessing."
+                f"{text} The noise is that of published figures and assumptions, not of the device "
+                "on the day."
             )
         return f"{text} A device adds noise, so expect worse answers than these."
 
@@ -229,11 +251,11 @@ def _tasks(count: int) -> str:
 def uses(runs: pd.DataFrame) -> list[Use]:
     """One entry a solver and device."""
     found = []
-    keys = ["solver", "solver_name", "device", "kind", "region", "rehearsal"]
+    keys = ["solver", "solver_name", "device", "kind", "region", "rehearsal", "noisy"]
     for key, part in paid(runs).groupby(keys, sort=False):
-        solver, name, device, kind, region, rehearsal = key
-        # A task that several rows collected was paid for once.
-        tasks = part[part["task"].notna()].drop_duplicates("task")
+        solver, name, device, kind, region, rehearsal, noisy = key
+        # A circuit that several rows collected was paid for once.
+        tasks = part[part["task"].notna()].drop_duplicates(["task", "place"])
         unknown = tasks[tasks["charged"].isna()]
         found.append(
             Use(
@@ -243,10 +265,12 @@ def uses(runs: pd.DataFrame) -> list[Use]:
                 str(kind),
                 str(region),
                 bool(rehearsal),
+                bool(noisy),
                 runs=len(part),
                 done=int(part["status"].isin(SCORED).sum()),
                 pending=int((part["pending"] == 1).sum()),
-                tasks=len(tasks),
+                tasks=tasks["task"].nunique(),
+                circuits=len(tasks),
                 shots=tuple(sorted({int(one) for one in tasks["shots"].dropna()})),
                 quoted=float(part["quote"].sum()),
                 charged=float(tasks["charged"].sum()),

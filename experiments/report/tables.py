@@ -240,9 +240,12 @@ def devices(runs: pd.DataFrame) -> list[list[str]]:
 
 
 def tasks(runs: pd.DataFrame) -> list[list[str]]:
-    """Every task that a device was sent, as its owner finds it in the account."""
+    """Every task that a device was sent, as its owner finds it in the account.
+
+    Of a program set a line for each circuit, with its share.
+    """
     own = paidruns.paid(runs)
-    own = own[own["task"].notna() & ~own["rehearsal"]].drop_duplicates("task")
+    own = own[own["task"].notna() & ~own["rehearsal"]].drop_duplicates(["task", "place"])
     return [
         [
             str(row["device"]), "–" if pd.isna(row["charged"]) else f"{row['charged']:.2f}",

@@ -5,7 +5,7 @@ of a layer's inputs and the upper Cholesky factor U of ``H^-1``, columns are vis
 blocks of 128. In a block the weights of smallest ``w^2 / U_jj^2`` are pruned; the error
 ``e = (w_j - kept_j) / U_jj`` of each column is spread over the columns to its right,
 ``w -= e U_j``. Layers are visited in the order they run, each on what the pruned layers before it
-let through. So does row search (`icbs.baselines.rows`), which chooses masks alone. CBS, the
+let through. So does row search (`icbs.blocks.rowsearch`), which chooses masks alone. CBS, the
 surgeon, is in `icbs.baselines.surgeon`; it is for small models only.
 """
 
@@ -18,11 +18,11 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from icbs.baselines.rows import RowSearch
 from icbs.baselines.surgeon import prune_by_surgeon
 from icbs.blocks import scores
 from icbs.blocks.layers import check_pattern, prune_layers
 from icbs.blocks.masks import mask_at_density, mask_n_m
+from icbs.blocks.rowsearch import RowSearch
 from icbs.blocks.sequential import Grams, visit_in_order
 from icbs.data.samples import Samples
 from icbs.errors import ModelError, SettingError, nearest

@@ -16,6 +16,7 @@ from icbs.blocks.masks import (
     mask_at_density,
     mask_n_m,
 )
+from icbs.blocks.rowsearch import row_masks
 from icbs.data.samples import Samples
 from icbs.errors import DensityError, ModelError
 from icbs.models.prunable import layer_weight
@@ -24,6 +25,8 @@ from icbs.settings import Saliency, Settings
 
 # Batches that the norms of Wanda's saliency come from: they settle long before gradients do.
 _BATCHES = 2
+# Positions that the H of row search comes from.
+_ROW_POSITIONS = 16_384
 # Positions of the samples that the gradient's saliency takes in one pass: the gradient's mean is
 # all that is kept, so that more at once would only cost memory.
 _POSITIONS = 2048
@@ -57,6 +60,7 @@ class PrunedLayer:
         norms: torch.Tensor | None = None,
         *,
         reached: bool = True,
+        kept: torch.Tensor | None = None,
     ) -> None:
         self.name = name
         self.weight = layer_weight(layer)
@@ -67,12 +71,11 @@ class PrunedLayer:
         self.norms = norms
         self.reached = reached
         self.density = settings.density
-        self.m: int | None = None
-        if settings.pattern is None:
-            kept = mask_at_density(saliency, self.density, settings.group)
-        else:
-            n, self.m = parse_pattern(settings.pattern)
+        n, self.m = (None, None) if settings.pattern is None else parse_pattern(settings.pattern)
+        if kept is None and n is not None and self.m is not None:
             kept = mask_n_m(saliency, n, self.m)
+        elif kept is None:
+            kept = mask_at_density(saliency, self.density, settings.group)
         fixed = fixed_weights(saliency, kept, settings.fixed_kept, settings.fixed_pruned)
         self.pruned = ~kept.reshape(-1)
         self.fixed = fixed.reshape(-1)
@@ -128,15 +131,20 @@ class PrunedLayer:
 
 
 def prune_layers(
-    model: nn.Module, layers: Mapping[str, nn.Module], samples: Samples, settings: Settings
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    samples: Samples,
+    settings: Settings,
+    on_layer: Callable[[int], None] = lambda count: None,
 ) -> dict[str, PrunedLayer]:
-    """Prunes every chosen layer to the density by the first mask's saliency.
+    """Prunes every chosen layer to the density by the first mask.
 
     Args:
         model: any model whose samples these are.
         layers: chosen layers by name.
         samples: calibration data.
-        settings: density, saliency and what stays fixed.
+        settings: density, first mask and what stays fixed.
+        on_layer: is told how many layers row search has done.
 
     Raises:
         ModelError: weights or a loss that are not finite.
@@ -145,15 +153,24 @@ def prune_layers(
     # Before anything is pruned.
     check_pattern(layers, settings)
     norms: dict[str, torch.Tensor] = {}
-    if "wanda" in (settings.init, settings.select):
+    if {"wanda", "rows"} & {settings.init, settings.select}:
         norms = _norms(model, layers, samples, _BATCHES * settings.batch_size)
     saliency, reached = _saliency(model, layers, samples, settings, norms)
+    masks: dict[str, torch.Tensor] = {}
+    if settings.init == "rows":
+        trained = {name: layer_weight(layer).clone() for name, layer in layers.items()}
+        enough = samples[: max(1, _ROW_POSITIONS // samples.positions)]
+        masks = row_masks(model, layers, enough, settings, on_layer)
+        with torch.no_grad():
+            for name, layer in layers.items():
+                layer_weight(layer).copy_(trained.pop(name))
     return {
         name: PrunedLayer(
-            name, layer, saliency(name), settings, norms.get(name), reached=name in reached
+            name, layer, saliency(name), settings, norms.get(name), reached=name in reached,
+            kept=masks.get(name),
         )
         for name, layer in layers.items()
-    }
+    }  # fmt: skip
 
 
 def check_pattern(layers: Mapping[str, nn.Module], settings: Settings) -> None:
@@ -197,6 +214,7 @@ def _saliency(
     def weight(name: str) -> torch.Tensor:
         return layer_weight(layers[name]).float()
 
+    by_wanda = settings.init in ("wanda", "rows")
     if settings.init == "magnitude":
         return lambda name: scores.magnitude(weight(name)), layers
     if settings.init == "random":
@@ -218,8 +236,8 @@ def _saliency(
     def saliency(name: str) -> torch.Tensor:
         if name in found:
             return found.pop(name)
-        if name in norms and settings.init == "wanda":
+        if name in norms and by_wanda:
             return scores.wanda(weight(name), norms[name])
         return scores.magnitude(weight(name))
 
-    return saliency, norms if settings.init == "wanda" else set(found)
+    return saliency, norms if by_wanda else set(found)

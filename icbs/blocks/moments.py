@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from icbs.blocks.capture import Forward, LayerCapture, capture, check_ran, each_input
-from icbs.blocks.layers import PrunedLayer
 from icbs.data.samples import Samples
 from icbs.errors import LayerError, ModelError
 from icbs.models.experts import ExpertLinear
+
+if TYPE_CHECKING:
+    from icbs.blocks.layers import PrunedLayer
 
 Floats = NDArray[np.float64]
 # Samples in one pass.

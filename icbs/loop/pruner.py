@@ -107,16 +107,17 @@ class Pruner(PrunedModel):
         self._means: Means = {}
 
     def initialise(self) -> None:
-        """Prunes every chosen layer to the density by the first mask's saliency."""
+        """Prunes every chosen layer to the density by the first mask."""
         # Masks and blocks are about trained weights, and a run before may have pruned them.
         self.restore()
         title = (
             f"Pruning {len(self.modules)} layers to {told(self.settings.density)} by "
             f"{self.settings.init}"
         )
-        with stage(title, show=self.progress):
+        steps = len(self.modules) if self.settings.init == "rows" else None
+        with stage(title, steps, show=self.progress) as update:
             self.layers = prune_layers(
-                self.loaded.model, self.modules, self.calibration, self.settings
+                self.loaded.model, self.modules, self.calibration, self.settings, update
             )
             self.gate.loss = self.gate.measure()
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import icbs.blocks.layers
 from icbs.baselines.oneshot import BASELINES, prune_once, sparsegpt
-from icbs.baselines.rows import RowSearch
 from icbs.blocks.capture import each_input
 from icbs.blocks.masks import mask_at_density, mask_n_m
+from icbs.blocks.rowsearch import RowSearch
 from icbs.errors import DensityError, ModelError, SettingError
 from icbs.evaluation.losses import sample_losses
 from icbs.models.prunable import prunable_layers

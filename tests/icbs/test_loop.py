@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icbs import Pruner
+from icbs.baselines.oneshot import prune_once
 from icbs.blocks.capture import Forward, capture
 from icbs.blocks.gradients import LayerGradients
 from icbs.data.samples import next_token
@@ -23,6 +24,7 @@ from icbs.errors import (
 from icbs.evaluation.quality import perplexity
 from icbs.loop.passes import BlockPass
 from icbs.loop.records import STAGES, StepRecord
+from icbs.models.prunable import prunable_layers
 from icbs.settings import Settings
 from solvers.errors import UnknownSolverError
 from tests.icbs_fixtures import BestOfSort, tiny_llama, tiny_loaded, tiny_samples, tiny_tokens
@@ -42,11 +44,37 @@ def pruner(loaded=None, **options):
     return Pruner(loaded or tiny_loaded(), tiny_samples(), **options)
 
 
+@pytest.mark.parametrize("pattern", [None, "2:4"])
+def test_the_loop_starts_from_the_masks_of_row_search(pattern):
+    """Those of the one-shot method, in a model whose weights are as trained; steps go on."""
+    options = {"init": "rows", "pattern": pattern, "density": 0.5}
+    run = pruner(**options)
+    trained = {name: layer.weight.clone() for name, layer in run.modules.items()}
+    run.initialise()
+    once = tiny_loaded()
+    layers = prunable_layers(once.model)
+    wanted = prune_once(
+        "rows", once.model, layers, tiny_samples(), 0.5, pattern=pattern, progress=False
+    )
+    wanda = pruner(**options | {"init": "wanda"})
+    wanda.initialise()
+    differ = 0
+    for name, layer in run.layers.items():
+        kept = ~layer.pruned.view(layer.weight.shape)
+        assert torch.equal(kept, wanted[name])
+        assert torch.equal(layer.weight, trained[name] * kept)
+        assert torch.equal(layer.dense.view(layer.weight.shape), trained[name])
+        differ += int((layer.pruned != wanda.layers[name].pruned).sum())
+    assert differ
+    run.run(2)
+    assert len(run.steps) == 2
+
+
 @settings(max_examples=8)
 @given(
     density=st.sampled_from([0.2, 0.5, 0.71]),
     fisher=st.sampled_from(["sequence", "position"]),
-    init=st.sampled_from(["wanda", "magnitude", "gradient", "random"]),
+    init=st.sampled_from(["wanda", "magnitude", "gradient", "random", "rows"]),
     group=st.sampled_from(["layer", "output", "input"]),
 )
 def test_density_never_drifts(density, fisher, init, group):

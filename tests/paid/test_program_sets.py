@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from experiments import Study, load_runs, run
 from experiments.cli import app
+from experiments.metrics import paidruns
+from experiments.report import tables
 from experiments.running.quoting import quote
 from solvers import Budget, save
 from solvers.base import Call
@@ -95,6 +97,19 @@ def test_a_study_is_one_task_with_one_fee(braket, tmp_path):
     assert (said.tasks, said.usd_at_most) == (1, pytest.approx(PRICE))
     rows(tmp_path)
     assert len(braket.creates) == 1
+
+
+def test_the_page_adds_the_shares_of_a_task(braket, tmp_path):
+    rows(tmp_path)
+    runs = load_runs(tmp_path / "s.sqlite")
+    (use,) = paidruns.uses(runs)
+    assert (use.tasks, use.circuits, use.shots) == (1, SEEDS, (READS,))
+    assert use.charged == pytest.approx(PRICE)
+    assert use.sum == f"{SEEDS} circuits of {READS} shots in 1 task x {PRICE:.2f} USD"
+    lines = tables.tasks(runs)
+    assert len(lines) == SEEDS
+    assert {line[-1] for line in lines} == set(braket.tasks)
+    assert sum(float(line[1]) for line in lines) == pytest.approx(PRICE, abs=0.1)
 
 
 def test_one_fee_a_circuit_without_program_sets(braket, tmp_path):

@@ -1,4 +1,4 @@
-"""Row search as a one-shot method: masks of least layer error, kept weights as trained.
+"""Row search: masks of least layer error, kept weights as trained.
 
 Of a layer with weights W and inputs X each row is pruned so that ``||X (w*x)||^2`` is small, by
 swaps from Wanda's mask until none lowers it (`solvers.search.rows`, on ``H = X'X / N``). What is
@@ -9,13 +9,19 @@ At shrinkage 1 that is Wanda's mask itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
+from torch import nn
 
 from icbs.blocks import scores
 from icbs.blocks.masks import mask_at_density, mask_n_m
 from icbs.blocks.rows import shrunk
+from icbs.blocks.sequential import visit_in_order
+from icbs.data.samples import Samples
 from icbs.errors import ModelError
+from icbs.models.prunable import layer_weight
 from icbs.patterns import parse_pattern
 from icbs.settings import Settings
 from solvers.problem import Bools, Floats
@@ -98,6 +104,42 @@ class RowSearch:
             raise ModelError(f"the inputs of layer {name!r} are not finite: check the weights")
         self._inputs, self._fit = x, fit / first
         self._held = held if len(x) - first >= LEAST_HELD else np.empty((0, 0))
+
+
+def row_masks(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    samples: Samples,
+    settings: Settings,
+    on_layer: Callable[[int], None] = lambda count: None,
+) -> dict[str, torch.Tensor]:
+    """Prunes layer by layer, each by what reaches it through the pruned ones before.
+
+    Args:
+        model: the dense model; weights are changed in place.
+        layers: chosen layers by name.
+        samples: calibration data, all run as one batch.
+        settings: see `RowSearch`.
+        on_layer: is told how many layers are done.
+
+    Returns:
+        True where a weight is kept, shape (out, in), by layer; experts that no position is routed
+        to have none.
+
+    Raises:
+        ModelError: weights or inputs that are not finite.
+    """
+    search = RowSearch(settings)
+    masks: dict[str, torch.Tensor] = {}
+
+    def visit(name: str, x: torch.Tensor) -> None:
+        weight = layer_weight(layers[name])
+        masks[name] = search.mask(name, weight, x)
+        weight.mul_(masks[name])
+        on_layer(len(masks))
+
+    visit_in_order(model, layers, samples, visit)
+    return masks
 
 
 def _gram(x: torch.Tensor) -> Floats:
