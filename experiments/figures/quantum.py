@@ -262,6 +262,7 @@ def devices(runs: pd.DataFrame) -> Figure:
         "dollars": "USD for the optimum, 99 %",
     }
     controls = _controls(runs)
+    starts: dict[str, Any] = {"uniform": "-", "warm": "--"}
     with palette.look():
         figure = palette.new_figure(palette.PAGE, 1.2 + 2.0 * len(sizes))
         axes = figure.subplots(len(sizes), len(columns), squeeze=False)
@@ -272,7 +273,7 @@ def devices(runs: pd.DataFrame) -> Figure:
                     middle = one.groupby("depth")[column].median()
                     axis.plot(middle.index, middle, color=looks[device].colour,
                               marker=looks[device].marker,
-                              linestyle="--" if warm else "-")  # fmt: skip
+                              linestyle=starts["warm" if warm else "uniform"])  # fmt: skip
                 axis.set_title(title if n == sizes[0] else "", fontsize="small")
                 axis.set_xlabel("layers p")
                 axis.xaxis.set_minor_locator(NullLocator())
@@ -289,7 +290,7 @@ def devices(runs: pd.DataFrame) -> Figure:
         handles = [Line2D([], [], color=looks[name].colour, marker=looks[name].marker, label=name)
                    for name in names]  # fmt: skip
         handles += [Line2D([], [], color="#333333", linestyle=line, label=f"{word} start")
-                    for line, word in (("-", "uniform"), ("--", "warm"))]  # fmt: skip
+                    for word, line in starts.items()]  # fmt: skip
         handles += [Line2D([], [], color=look[0], linestyle=look[1], label=look[2])
                     for name, look in _CONTROL_LOOKS.items()
                     if name in set(controls["solver_name"])]  # fmt: skip

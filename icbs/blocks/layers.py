@@ -71,9 +71,10 @@ class PrunedLayer:
         self.norms = norms
         self.reached = reached
         self.density = settings.density
-        n, self.m = (None, None) if settings.pattern is None else parse_pattern(settings.pattern)
-        if kept is None and n is not None and self.m is not None:
-            kept = mask_n_m(saliency, n, self.m)
+        self.m: int | None = None
+        if settings.pattern is not None:
+            n, self.m = parse_pattern(settings.pattern)
+            kept = mask_n_m(saliency, n, self.m) if kept is None else kept
         elif kept is None:
             kept = mask_at_density(saliency, self.density, settings.group)
         fixed = fixed_weights(saliency, kept, settings.fixed_kept, settings.fixed_pruned)
