@@ -24,6 +24,7 @@ REHEARSED = {
     "qaoa-xy-braket": BRAKET,
     "qpu": {"max_service_time": 1000.0, "rehearse": True},
     "leap-hybrid-cqm": {"max_service_time": 1000.0, "rehearse": True},
+    "leap-hybrid-nl": {"max_service_time": 1000.0, "rehearse": True},
 }
 each_solver = pytest.mark.parametrize(
     "name",
