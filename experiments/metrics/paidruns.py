@@ -16,8 +16,16 @@ from solvers.errors import SolverError
 from solvers.registry import registered
 
 QPU, SIMULATOR, SERVICE = "quantum processor", "cloud simulator", "hybrid cloud service"
-_DWAVE = {"qpu": (QPU, "D-Wave's annealer"), "leap-hybrid-cqm": (SERVICE, "D-Wave's Leap")}
-_STAND_INS = {"qpu": "D-Wave's mock sampler", "leap-hybrid-cqm": "simulated annealing"}
+_DWAVE = {
+    "qpu": (QPU, "D-Wave's annealer"),
+    "leap-hybrid-cqm": (SERVICE, "D-Wave's Leap"),
+    "leap-hybrid-nl": (SERVICE, "D-Wave's Leap"),
+}
+_STAND_INS = {
+    "qpu": "D-Wave's mock sampler",
+    "leap-hybrid-cqm": "simulated annealing",
+    "leap-hybrid-nl": "swap descent",
+}
 
 
 def paid(runs: pd.DataFrame) -> pd.DataFrame:

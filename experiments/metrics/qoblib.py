@@ -49,7 +49,8 @@ THRESHOLD = 1e-6
 # On the same instance these find the same state each time, up to the clock.
 DETERMINISTIC = ("greedy", "relaxation", "semidefinite", "exact", "enumerate", "milp", "miqp")
 
-DWAVE = ("qpu", "leap-hybrid-cqm")
+HYBRID = ("leap-hybrid-cqm", "leap-hybrid-nl")
+DWAVE = ("qpu", *HYBRID)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class _Entry:
 
     def _device(self, paradigm: str) -> str:
         """Seconds on the device itself; a hybrid service does not tell its own."""
-        direct = paradigm == "Quantum Hardware" and self.best["solver_name"] != DWAVE[1]
+        direct = paradigm == "Quantum Hardware" and self.best["solver_name"] not in HYBRID
         return _mean(self.runs["execute"]) if direct else NONE
 
     def _times(self) -> pd.Series:
