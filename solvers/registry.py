@@ -279,6 +279,18 @@ SOLVERS: dict[str, Entry] = {
         max_variables=24,
         takes_groups=True,
     ),
+    "qaoa-xy-ibm": Entry(
+        "solvers.cloud.ibm:IBMSubspaceQAOA",
+        "native",
+        "QAOA, Dicke state and XY mixer, on IBM (uses quantum time: max_quantum_time)",
+        ("qiskit_ibm_runtime",),
+        extra="ibm",
+        paid=True,
+        resource="ibm",
+        honours=("reads",),
+        max_variables=24,
+        takes_groups=True,
+    ),
     "qaoa-qiskit-optimizer": Entry(
         "solvers.qaoa.optimizer:QiskitOptimizerQAOA",
         "penalised",

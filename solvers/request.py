@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from solvers.arguments import plain, positive, whole
 from solvers.clock.deadline import Deadline
-from solvers.problem import Bools
+from solvers.problem import Bools, CardinalityProblem
 
 Track = Literal["native", "penalised"]
 """How a solver gets the number of ones: by construction, or by a penalty and repair."""
@@ -51,6 +51,23 @@ class Budget:
                 whole(name, value, 1)
             # 1 stays 1 and 1.0 stays 1.0: records name a budget as it was written.
             object.__setattr__(self, name, plain(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Arguments of `solvers.base.CardinalitySampler.sample_problem`, for several calls at a time.
+
+    Attributes:
+        problem: n variables.
+        budget: what it may spend.
+        seed: whole number from 0; None for a call that cannot be made again.
+        parameters: of the solver.
+    """
+
+    problem: CardinalityProblem
+    budget: Budget = Budget()
+    seed: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Timing(dict[str, float]):

@@ -16,7 +16,10 @@ from solvers.errors import OfflineError, UnavailableError
 if TYPE_CHECKING:
     from solvers.cloud.devices import Device
 
-COLUMNS = ("device", "status", "qubits", "shots a task", "native gates", "region", "price")
+COLUMNS = (
+    "device", "status", "qubits", "shots a task", "circuits a task", "native gates", "region",
+    "price",
+)  # fmt: skip
 
 
 @command("icbs devices", "icbs devices --live")
@@ -85,6 +88,7 @@ def _row(device: Device) -> tuple[str, ...]:
         status,
         str(device.qubits or "-"),
         f"{least:,} or more" if most is None else f"{least:,} to {most:,}",
+        str(device.executables),
         " ".join(device.native_gates) or "any" * (not device.is_qpu) or "-",
         device.region or "the account's",
         price,

@@ -243,9 +243,9 @@ def quote(
         str | None,
         typer.Option(help="Name of an Amazon Braket device, such as SV1 or Garnet, or its ARN."),
     ] = None,
-    shots: Annotated[int | None, typer.Option(help="Shots of one task.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Shots of one circuit.")] = None,
     tasks: Annotated[
-        int, typer.Option(help="Tasks for each instance: seeds x depths x mixers.")
+        int, typer.Option(help="Circuits for each instance: seeds x depths x mixers.")
     ] = 1,
     task_seconds: Annotated[
         float, typer.Option(help="Longest run time of a task on a simulator, in seconds.")
@@ -260,7 +260,8 @@ def quote(
     Nothing is submitted and no account is needed. A study says which devices, budgets and seeds;
     for instance files, give --device and --shots. Instances that do not fit the device are not
     counted: solvers skip them. Simulators bill their run time, at least 3 seconds a task, so their
-    quote is a range.
+    quote is a range. Circuits of a study go out as program sets where the device takes them, with
+    one fee for a set; for instance files both ways are priced.
     """
     from experiments.instances.library.reading import instance
     from solvers.cloud.devices import find_device, priced
@@ -291,7 +292,7 @@ def quote(
         count += sent
         note = "yes" if fits else f"no, at most {found.max_variables}"
         rows.append((path.name, problem.n, note, sent))
-    answer = {
+    answer: dict[str, Any] = {
         "device": found.arn,
         "source": found.source,
         "shots": shots,
@@ -300,6 +301,10 @@ def quote(
         "usd_at_least": count * least / len(parts),
         "usd_at_most": count * most / len(parts),
     }
+    sets = found.limits.sets(count // len(parts), shots)
+    if max(sets, default=1) > 1:
+        together = [found.price(size * shots) for size in sets]
+        answer["program_sets"] = {"tasks": len(sets), "usd": sum(together)}
     if as_json:
         fitting = [
             {"name": name, "n": n, "fits": fits == "yes", "tasks": sent}
@@ -314,6 +319,9 @@ def quote(
         end="",
     )
     print("" if found.is_qpu else f", ${answer['usd_at_least']:.4f} at 3 s each")
+    if "program_sets" in answer:
+        together = answer["program_sets"]
+        print(f"As {_counted(together['tasks'], 'program set')}: ${together['usd']:.4f} at most")
     print(f"Prices: {found.source}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +27,8 @@ from icbs.errors import OutputError
 
 if TYPE_CHECKING:
     import dimod
+
+    from experiments.study.study import Study
 
 
 @command("icbs demo --fast")
@@ -114,6 +118,20 @@ def bench(
         bool,
         typer.Option("--rehearse", help="Use the local simulator for solvers that cost money."),
     ] = False,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Rehearse on emulators of the devices, with their gates, connections and noise.",
+        ),
+    ] = False,
+    aws_spending_limit: Annotated[
+        bool,
+        typer.Option(
+            "--aws-spending-limit",
+            help="Have AWS as well refuse what would exceed max_cost, for the length of the run.",
+        ),
+    ] = False,
 ) -> None:
     """Run a study: every solver on every instance, under one clock and one scorer.
 
@@ -155,12 +173,15 @@ def bench(
             entry(spec.name)
     from experiments import run
 
-    if rehearse:
-        plan = plan.rehearsed()
+    if rehearse or emulate:
+        plan = plan.rehearsed(emulator=emulate)
     output_folder(store.parent, "the folder of --store")
     if not resume:
         _check_unused(store)
-    with resumable("the same command goes on, with --resume if the store has runs"):
+    with (
+        _spending_limits(plan, store, aws_spending_limit),
+        resumable("the same command goes on, with --resume if the store has runs"),
+    ):
         outcome = run(
             plan, store, workers=workers, scheduler=scheduler, isolate=isolate, memory=memory_limit,
             command=["icbs", *sys.argv[1:]] if sys.argv[1:2] == ["bench"] else [],
@@ -174,6 +195,15 @@ def bench(
     ended = outcome.counts.keys() | outcome.earlier.keys()
     if ended and "done" not in ended:
         raise StudyError(f"no cell is done; the reasons: icbs report {store} --out FOLDER")
+
+
+def _spending_limits(plan: Study, store: Path, wanted: bool) -> AbstractContextManager[None]:
+    if not wanted:
+        return nullcontext()
+    from experiments.running.spending import spending_limits
+
+    run = hashlib.sha256(str(store.resolve()).encode()).hexdigest()[:32]
+    return spending_limits(plan, run, lambda line: print(f"icbs: {line}", file=sys.stderr))
 
 
 def _check_bench(context: typer.Context) -> None:

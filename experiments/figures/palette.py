@@ -73,6 +73,7 @@ _CHOSEN = {
     "qaoa-subspace": Style("#01665E", (3, 1, 0)),
     "qaoa-braket": Style("#CC6677", (4, 0, 45)),
     "qaoa-xy-braket": Style("#882E72", (6, 0, 0)),
+    "qaoa-xy-ibm": Style("#0F62FE", (4, 1, 45)),
     "qaoa-qiskit-optimizer": Style("#661100", "H"),
     "qpu": Style("#44AA99", (8, 1, 0)),
     "leap-hybrid-cqm": Style("#DDCC77", (9, 1, 0)),
@@ -99,7 +100,11 @@ SOLVERS = looks(registry.SOLVERS)
 """The look of every registered solver."""
 _SPARE_COLOURS = ("#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("o", "s", "D", "^", "v", "<", ">", "p", "h")
-SPARE = tuple(map(Style, _SPARE_COLOURS, _SPARE_MARKERS))
+SPARE = tuple(
+    Style(colour, _SPARE_MARKERS[(place + turn) % len(_SPARE_MARKERS)])
+    for turn in (0, 4)
+    for place, colour in enumerate(_SPARE_COLOURS)
+)
 """Looks for what is no solver."""
 MIXERS = {
     "complete": Style("#0072B2", "o"),

@@ -18,7 +18,11 @@ def of_use(runs: pd.DataFrame, use: paidruns.Use) -> str:
     own = paidruns.paid(runs)
     own = own[(own["solver"] == use.solver) & (own["device"] == use.device)
               & (own["rehearsal"] == use.rehearsal)]  # fmt: skip
-    place = f"{use.device} rehearsed on a simulator without noise" if use.rehearsal else use.device
+    place = use.device
+    if use.rehearsal:
+        noisy = own["info"].str.contains('"emulator"', regex=False).any()
+        place += " rehearsed on " + ("an emulator with its noise" if noisy else
+                                     "a simulator without noise")  # fmt: skip
     return _compared(runs, runs.loc[own.index], f"{use.solver} on {place}")
 
 

@@ -46,6 +46,10 @@ def approximation_ratio(energy: Numbers, reference: Numbers, random: Numbers) ->
 
     ``E_rand`` is the exact mean over the feasible set (`hardness.random_energy`). Undefined where
     all masks cost the same.
+
+    Of the mean shot it is what metriq calls the effective approximation ratio,
+    ``(r - r_rand) / (1 - r_rand)`` with ``r = E / E_ref``, on the feasible set in place of all bit
+    strings. It has no need of an energy with a natural zero, which r has.
     """
     return (random - energy) / (random - reference)
 

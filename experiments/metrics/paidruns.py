@@ -16,15 +16,18 @@ from solvers.errors import SolverError
 from solvers.registry import registered
 
 QPU, SIMULATOR, SERVICE = "quantum processor", "cloud simulator", "hybrid cloud service"
-_DWAVE = {
+# Those that charge seconds, not USD.
+_SECONDS = {
     "qpu": (QPU, "D-Wave's annealer"),
     "leap-hybrid-cqm": (SERVICE, "D-Wave's Leap"),
     "leap-hybrid-nl": (SERVICE, "D-Wave's Leap"),
+    "qaoa-xy-ibm": (QPU, "IBM's"),
 }
 _STAND_INS = {
     "qpu": "D-Wave's mock sampler",
     "leap-hybrid-cqm": "simulated annealing",
     "leap-hybrid-nl": "swap descent",
+    "qaoa-xy-ibm": "a local backend of qiskit-ibm-runtime",
 }
 
 
@@ -57,11 +60,14 @@ def _said(name: str, info: dict[str, Any], settings: dict[str, Any]) -> list[Any
     options, child = settings.get("options"), info.get("child")
     options = options if isinstance(options, dict) else {}
     info = {**child, **info} if isinstance(child, dict) else info
-    if name in _DWAVE:
-        kind, device = _DWAVE[name]
+    if name in _SECONDS:
+        kind, device = _SECONDS[name]
         region = ""
-        chip = info.get("chip") or options.get("chip")
-        device = f"{device} {chip}" if isinstance(chip, str) else device
+        chip = next(
+            (one for one in (info.get("chip"), info.get("device"), options.get("chip"),
+                             options.get("backend")) if isinstance(one, str)), "",
+        )  # fmt: skip
+        device = f"{device} {chip}".rstrip()
     else:
         kind, device, region = _device(info.get("device") or options.get("device"))
     rehearsal = bool(info.get("rehearsal", options.get("rehearse", False)))
@@ -148,7 +154,7 @@ class Use:
         """What was paid, in words."""
         if self.rehearsal:
             return "nothing"
-        if self.solver_name in _DWAVE:
+        if self.solver_name in _SECONDS:
             return f"{self.seconds:.3g} s of quota"
         text = f"{self.charged:.2f} USD"
         if self.unknown:
@@ -188,7 +194,7 @@ class Use:
 
     @property
     def _paid(self) -> str:
-        if self.solver_name in _DWAVE:
+        if self.solver_name in _SECONDS:
             return f"Used: {self.cost}."
         how = f" = {self.sum}" if self.sum else ""
         source = (

@@ -50,7 +50,8 @@ THRESHOLD = 1e-6
 DETERMINISTIC = ("greedy", "relaxation", "semidefinite", "exact", "enumerate", "milp", "miqp")
 
 HYBRID = ("leap-hybrid-cqm", "leap-hybrid-nl")
-DWAVE = ("qpu", *HYBRID)
+# Devices that say whether they were rehearsed, and do not give an ARN.
+DEVICES = ("qpu", *HYBRID, "qaoa-xy-ibm")
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,9 @@ def _coefficients(problem: CardinalityProblem) -> tuple[int, float, float]:
 def _paradigm(run: dict[Any, Any]) -> str:
     """QOBLIB's word for what a run ran on; a rehearsal of a device is a simulation."""
     solver, info = str(run["solver_name"]), _said(run["info"], "what a solver said")
-    if not solver.startswith("qaoa") and solver not in DWAVE:
+    if not solver.startswith("qaoa") and solver not in DEVICES:
         return "Classical"
-    device = solver in DWAVE or "/qpu/" in str(info.get("device"))
+    device = solver in DEVICES or "/qpu/" in str(info.get("device"))
     return "Quantum Hardware" if device and not info.get("rehearsal") else "Quantum Simulator"
 
 

@@ -147,21 +147,18 @@ def _quoted(
     limits = (sampler.max_variables, spec.max_variables)
     sent = [cell for cell in cells if all(most is None or cell.n <= most for most in limits)]
     calls = Counter(cell.budget.reads for cell in sent)
-    # The loop gives its solvers seconds, not reads.
-    calls.update({None: in_loop} if in_loop else {})
-    count = calls.total()
     cap = spec.options.get("max_cost")
     if not hasattr(sampler, "quote"):
         # Services that bill seconds by contract.
-        return SolverQuote(spec.label, "", "", count, None, None, cap)
-    sent_tasks, least, most = 0, 0.0, 0.0
+        return SolverQuote(spec.label, "", "", calls.total() + in_loop, None, None, cap)
     try:
         device = sampler.priced(offline=offline)
-        for reads, times in calls.items():
-            tasks, low, high = sampler.quote(device, reads)
-            sent_tasks, least, most = (
-                sent_tasks + times * tasks, least + times * low, most + times * high
-            )  # fmt: skip
+        # The loop gives its solvers seconds, not reads, and asks them one by one.
+        quotes = [
+            sampler.quote(device, calls),
+            sampler.quote(device, {None: in_loop} if in_loop else {}, together=False),
+        ]
     except SolverError as error:
         raise StudyError(f"solvers: {spec.label}: {error}") from error
-    return SolverQuote(spec.label, device.name, device.source, sent_tasks, least, most, cap)
+    tasks, least, most = (sum(amounts) for amounts in zip(*quotes, strict=True))
+    return SolverQuote(spec.label, device.name, device.source, tasks, least, most, cap)

@@ -23,7 +23,7 @@ from experiments.instances.register import register
 from experiments.progress import cell_progress
 from experiments.record import host
 from experiments.running.crew import Crew, Stop, driven, hired
-from experiments.running.worker import Task, clear_bench, options_json, submit_task
+from experiments.running.worker import Task, clear_bench, options_json, submit_tasks
 from experiments.store.database import Store
 from experiments.study.cells import Cell
 from experiments.study.spec import budget_json
@@ -253,9 +253,7 @@ class _Plan:
         if not any(paid):
             return
         cells = list(self._cells)  # few: they cost money
-        for cell in cells:
-            if paid[cell.solver]:
-                submit_task(self._task(cell), crew.local)
+        submit_tasks([self._task(cell) for cell in cells if paid[cell.solver]], crew.local)
         self._cells = iter(cells)
 
     def remaining(self) -> int:

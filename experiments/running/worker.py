@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +40,7 @@ from experiments.store.database import Store, problem_of
 from experiments.study.cells import Cell
 from experiments.study.spec import SolverSpec, budget_json
 from experiments.warmup import warm_up
-from solvers.base import Budget, CardinalitySampler
+from solvers.base import Budget, Call, CardinalitySampler
 from solvers.clock.warmup import tiny_problems, two_groups
 from solvers.errors import NotSentError
 from solvers.groups import Integers
@@ -146,17 +147,24 @@ class Workbench:
                 if not warm_up(sampler, tiny, **spec.parameters):
                     break
 
-    def submit(self, task: Task, source: Source) -> None:
-        """Submits the cell of a paid solver without waiting, so that its tasks queue together.
+    def submit(self, tasks: Sequence[Task], source: Source) -> None:
+        """Submits cells of paid solvers without waiting, so that they queue together.
 
         A cell that cannot be submitted fails the same way when it is run, and becomes a row.
         """
-        sampler = self.sampler(task.spec)
-        if sampler.paid:
-            blind = self.problem(source, task.cell.instance).blinded()
-            with contextlib.suppress(Exception):
-                sampler.submit_problem(
-                    blind, budget=task.cell.budget, seed=task.cell.seed, **task.spec.parameters
+        specs = {id(task.spec): task.spec for task in tasks}
+        for known, spec in specs.items():
+            sampler = self.sampler(spec)
+            if hasattr(sampler, "submit_problems"):
+                sampler.submit_problems(
+                    Call(
+                        self.problem(source, task.cell.instance).blinded(),
+                        task.cell.budget,
+                        task.cell.seed,
+                        spec.parameters,
+                    )
+                    for task in tasks
+                    if id(task.spec) == known
                 )
 
     def run(self, task: Task, source: Source) -> Record:
@@ -358,11 +366,11 @@ def start_worker(threads: int) -> None:
     clear_bench()
 
 
-def submit_task(task: Task, source: Source) -> None:
+def submit_tasks(tasks: Sequence[Task], source: Source) -> None:
     """See `Workbench.submit`; for the driver's own process."""
     if not _BENCH:
         _BENCH.append(Workbench())
-    _BENCH[0].submit(task, source)
+    _BENCH[0].submit(tasks, source)
 
 
 def run_task(task: Task, source: Source) -> Record:

@@ -130,4 +130,4 @@ UPGRADES = {
 
 # Options of solvers that cost money which say what may be spent and where it is noted, and do not
 # decide the answer: a cell that was paid for under another cap is the same cell.
-TERMS = ("max_cost", "journal", "poll_timeout", "max_service_time")
+TERMS = ("max_cost", "journal", "poll_timeout", "max_service_time", "max_quantum_time")

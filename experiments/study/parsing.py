@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -82,7 +82,9 @@ class StudyTable:
     pruning: Annotated[
         list[Annotated[PruningSource, inner(PruningSource)]], Field(title="a list of tables")
     ] = Field(default_factory=list)
-    rehearse: Switch = False
+    rehearse: Annotated[Literal["emulator"] | bool, Field(title="true, false or 'emulator'")] = (
+        False
+    )
     figures: Annotated[list[str], Field(title="a list of names")] = Field(default_factory=list)
 
 
@@ -131,7 +133,9 @@ def arguments(tables: Mapping[str, Any], folder: Path, default_name: str) -> dic
         # Names of the library are no paths.
         "instances": [p if p.startswith(LIBRARY) else folder / p for p in read.instances],
         "sources": sources,
-        "solvers": rehearsed(specs) if read.rehearse else specs,
+        "solvers": rehearsed(specs, emulator=read.rehearse == "emulator")
+        if read.rehearse
+        else specs,
         "budgets": read.budgets,
         "seeds": range(read.seeds) if isinstance(read.seeds, int) else read.seeds,
         "seeds_by_size": _numbered(read.seeds_by_size),
@@ -154,8 +158,12 @@ def _sources(tables: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     return sources, {key: value for key, value in tables.items() if key not in known}
 
 
-def rehearsed(specs: Sequence[SolverSpec]) -> list[SolverSpec]:
+def rehearsed(specs: Sequence[SolverSpec], *, emulator: bool = False) -> list[SolverSpec]:
     """The contestants with every one that costs money on its local rehearsal.
+
+    Args:
+        specs: all of them.
+        emulator: those on devices of Amazon Braket on emulators of these, with their noise.
 
     Raises:
         StudyError: none of them costs money.
@@ -163,8 +171,12 @@ def rehearsed(specs: Sequence[SolverSpec]) -> list[SolverSpec]:
     if not any(spec.paid for spec in specs):
         paid = ", ".join(name for name, known in SOLVERS.items() if known.paid)
         raise StudyError(f"solvers: none of them costs money (those that do: {paid})")
+
+    def how(spec: SolverSpec) -> bool | str:
+        return "emulator" if emulator and SOLVERS[spec.name].resource == "braket" else True
+
     return [
-        replace(spec, options={**spec.options, "rehearse": True}) if spec.paid else spec
+        replace(spec, options={**spec.options, "rehearse": how(spec)}) if spec.paid else spec
         for spec in specs
     ]
 

@@ -11,7 +11,8 @@ A study file is TOML; paths in it are relative to the file::
     give_initial = false
     cardinality = 32                     # optional; for files that do not say how many ones
 
-    rehearse = false                     # true: solvers that cost money run on this machine
+    rehearse = false                     # true: solvers that cost money run on this machine;
+                                         # "emulator": with the noise of their devices
     figures = ["anytime"]                # optional; besides those of every report
 
     [[solvers]]
@@ -147,13 +148,16 @@ class Study:
         warnings.warn("Study.ladder is now limits", DeprecationWarning, stacklevel=2)
         return self.limits
 
-    def rehearsed(self) -> Study:
+    def rehearsed(self, *, emulator: bool = False) -> Study:
         """The same study with every solver that costs money on its local rehearsal.
+
+        Args:
+            emulator: on emulators of the devices of Amazon Braket, with their noise.
 
         Raises:
             StudyError: none of the solvers costs money.
         """
-        return replace(self, solvers=parsing.rehearsed(self.specs))
+        return replace(self, solvers=parsing.rehearsed(self.specs, emulator=emulator))
 
     @classmethod
     def from_toml(cls, path: str | Path, *, smoke: bool = False) -> Study:

@@ -26,6 +26,8 @@ MIN_SECONDS = 3.0
 MAX_TABLE_DAYS = 90
 # Angles are trained on this machine, which bounds the size of a problem as the device does.
 MAX_VARIABLES = 24
+# A density matrix of 10 qubits has a million entries, of 12 sixteen.
+MAX_EMULATED = 10
 # What a simulator task may run before it is cancelled, unless said otherwise.
 DEFAULT_TASK_SECONDS = 60.0
 _ARN = re.compile(r"arn:aws:braket:([a-z0-9-]*)::device/(qpu|quantum-simulator)/([\w-]+)/([\w-]+)")
@@ -41,6 +43,8 @@ class Limits:
         replacement: what to take in place of a retired one; empty where nothing is known.
         qubits: largest circuit; None if it is not known.
         shots: fewest and most of a task; the most is None if it is not known.
+        executables: circuits of a program set, at most; 1 where it takes none.
+        set_shots: fewest and most of a whole program set; the most is None if it is not known.
         poll_seconds: how often to ask for a task.
     """
 
@@ -49,7 +53,27 @@ class Limits:
     replacement: str = ""
     qubits: int | None = None
     shots: tuple[int, int | None] = (1, None)
+    executables: int = 1
+    set_shots: tuple[int, int | None] = (1, None)
     poll_seconds: float = 1.0
+
+    def sets(self, calls: int, shots: int) -> list[int]:
+        """Circuits of each task that calls of as many shots take: 1, or those of a program set.
+
+        The sets are few, and as equal as can be.
+
+        Args:
+            calls: >= 0, with one circuit each.
+            shots: of each of them.
+        """
+        least, most = self.set_shots
+        room = self.executables if most is None else min(self.executables, most // max(shots, 1))
+        if room < 2 or (self.shots[1] is not None and shots > self.shots[1]):
+            return [1] * calls
+        count = -(-calls // room)
+        sizes = [calls // count + (place < calls % count) for place in range(count)]
+        # Of too few shots in all nothing is a set.
+        return [one for size in sizes for one in ([size] if size * shots >= least else [1] * size)]
 
     def parts(self, name: str, shots: int, qubits: int = 0) -> list[int]:
         """Shots of the tasks that a call takes: one, or as few and as equal as fit the most of one.
@@ -112,6 +136,8 @@ class Device:
         status: ONLINE, OFFLINE or RETIRED on the day of the table; empty where it does not know it.
         qubits: how many it has; None where the table does not know it.
         shots: fewest and most of a task; the most is None where the table does not know it.
+        executables: circuits of a program set, one task for them all, at most; 1 where the table
+            knows of none.
         native_gates: that its compiler ends at; empty for simulators and where they are not known.
         retired: month in which it was withdrawn from the service; empty if it is there.
         replacement: short name of what to take in place of a retired one.
@@ -126,6 +152,7 @@ class Device:
     status: str = ""
     qubits: int | None = None
     shots: tuple[int, int | None] = (1, None)
+    executables: int = 1
     native_gates: tuple[str, ...] = ()
     retired: str = ""
     replacement: str = ""
@@ -153,7 +180,8 @@ class Device:
     def limits(self) -> Limits:
         """What the table says that it takes."""
         gone = f"{self.name} was retired in {self.retired}" if self.retired else ""
-        return Limits(gone, bool(gone), self.replacement, self.qubits, self.shots)
+        takes = (self.qubits, self.shots, self.executables, self.shots)
+        return Limits(gone, bool(gone), self.replacement, *takes)
 
     def price(self, shots: int, seconds: float = MIN_SECONDS) -> float:
         """USD for one task.

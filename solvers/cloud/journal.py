@@ -6,6 +6,9 @@ same call finds its row again after a crash, sends the same request under the sa
 collects instead of paying. The cap is checked in the transaction that makes the row, so processes
 that share the file share the cap.
 
+A program set, one task that runs circuits of several calls, has a row of its own, at no price: the
+calls' rows name it in `task`, share its price, and are reserved, created and refused with it.
+
 A row's `status` is RESERVED (the create call may or may not have happened), CREATED, then as
 the service says COMPLETED, FAILED or CANCELLED; REFUSED means that the service did not take it.
 """
@@ -20,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import platformdirs
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 
 from solvers.errors import CostError, FormatError
 
-SCHEMA = 1
+SCHEMA = 2
 _TABLE = """
 CREATE TABLE IF NOT EXISTS tasks (
     key      TEXT PRIMARY KEY,   -- identity of the call, client token of the create request
@@ -43,7 +46,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     reason   TEXT NOT NULL DEFAULT '',
     answer   TEXT,               -- JSON: run time, times of the service, the tracker's cost
     rows     BLOB,               -- the shots, numpy.packbits
-    shape    TEXT                -- JSON: shots and qubits of `rows`
+    shape    TEXT,               -- JSON: shots and qubits of `rows`
+    task     TEXT                -- key of the row whose program set runs this one
 )
 """
 ROUND_OFF = 1e-9
@@ -69,6 +73,7 @@ class Entry:
     reason: str
     answer: dict[str, Any]
     rows: NDArray[np.int8] | None
+    task: str | None = None
 
 
 class Journal:
@@ -78,8 +83,11 @@ class Journal:
         path: SQLite file, made if missing; ``":memory:"`` for one that is forgotten.
 
     Raises:
-        FormatError: a file that is no journal or cannot be written.
+        FormatError: a file that is no journal, counts in another unit or cannot be written.
     """
+
+    # SQLite's application id of the file: which unit its prices are in, 0 for USD.
+    unit: ClassVar[int] = 0
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -93,15 +101,36 @@ class Journal:
             )
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA synchronous = FULL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA):
-                raise FormatError(f"journal {path} has version {version}, this reads {SCHEMA}")
-            self._db.execute(_TABLE)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA:d}")
+            if self._version() != SCHEMA:
+                with self.transaction():
+                    self._brought_up_to_date()
+            (unit,) = self._db.execute("PRAGMA application_id").fetchone()
         except (sqlite3.Error, OSError) as error:
             raise FormatError(
                 f"journal {path} cannot be used ({error}): name a writable file"
             ) from error
+        if unit != self.unit:
+            self.close()
+            raise FormatError(
+                f"journal {path} counts in another unit than {type(self).__name__}, USD or seconds "
+                "of quantum time: name another file"
+            )
+
+    def _version(self) -> int:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    def _brought_up_to_date(self) -> None:
+        """A new file, or one of an earlier version; another process may have been faster."""
+        version = self._version()
+        if version > SCHEMA:
+            raise FormatError(f"journal {self.path} has version {version}, this reads {SCHEMA}")
+        if version == 1:
+            self._db.execute("ALTER TABLE tasks ADD COLUMN task TEXT")
+        if version == 0:
+            self._db.execute(f"PRAGMA application_id = {self.unit:d}")
+        self._db.execute(_TABLE)
+        self._db.execute(f"PRAGMA user_version = {SCHEMA:d}")
 
     def __enter__(self) -> Self:
         return self
@@ -144,6 +173,7 @@ class Journal:
         note: Mapping[str, Any],
         price: float,
         cap: float,
+        task: str | None = None,
     ) -> Entry:
         """Makes the call's row before its create request, or returns the one it has.
 
@@ -157,7 +187,7 @@ class Journal:
             self.check_cap(price, cap)
             self._db.execute(
                 "INSERT OR REPLACE INTO tasks (key, device, circuit, request, note, price, "
-                "reserved, status) VALUES (?, ?, ?, ?, ?, ?, ?, 'RESERVED')",
+                "reserved, status, task) VALUES (?, ?, ?, ?, ?, ?, ?, 'RESERVED', ?)",
                 (
                     key,
                     request["deviceArn"],
@@ -166,6 +196,7 @@ class Journal:
                     json.dumps(dict(note)),
                     price,
                     datetime.now(UTC).isoformat(),
+                    task,
                 ),
             )
         made = self.get(key)
@@ -173,7 +204,7 @@ class Journal:
         return made
 
     def created(self, key: str, arn: str) -> None:
-        """The service has the task."""
+        """The service has the task, and with it all that it runs."""
         self._update("status = 'CREATED', arn = ?", arn, key)
 
     def refused(self, key: str, reason: str) -> None:
@@ -190,6 +221,16 @@ class Journal:
         """The task ended without a result; its price stays booked, as it may be charged."""
         self._update("status = ?, reason = ?", status, reason, key)
 
+    def ended(self, key: str, status: str) -> None:
+        """A program set has ended, and the rows it ran say how each did."""
+        with self._lock:
+            self._db.execute("UPDATE tasks SET status = ? WHERE key = ?", (status, key))
+
+    def parted(self, key: str) -> None:
+        """The row is no longer that of a program set, which was refused."""
+        with self._lock:
+            self._db.execute("UPDATE tasks SET task = NULL WHERE key = ?", (key,))
+
     def completed(
         self, key: str, rows: NDArray[np.int8], answer: Mapping[str, Any], price: float
     ) -> None:
@@ -204,9 +245,13 @@ class Journal:
         )
 
     def _update(self, columns: str, *values: Any) -> None:
-        """Changes the row whose key comes last; `columns` is written in this file only."""
+        """Changes the row whose key comes last, and those that its program set runs.
+
+        `columns` is written in this file only.
+        """
+        query = f"UPDATE tasks SET {columns} WHERE key = ? OR task = ?"  # noqa: S608
         with self._lock:
-            self._db.execute(f"UPDATE tasks SET {columns} WHERE key = ?", values)  # noqa: S608
+            self._db.execute(query, (*values, values[-1]))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -243,4 +288,5 @@ def _entry(row: sqlite3.Row) -> Entry:
         reason=row["reason"],
         answer=json.loads(row["answer"] or "{}"),
         rows=rows,
+        task=row["task"],
     )

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from solvers.arguments import seeded
-from solvers.base import Budget, Request, Solution, Timing
+from solvers.base import Call, Request, Solution, Timing
 from solvers.clock.deadline import Deadline
-from solvers.cloud.devices import DEFAULT_TASK_SECONDS, MAX_VARIABLES, Device, find_device, priced
+from solvers.cloud.account import call_key
+from solvers.cloud.devices import (
+    DEFAULT_TASK_SECONDS,
+    MAX_EMULATED,
+    MAX_VARIABLES,
+    Device,
+    find_device,
+    priced,
+)
 from solvers.cloud.journal import Journal, default_path
 from solvers.cloud.rehearsal import RehearsalService
 from solvers.cloud.service import AwsService, UnreachableError
-from solvers.cloud.tasks import DEFAULT_POLL_TIMEOUT, PaidTasks, call_key
-from solvers.errors import CostError, ParameterError
+from solvers.cloud.tasks import DEFAULT_POLL_TIMEOUT, Order, PaidTasks
+from solvers.errors import CostError, ParameterError, SolverError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
 from solvers.qaoa.gate_model import answer, gates
@@ -26,6 +35,10 @@ from solvers.qaoa.solver import TrainedQAOA
 
 class PaidQAOA(TrainedQAOA):
     """Tasks sent at most once, under a cap; angles are trained here before anything is sent.
+
+    The cells of a study, or the calls of `submit_problems`, are sent together: where the device
+    takes program sets, circuits of as many shots each are one task, with one fee, of which each
+    call pays its share. ``info["program_set"]`` has the number of circuits and the call's place.
 
     More shots than a task may have are split over as few tasks as take them, each with its price
     and its row in the journal. All of them are within the cap or none is sent. Those that fail are
@@ -47,11 +60,14 @@ class PaidQAOA(TrainedQAOA):
         max_cost: USD that all tasks in the journal may cost together; nothing is sent without it.
         journal: SQLite file; one per user when None.
         bucket: S3 bucket for the results; the account's default Braket bucket when None.
-        rehearse: run on Braket's local simulator instead, with the same checks and records.
+        rehearse: run on Braket's local simulator instead, with the same checks and records;
+            ``"emulator"``: on an emulator of the device, with its gates, connections and noise (see
+            `solvers.cloud.emulation`). ``info["emulator"]`` then has the circuit's native gates.
         task_seconds: run time reserved for a task on a simulator; it is cancelled after that.
         poll_timeout: seconds to wait for a task.
         max_variables: largest problem it takes; `solvers.cloud.devices.Device.max_variables` when
             None.
+        program_sets: send what is sent together as program sets; a task for each circuit otherwise.
 
     Raises:
         ParameterError: an unknown device, a cap or time that is not positive.
@@ -67,10 +83,11 @@ class PaidQAOA(TrainedQAOA):
         max_cost: float | None = None,
         journal: str | Path | None = None,
         bucket: str | None = None,
-        rehearse: bool = False,
+        rehearse: bool | Literal["emulator"] = False,
         task_seconds: float = DEFAULT_TASK_SECONDS,
         poll_timeout: float = DEFAULT_POLL_TIMEOUT,
         max_variables: int | None = None,
+        program_sets: bool = True,
     ) -> None:
         self.device = None if device is None else find_device(device)
         given = {"max_cost": max_cost, "task_seconds": task_seconds, "poll_timeout": poll_timeout}
@@ -78,9 +95,17 @@ class PaidQAOA(TrainedQAOA):
             if value is not None and not 0 < value < math.inf:
                 raise ParameterError(f"{name} is {value!r}, expected a finite number above 0")
         self.max_cost = max_cost
+        if rehearse not in (False, True, "emulator"):
+            raise ParameterError(
+                f"rehearse is {rehearse!r}, expected false, true (a simulator without noise) or "
+                "'emulator' (with the device's noise)"
+            )
         self.rehearse = rehearse
+        self.program_sets = program_sets
         if max_variables is None:
             max_variables = MAX_VARIABLES if self.device is None else self.device.max_variables
+            if rehearse == "emulator":
+                max_variables = min(max_variables, MAX_EMULATED)
         self.max_variables = max_variables
         self._journal = journal
         self._bucket = bucket
@@ -105,78 +130,136 @@ class PaidQAOA(TrainedQAOA):
             raise ParameterError(f"{self.name} has no device: pass device='SV1' or another name")
         return self.device if offline else priced(self.device)
 
-    def quote(self, device: Device, reads: int | None) -> tuple[int, float, float]:
-        """Tasks of one call, and USD at least and at most, before anything is submitted.
+    def quote(
+        self, device: Device, calls: Mapping[int | None, int], *, together: bool = True
+    ) -> tuple[int, float, float]:
+        """Tasks of calls, and USD at least and at most, before anything is submitted.
 
         It needs no account.
 
         Args:
             device: see `priced`.
-            reads: of the call's budget.
+            calls: reads of a call's budget -> how many such calls.
+            together: whether they are sent together, as the cells of a study are; the blocks of a
+                loop are not.
 
         Raises:
             ParameterError: shots the device does not take.
             UnavailableError: it is retired.
             CostError: no price is known.
         """
-        parts = device.limits.parts(device.name, reads or DEFAULT_READS)
         seconds = self._limits["task_seconds"]
+        tasks: list[int] = []
+        for reads, count in calls.items():
+            shots = reads or DEFAULT_READS
+            parts = device.limits.parts(device.name, shots)
+            sets = [1] * count
+            if together and self.program_sets:
+                sets = device.limits.sets(count, shots)
+            tasks += parts * sets.count(1) + [size * shots for size in sets if size > 1]
         return (
-            len(parts),
-            sum(map(device.price, parts)),
-            sum(device.price(shots, seconds) for shots in parts),
+            len(tasks),
+            sum(map(device.price, tasks)),
+            sum(device.price(shots, seconds) for shots in tasks),
         )
 
     def __getstate__(self) -> dict[str, Any]:
         # The connection to the service and the open journal belong to this process.
         return {key: value for key, value in self.__dict__.items() if key != "_tasks"}
 
+    @property
+    def journal_path(self) -> str:
+        """The file of its journal."""
+        return str(self._journal or default_path())
+
+    @property
+    def poll_timeout(self) -> float:
+        """Seconds to wait for a task."""
+        return self._limits["poll_timeout"]
+
+    def left_to_spend(self) -> float:
+        """USD that `max_cost` leaves after what the journal has.
+
+        Raises:
+            CostError: there is no `max_cost`.
+        """
+        with Journal(self.journal_path) as journal:
+            return self._cap() - journal.spent()
+
+    def _cap(self) -> float:
+        if self.max_cost is None:
+            where = "the device" if self.device is None else self.device.name
+            raise CostError(
+                f"{self.name} has no max_cost: pass the USD it may spend in all; "
+                f"'icbs quote' tells the price of a task on {where}"
+            )
+        return self.max_cost
+
     @cached_property
     def _tasks(self) -> PaidTasks:
         device = self.priced(offline=True)
-        if self.max_cost is None:
-            raise CostError(
-                f"{self.name} has no max_cost: pass the USD it may spend in all; "
-                f"'icbs quote' tells the price of a task on {device.name}"
-            )
+        cap = self._cap()
         if self.rehearse:
-            service: Any = RehearsalService(device)
+            service: Any = self._rehearsal(device)
             journal = Journal(":memory:")
         else:
             service = AwsService(device, self._bucket)
-            journal = Journal(self._journal or default_path())
-        return PaidTasks(device, service, journal, max_cost=self.max_cost, **self._limits)
+            journal = Journal(self.journal_path)
+        return PaidTasks(device, service, journal, max_cost=cap, **self._limits)
 
-    def submit_problem(
-        self,
-        problem: CardinalityProblem,
-        *,
-        budget: Budget | None = None,
-        seed: int | None = None,
-        **parameters: Any,
-    ) -> None:
-        """Sends the task of a later `sample_problem` with the same arguments, without waiting."""
-        self.check_size(problem.n)
-        if problem.only_state is not None:
+    def _rehearsal(self, device: Device) -> RehearsalService:
+        if self.rehearse != "emulator":
+            return RehearsalService(device)
+        from solvers.cloud.emulation import EmulatorService
+
+        return EmulatorService(device)
+
+    def submit_problems(self, calls: Iterable[Call]) -> None:
+        """Sends the tasks of later `sample_problem` calls with the same arguments.
+
+        It does not wait for them. A call that cannot be sent is left out: it fails the same way
+        when it is made.
+        """
+        orders = []
+        for call in calls:
+            if call.problem.only_state is not None:
+                continue
+            request = Request(
+                call.budget, seeded(call.seed), None, lambda state: None,
+                Deadline(call.budget.time_limit),
+            )  # fmt: skip
+            with suppress(Exception):
+                self.check_size(call.problem.n)
+                key = self._key(call.problem, request, call.parameters)
+                if not self._tasks.known(key):
+                    orders.append(self._order(key, call.problem, request, call.parameters))
+        if self.program_sets:
+            self._tasks.submit_together(orders)
             return
-        budget = budget or Budget()
-        request = Request(
-            budget, seeded(seed), None, lambda state: None, Deadline(budget.time_limit)
-        )  # fmt: skip
-        self._submitted(problem, request, parameters)
+        for order in orders:
+            with suppress(SolverError):
+                self._tasks.submit(order)
 
-    def _submitted(
-        self, problem: CardinalityProblem, request: Request, parameters: dict[str, Any]
-    ) -> tuple[str, bool]:
-        """The key of the call's task, and whether it was there before."""
+    def _key(
+        self, problem: CardinalityProblem, request: Request, parameters: Mapping[str, Any]
+    ) -> str:
+        """Identity of a call."""
+        reads = request.budget.reads or DEFAULT_READS
+        return call_key(
+            problem.content_hash, self.name, self._tasks.device.arn, self.penalty,
+            dict(parameters), reads, int(request.rng.integers(2**62)),
+        )  # fmt: skip
+
+    def _order(
+        self,
+        key: str,
+        problem: CardinalityProblem,
+        request: Request,
+        parameters: Mapping[str, Any],
+    ) -> Order:
+        """The circuit of a call that has no task, its angles trained."""
         reads = request.budget.reads or DEFAULT_READS
         tasks = self._tasks
-        key = call_key(
-            problem.content_hash, self.name, tasks.device.arn, self.penalty, parameters, reads,
-            int(request.rng.integers(2**62)),
-        )  # fmt: skip
-        if tasks.known(key):
-            return key, True
         tasks.check(key, problem.n, reads)
         before = Timing()
         before.update(request.timing)
@@ -185,17 +268,25 @@ class PaidQAOA(TrainedQAOA):
             circuit, values = gates(problem, trained)
             rendered = to_braket(circuit, values)
         note = {
-            "info": {**trained.said, **describe(trained.angles, circuit)},
+            "info": {
+                **trained.said,
+                **describe(trained.angles, circuit),
+                **tasks.service.compiled(rendered),
+            },
             "seconds": {
                 stage: request.timing[stage] - before[stage] for stage in ("preprocess", "training")
             },
         }
-        tasks.submit(key, rendered, reads, note)
-        return key, False
+        return Order(key, rendered, reads, note)
 
     def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
-        key, known = self._submitted(problem, request, parameters)
-        collected = self._tasks.collect(key, request.timing)
+        tasks = self._tasks
+        key = self._key(problem, request, parameters)
+        tasks.declined(key)
+        known = tasks.known(key)
+        if not known:
+            tasks.submit(self._order(key, problem, request, parameters))
+        collected = tasks.collect(key, request.timing)
         info = collected.note["info"] | collected.info
         if not known:
             info["earlier_seconds"] = 0.0

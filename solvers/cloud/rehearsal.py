@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from braket.circuits import Circuit as BraketCircuit
-from braket.circuits.serialization import IRType
+from numpy.typing import NDArray
 
 from solvers.cloud.devices import Device, Limits
-from solvers.cloud.service import Measured, Service, TaskState
+from solvers.cloud.service import Measured, Service, TaskState, action
 from solvers.errors import TaskError
-from solvers.qaoa.braket import BraketLocalQAOASampler
+from solvers.qaoa.braket import BraketLocalQAOASampler, drawn
 
 
 class RehearsalService(Service):
@@ -29,8 +31,8 @@ class RehearsalService(Service):
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._circuits: dict[str, BraketCircuit] = {}
-        self._done: dict[str, tuple[TaskState, Measured]] = {}
+        self._circuits: dict[str, Sequence[BraketCircuit]] = {}
+        self._done: dict[str, tuple[TaskState, list[Measured | str]]] = {}
 
     def check(self) -> None:
         """See `Service`; the simulator is always there."""
@@ -39,25 +41,37 @@ class RehearsalService(Service):
         """See `Service`."""
         return replace(self._device.limits, poll_seconds=0.0)
 
-    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+    def request(self, circuits: Sequence[BraketCircuit], shots: int, token: str) -> dict[str, Any]:
         """See `Service`."""
-        self._circuits[token] = circuit
-        return {"clientToken": token, "deviceArn": self._device.arn, "shots": shots,
-                "action": circuit.to_ir(IRType.OPENQASM).json()}  # fmt: skip
+        self._circuits[token] = circuits
+        return {"clientToken": token, "deviceArn": self._device.arn,
+                "shots": shots * len(circuits), "action": action(circuits)}  # fmt: skip
 
     def create(self, request: Mapping[str, Any]) -> str:
         """See `Service`; the task runs at once."""
         token = request["clientToken"]
         arn = f"rehearsal:{self._device.name}/{token}"
         if arn not in self._done:
+            circuits = self._circuits.pop(token)
             began = datetime.now(UTC)
-            local = BraketLocalQAOASampler(max_qubits=self._device.qubits or 34)
-            circuit = self._circuits.pop(token).probability()
-            rows = local._shots(circuit, request["shots"], int(token[:8], 16))
-            ended = datetime.now(UTC)
-            seconds = (ended - began).total_seconds()
-            self._done[arn] = TaskState("COMPLETED", "", began, ended), Measured(rows, seconds, 0.0)
+            shots = request["shots"] // len(circuits)
+            measured: list[Measured | str] = [
+                self._measured(circuit, shots, int(token[:8], 16) + place)
+                for place, circuit in enumerate(circuits)
+            ]
+            self._done[arn] = TaskState("COMPLETED", "", began, datetime.now(UTC)), measured
         return arn
+
+    def _measured(self, circuit: BraketCircuit, shots: int, seed: int) -> Measured:
+        began = time.perf_counter()
+        weights = self._probabilities(circuit)
+        rows = drawn(weights, circuit.qubit_count, shots, seed)
+        return Measured(rows, time.perf_counter() - began, 0.0)
+
+    def _probabilities(self, circuit: BraketCircuit) -> NDArray[np.float64]:
+        """Of each bit string, shape (2^n,); qubit 0 is the most significant bit of the index."""
+        local = BraketLocalQAOASampler(max_qubits=self._device.qubits or 34)
+        return local.probabilities(circuit.probability())
 
     def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
         """See `Service`."""
@@ -68,7 +82,7 @@ class RehearsalService(Service):
         """See `Service`."""
         return self._done[arn][0]
 
-    def result(self, arn: str, shots: int) -> Measured:
+    def results(self, arn: str, shots: int) -> list[Measured | str]:
         """See `Service`."""
         return self._done[arn][1]
 

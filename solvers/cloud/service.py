@@ -2,15 +2,15 @@
 
 `solvers.cloud.rehearsal` speaks the same few calls on the local simulator. A task is created from a
 *request*, the arguments of the service's CreateQuantumTask: it can be written down beforehand and
-sent twice, and its client token makes the second time harmless. The SDK's batches, which create new
-tasks for failed ones, are not used.
+sent twice, and its client token makes the second time harmless. A request has one circuit, or
+several as a program set. The SDK's batches, which create new tasks for failed ones, are not used.
 """
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +26,9 @@ from botocore.exceptions import (
 from braket.aws import AwsDevice, AwsQuantumTask, AwsSession
 from braket.circuits import Circuit as BraketCircuit
 from braket.circuits.serialization import IRType
+from braket.device_schema import DeviceActionType
+from braket.program_sets import ProgramSet
+from braket.tasks.program_set_quantum_task_result import MeasuredEntry, ProgramSetQuantumTaskResult
 from braket.tracking import Tracker
 from braket.tracking.tracking_events import _TaskCreationEvent
 from numpy.typing import NDArray
@@ -66,12 +69,13 @@ class TaskState:
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished task.
+    """A finished circuit.
 
     Attributes:
         rows: shape (shots, n), column i is qubit i.
         seconds: run time as the device reports it; None where it does not.
-        cost: USD by the SDK's tracker; None without a price list.
+        cost: USD by the SDK's tracker; None without a price list. Of a program set each circuit
+            has its share.
     """
 
     rows: NDArray[np.int8]
@@ -102,12 +106,21 @@ class Service(ABC):
         """
 
     @abstractmethod
-    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+    def request(self, circuits: Sequence[BraketCircuit], shots: int, token: str) -> dict[str, Any]:
         """Arguments of the create call, JSON values only.
+
+        Args:
+            circuits: one, or those of a program set.
+            shots: of each of them; the request has those of the whole task.
+            token: under which the same request makes no second task.
 
         Raises:
             UnreachableError: there is no place for its results.
         """
+
+    def compiled(self, circuit: BraketCircuit) -> dict[str, Any]:
+        """What is known of a circuit as the device runs it, for a sample set's ``info``."""
+        return {}
 
     @abstractmethod
     def create(self, request: Mapping[str, Any]) -> str:
@@ -127,8 +140,13 @@ class Service(ABC):
         """What has become of a task."""
 
     @abstractmethod
-    def result(self, arn: str, shots: int) -> Measured:
-        """The shots of a completed task."""
+    def results(self, arn: str, shots: int) -> list[Measured | str]:
+        """The shots of a task's circuits, in the order of its request, or why one has none.
+
+        Args:
+            arn: of a task that has ended.
+            shots: of all its circuits together.
+        """
 
     @abstractmethod
     def cancel(self, arn: str) -> None:
@@ -173,6 +191,11 @@ class AwsService(Service):
             "needs-retry.braket.CreateQuantumTask", self._noted
         )
 
+    @property
+    def client(self) -> Any:
+        """The SDK's client of Amazon Braket in the device's region."""
+        return self._session.braket_client
+
     def _noted(self, response: tuple[Any, Any] | None = None, **event: Any) -> None:
         self._answers.append(None if response is None else response[0].status_code)
 
@@ -207,7 +230,13 @@ class AwsService(Service):
         status = f"{now.name} is {now.status}" if now.status != "ONLINE" else ""
         if not status and not aws.is_available:
             status = f"{now.name} is outside its availability window"
+        sets = aws.properties.action.get(DeviceActionType.OPENQASM_PROGRAM_SET)
+        together = (1, None) if sets is None else (
+            sets.minimumTotalShots or 1, sets.maximumTotalShots
+        )  # fmt: skip
         return Limits(
+            executables=now.executables,
+            set_shots=together,
             unavailable=status,
             retired=now.status == "RETIRED",
             replacement=now.replacement,
@@ -228,15 +257,17 @@ class AwsService(Service):
         paradigm = getattr(aws.properties, "paradigm", None)
         least, most = aws.properties.service.shotsRange
         gates = getattr(paradigm, "nativeGateSet", None) if self._device.is_qpu else None
+        sets = aws.properties.action.get(DeviceActionType.OPENQASM_PROGRAM_SET)
         return replace(
             self._device,
             status=aws.status,
             qubits=getattr(paradigm, "qubitCount", None) or self._device.qubits,
             shots=(max(1, least), most),
+            executables=1 if sets is None else max(1, sets.maximumExecutables),
             native_gates=tuple(gates or ()),
         )
 
-    def request(self, circuit: BraketCircuit, shots: int, token: str) -> dict[str, Any]:
+    def request(self, circuits: Sequence[BraketCircuit], shots: int, token: str) -> dict[str, Any]:
         """See `Service`; native gates and qubits are left to the service's compiler."""
         try:
             bucket = self._session.default_bucket()
@@ -248,11 +279,11 @@ class AwsService(Service):
         return {
             "clientToken": token,
             "deviceArn": self._device.arn,
-            "shots": shots,
+            "shots": shots * len(circuits),
             "outputS3Bucket": bucket,
             # A folder of its own, by which the task can be found without its ARN.
             "outputS3KeyPrefix": f"{self._folder}/{token}",
-            "action": circuit.to_ir(IRType.OPENQASM).json(),
+            "action": action(circuits),
         }
 
     def create(self, request: Mapping[str, Any]) -> str:
@@ -263,7 +294,7 @@ class AwsService(Service):
         except (ClientError, BotoCoreError) as error:
             refused = all(status and 400 <= status < 500 for status in self._answers)
             kind = RefusedError if self._answers and refused else UnknownOutcomeError
-            raise kind(str(error)) from error
+            raise kind(f"{error}{_of_the_set(error)}") from error
 
     def find(self, request: Mapping[str, Any], since: datetime) -> str | None:
         """See `Service`."""
@@ -294,7 +325,7 @@ class AwsService(Service):
             data.get("endedAt"),
         )  # fmt: skip
 
-    def result(self, arn: str, shots: int) -> Measured:
+    def results(self, arn: str, shots: int) -> list[Measured | str]:
         """See `Service`."""
         with Tracker() as tracker:
             # A task of an earlier process is new to this tracker.
@@ -303,18 +334,46 @@ class AwsService(Service):
             )
             result = self._task(arn).result()
             cost = _tracked(tracker)
-        columns = [result.measured_qubits.index(i) for i in range(len(result.measured_qubits))]
+        if isinstance(result, ProgramSetQuantumTaskResult):
+            entries = [entry for program in result.entries for entry in program.entries]
+            share = None if cost is None else cost / len(entries)
+            return [
+                Measured(_rows(entry), None, share)
+                if isinstance(entry, MeasuredEntry)
+                else entry.failureMetadata.failureReason
+                for entry in entries
+            ]
         metadata = getattr(result.additional_metadata, "simulatorMetadata", None)
         milliseconds = getattr(metadata, "executionDuration", None)
-        return Measured(
-            np.asarray(result.measurements, np.int8)[:, columns],
-            None if milliseconds is None else milliseconds / 1000,
-            cost,
-        )
+        seconds = None if milliseconds is None else milliseconds / 1000
+        return [Measured(_rows(result), seconds, cost)]
 
     def cancel(self, arn: str) -> None:
         """See `Service`."""
         self._task(arn).cancel()
+
+
+def action(circuits: Sequence[BraketCircuit]) -> str:
+    """What a task runs: one circuit's OpenQASM program, or the program set of several."""
+    if len(circuits) == 1:
+        return str(circuits[0].to_ir(IRType.OPENQASM).json())
+    return str(ProgramSet(list(circuits)).to_ir().json())
+
+
+def _rows(result: Any) -> NDArray[np.int8]:
+    """Shape (shots, n): the columns in the order of the qubits."""
+    measured = result.measured_qubits
+    columns = [measured.index(i) for i in range(len(measured))]
+    return np.asarray(result.measurements, np.int8)[:, columns]
+
+
+def _of_the_set(error: Exception) -> str:
+    """Which circuits of a program set the service found fault with."""
+    failures = getattr(error, "response", {}).get("programSetValidationFailures") or []
+    return "".join(
+        f"; circuit {one['programIndex'] + 1}: {', '.join(one.get('errors') or ['invalid'])}"
+        for one in failures
+    )
 
 
 def _tracked(tracker: Tracker) -> float | None:

@@ -80,11 +80,14 @@ class BraketLocalQAOASampler(GateModelQAOASampler):
         return weights / weights.sum()
 
     def _shots(self, prepared: BraketCircuit, reads: int, seed: int) -> NDArray[np.int8]:
-        weights = self.probabilities(prepared)
-        rng = np.random.default_rng(seed)
-        drawn = rng.choice(len(weights), size=reads, p=weights)
-        places = np.arange(prepared.qubit_count)[::-1]
-        return ((drawn[:, None] >> places) & 1).astype(np.int8)
+        return drawn(self.probabilities(prepared), prepared.qubit_count, reads, seed)
+
+
+def drawn(weights: NDArray[np.float64], n: int, reads: int, seed: int) -> NDArray[np.int8]:
+    """Shots, shape (reads, n), of bit strings with these probabilities, qubit 0 first."""
+    rng = np.random.default_rng(seed)
+    places = rng.choice(len(weights), size=reads, p=weights / weights.sum())
+    return ((places[:, None] >> np.arange(n)[::-1]) & 1).astype(np.int8)
 
 
 class BraketLocalSubspaceQAOA(CircuitQAOA):

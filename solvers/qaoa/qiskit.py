@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import XXPlusYYGate
-from qiskit.primitives import BaseSamplerV2
+from qiskit.primitives import BaseSamplerV2, BitArray
 from qiskit_aer import AerSimulator
 from qiskit_aer.primitives import SamplerV2
 
@@ -63,6 +63,13 @@ def compiled(circuit: Circuit, backend: Any) -> QuantumCircuit:
     return transpile(rendered, backend, optimization_level=1, seed_transpiler=0)
 
 
+def measured(shots: BitArray) -> NDArray[np.int8]:
+    """Shots of a register as rows, shape (shots, n): column i is bit i."""
+    bits = np.unpackbits(shots.array, axis=-1)
+    # Big-endian and padded in front: the last column is bit 0.
+    return bits[:, ::-1][:, : shots.num_bits].astype(np.int8)
+
+
 class AerQAOASampler(GateModelQAOASampler):
     """QAOA sampled by Qiskit Aer or any other V2 sampler.
 
@@ -92,10 +99,7 @@ class AerQAOASampler(GateModelQAOASampler):
         # Aer keeps seeds as signed 32-bit numbers.
         sampler = self._primitive(seed % 2**31)
         # A ParameterVector sorts by index, so plain values are in the right order.
-        shots = sampler.run([prepared], shots=reads).result()[0].data.meas
-        bits = np.unpackbits(shots.array, axis=-1)
-        # Big-endian and padded in front: the last column is qubit 0.
-        return bits[:, ::-1][:, : shots.num_bits].astype(np.int8)
+        return measured(sampler.run([prepared], shots=reads).result()[0].data.meas)
 
 
 class AerSubspaceQAOA(CircuitQAOA):

@@ -44,6 +44,19 @@ def simulator(qubits: int) -> str:
     )
 
 
+def program_sets(executables: int, shots: int) -> dict:
+    """The entry of a device's actions that says it takes program sets."""
+    kind = "braket.ir.openqasm.program_set"
+    return {
+        kind: {
+            "actionType": kind,
+            "version": ["1"],
+            "maximumExecutables": executables,
+            "maximumTotalShots": shots,
+        }
+    }
+
+
 def qpu(qubits: int, shots: int = 20_000) -> str:
     return json.dumps(
         {

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 from braket.default_simulator import StateVectorSimulator
-from braket.ir.openqasm import Program
+from braket.ir.openqasm import Program, ProgramSet
 
 from tests.braket_endpoint import capabilities
 
@@ -71,6 +71,10 @@ class Endpoint:
         offline: names of devices that are.
         retired: names of devices that are.
         shots: name of a device -> the most shots of a task it takes now.
+        limits: ARN -> a spending limit, as the service describes it.
+        executables: circuits that a program set of a QPU may have; 0 if it takes none.
+        broken: place of a circuit in a program set -> why it fails.
+        invalid: words that no program of a set may contain.
         damage: what to do to a result file before it is stored; None leaves it out.
         prices: the offer file, None if it is down.
         run_milliseconds: what simulator tasks report.
@@ -87,6 +91,10 @@ class Endpoint:
     offline: set[str] = field(default_factory=set)
     retired: set[str] = field(default_factory=set)
     shots: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, dict] = field(default_factory=dict)
+    executables: int = 100
+    broken: dict[int, str] = field(default_factory=dict)
+    invalid: str = ""
     damage: object = staticmethod(lambda data: data)
     prices: str | None = PRICES
     run_milliseconds: int = 1200
@@ -163,8 +171,9 @@ class Endpoint:
                 arn for arn, task in self.tasks.items() if task["token"] == token)}  # fmt: skip
         device = request["deviceArn"]
         region = device.split(":")[3] or "us-east-1"
-        if request["shots"] > self.most(device):
-            return 400, {"message": f"{request['shots']} shots are too many for {device}"}
+        together = "braket.ir.openqasm.program_set" in request["action"][:200]
+        if fault := self._unfit(device, request, together):
+            return 400, fault
         number = str(uuid.uuid4())
         arn = f"arn:aws:braket:{region}:{ACCOUNT}:quantum-task/{number}"
         self._bodies[token] = body
@@ -178,6 +187,9 @@ class Endpoint:
             "outputS3Bucket": request["outputS3Bucket"],
             "outputS3Directory": f"{request['outputS3KeyPrefix']}/{number}",
             "createdAt": _now(),
+            "actionMetadata": {
+                "actionType": "braket.ir.openqasm.program" + "_set" * together,
+            },
         }
         if self.end == "FAILED":
             self.tasks[arn]["failureReason"] = self.reason
@@ -195,18 +207,109 @@ class Endpoint:
         """Runs the task and stores its result."""
         task = self.tasks[arn]
         request = request or json.loads(self._bodies[task["token"]])
-        program = Program.parse_raw(request["action"])
-        result = StateVectorSimulator().run(program, shots=request["shots"])
-        text = json.loads(result.json())
+        place = f"{task['outputS3Bucket']}/{task['outputS3Directory']}"
+        if task["actionMetadata"]["actionType"].endswith("_set"):
+            text = self._run_set(task, place, ProgramSet.parse_raw(request["action"]))
+        else:
+            program = Program.parse_raw(request["action"])
+            result = StateVectorSimulator().run(program, shots=request["shots"])
+            text = json.loads(result.json())
         if "simulator" in task["deviceArn"]:
             text["additionalMetadata"]["simulatorMetadata"] = {
                 "executionDuration": self.run_milliseconds
             }
         data = self.damage(json.dumps(text).encode())
         if data is not None:
-            key = f"{task['outputS3Bucket']}/{task['outputS3Directory']}/results.json"
-            self.objects[key] = data
+            self.objects[f"{place}/results.json"] = data
         task |= {"status": "COMPLETED", "endedAt": _now()}
+
+    def _unfit(self, device, request, together):
+        """What a create call is refused for."""
+        shots = request["shots"]
+        for limit in self.limits.values():
+            if limit["deviceArn"] == device:
+                price = 0.30 + 0.002 * shots
+                spent = float(limit["totalSpend"]) + float(limit["queuedSpend"])
+                if spent + price > float(limit["spendingLimit"]) + 1e-9:
+                    return {"message": "the task would exceed the spending limit of the device"}
+                limit["queuedSpend"] = str(spent + price)
+        if not together:
+            if shots <= self.most(device):
+                return None
+            return {"message": f"{shots} shots are too many for {device}"}
+        programs = json.loads(request["action"])["programs"]
+        if "/qpu/" not in device or not self.executables:
+            return {"message": f"{device} takes no program sets"}
+        if len(programs) > self.executables:
+            return {"message": f"{len(programs)} programs are too many for {device}"}
+        if shots % len(programs) or shots > self.most(device):
+            return {"message": f"{shots} shots do not fit {len(programs)} programs on {device}"}
+        invalid = [
+            {"programIndex": place, "errors": ["as the test wants it"]}
+            for place, program in enumerate(programs)
+            if self.invalid and self.invalid in program["source"]
+        ]
+        if invalid:
+            return {"message": "invalid programs", "programSetValidationFailures": invalid}
+        return None
+
+    def make_limit(self, body):
+        """A spending limit; a device has one."""
+        asked = json.loads(body)
+        device = asked["deviceArn"]
+        if "/qpu/" not in device:
+            return 400, {"message": "simulators do not support spending limits"}
+        if any(limit["deviceArn"] == device for limit in self.limits.values()):
+            return 400, {"message": "the device has a spending limit"}
+        region = device.split(":")[3]
+        arn = f"arn:aws:braket:{region}:{ACCOUNT}:spending-limit/{uuid.uuid4()}"
+        self.limits[arn] = {
+            "spendingLimitArn": arn, "queuedSpend": "0", "totalSpend": "0",
+            "createdAt": _now(), "updatedAt": _now(),
+            **{key: asked[key] for key in ("deviceArn", "spendingLimit", "timePeriod")},
+            "tags": asked.get("tags", {}),
+        }  # fmt: skip
+        return 201, {"spendingLimitArn": arn}
+
+    def _run_set(self, task, place, programs):
+        """Runs a program set and stores it as the service does: a file a program and executable."""
+        result = json.loads(StateVectorSimulator().run(programs, shots=task["shots"]).json())
+        for i, program in enumerate(result["programResults"]):
+            folder = f"{place}/programs/{i}"
+            (measured,) = program["executableResults"]
+            if i in self.broken:
+                measured = _failure(self.broken[i])
+            names = {"source": "program.json", "executableResults": ["executables/0.json"]}
+            files = {
+                "program.json": program["source"],
+                "executables/0.json": measured,
+                "results.json": program | names,
+            }
+            for name, content in files.items():
+                self.objects[f"{folder}/{name}"] = json.dumps(content).encode()
+        metadata = result["taskMetadata"] | {
+            "id": task["quantumTaskArn"], "deviceId": task["deviceArn"],
+            "totalFailedExecutables": len(self.broken),
+        }  # fmt: skip
+        self.objects[f"{place}/metadata.json"] = json.dumps(metadata).encode()
+        return result | {
+            "programResults": [
+                f"programs/{i}/results.json" for i in range(len(result["programResults"]))
+            ],
+            "taskMetadata": "metadata.json",
+            "s3Location": place.split("/", 1),
+        }
+
+
+def _failure(reason):
+    """What the service writes in the place of an executable's shots."""
+    return {
+        "braketSchemaHeader": {
+            "name": "braket.task_result.program_set_executable_failure", "version": "1",
+        },
+        "inputsIndex": 0,
+        "failureMetadata": {"failureReason": reason, "retryable": False, "category": "DEVICE"},
+    }  # fmt: skip
 
 
 def _now():
@@ -245,6 +348,12 @@ def _route(endpoint, method, path, body):
             return "search", lambda: (200, {"quantumTasks": list(endpoint.tasks.values())})
         case ("GET", "quantum-task"):
             return "get", lambda: (200, endpoint.tasks[rest])
+        case ("POST", "spending-limit"):
+            return "limit", lambda: endpoint.make_limit(body)
+        case ("POST", "spending-limits"):
+            return "limits", lambda: (200, {"spendingLimits": list(endpoint.limits.values())})
+        case ("DELETE", "spending-limit"):
+            return "unlimit", lambda: _unlimit(endpoint, rest.removesuffix("/delete"))
         case ("PUT", "quantum-task"):
             return "cancel", lambda: _cancel(endpoint, rest.removesuffix("/cancel"))
     raise LookupError(f"{method} {path}")
@@ -256,6 +365,9 @@ def _get_device(endpoint, arn):
             able = json.loads(_CAPABILITIES[name])
             if name in endpoint.shots:
                 able["service"]["shotsRange"][1] = endpoint.shots[name]
+            if "/qpu/" in arn and endpoint.executables:
+                most = endpoint.most(arn)
+                able["action"] |= capabilities.program_sets(endpoint.executables, most)
             return 200, _device(endpoint, name) | {"deviceCapabilities": json.dumps(able)}
     return 404, {"message": f"no device {arn}"}
 
@@ -268,6 +380,12 @@ def _region_of(route, path):
 def _cancel(endpoint, arn):
     endpoint.tasks[arn] |= {"status": "CANCELLED", "endedAt": _now()}
     return 200, {"quantumTaskArn": arn, "cancellationStatus": "CANCELLING"}
+
+
+def _unlimit(endpoint, arn):
+    if endpoint.limits.pop(arn, None) is None:
+        return 404, {"message": f"no spending limit {arn}"}
+    return 200, {}
 
 
 _ERRORS = {400: "ValidationException", 404: "ResourceNotFoundException"}
@@ -290,8 +408,8 @@ def _handler(endpoint):
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        def refuse(self, status, kind, message="as the test wants it"):
-            data = json.dumps({"message": message}).encode()
+        def refuse(self, status, kind, message="as the test wants it", **more):
+            data = json.dumps({"message": message, **more}).encode()
             self.answer(status, data, headers=[("x-amzn-ErrorType", kind)])
 
         def serve(self):
@@ -314,7 +432,7 @@ def _handler(endpoint):
             if fault is not None:
                 return self.refuse(fault.status, fault.kind)
             if status >= 400:
-                return self.refuse(status, _ERRORS[status], content["message"])
+                return self.refuse(status, _ERRORS[status], **content)
             return self.answer(status, json.dumps(content).encode())
 
         def s3(self, key):
@@ -332,7 +450,7 @@ def _handler(endpoint):
                 return self.answer(fault.status, _s3_error(fault.kind), "application/xml")
             return self.answer(200)
 
-        do_GET = do_POST = do_PUT = do_HEAD = serve  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = serve  # noqa: N815
 
     return Handler
 

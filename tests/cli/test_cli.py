@@ -84,7 +84,7 @@ def test_lists(icbs):
 
 
 SDKS = {"braket", "dwave.optimization", "dwave.samplers", "dwave.system", "highspy", "neal",
-        "numba", "pyscipopt", "qiskit", "torch", "transformers"}  # fmt: skip
+        "numba", "pyscipopt", "qiskit", "qiskit_ibm_runtime", "torch", "transformers"}  # fmt: skip
 
 
 def test_the_list_of_solvers_imports_no_sdk():

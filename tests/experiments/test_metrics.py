@@ -27,6 +27,19 @@ def test_gap_by_hand():
     assert metrics.approximation_ratio(-8.0, -10.0, 2.0) == pytest.approx(10 / 12)
 
 
+@given(st.floats(-100, -1), st.floats(0.1, 10), st.floats(0, 1))
+def test_the_ratio_is_metriqs_effective_one(optimum, spread, share):
+    """``(r - r_rand) / (1 - r_rand)`` with ``r = E / E_opt``, whatever the energy's zero is."""
+    random = optimum + spread
+    energy = optimum + share * spread
+    ratio, floor = energy / optimum, random / optimum
+    effective = (ratio - floor) / (1 - floor)
+    assert metrics.approximation_ratio(energy, optimum, random) == pytest.approx(effective)
+    assert metrics.approximation_ratio(energy + 7, optimum + 7, random + 7) == pytest.approx(
+        effective
+    )
+
+
 @given(st.floats(-100, 0), st.floats(0, 10), st.floats(0, 10), st.floats(0.1, 10), st.floats(0, 1))
 def test_certified_gap_brackets_the_true_gap(optimum, above, below, gain, share):
     """bound <= optimum <= best known < start, and an energy between best known and start."""

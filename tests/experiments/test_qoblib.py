@@ -121,6 +121,8 @@ def test_a_rehearsal_is_no_hardware():
         ("qaoa-braket", {"device": device, "rehearsal": True}, "Quantum Simulator"),
         ("qaoa-braket", {"device": "device/quantum-simulator/a"}, "Quantum Simulator"),
         ("qpu", {}, "Quantum Hardware"),
+        ("qaoa-xy-ibm", {"device": "ibm_torino", "rehearsal": False}, "Quantum Hardware"),
+        ("qaoa-xy-ibm", {"device": "fake_torino", "rehearsal": True}, "Quantum Simulator"),
         ("qpu", {"rehearsal": True}, "Quantum Simulator"),
     ):
         assert _paradigm({"solver_name": solver, "info": json.dumps(info)}) == word

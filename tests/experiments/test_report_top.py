@@ -310,6 +310,29 @@ def test_damaged_records_of_devices(info, tmp_path):
     assert len(paidruns.uses(runs)) == 1
 
 
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_ibm_counts_seconds(tmp_path, rehearsal):
+    quiet(Study("s", [block(8)], ["greedy"], [Budget(reads=5)], seeds=[0]), tmp_path / "s.sqlite")
+    name = "fake_torino" if rehearsal else "ibm_torino"
+    info = {
+        "device": name, "task": "job0", "service_seconds": 0.0 if rehearsal else 3.0,
+        "rehearsal": rehearsal,
+    }  # fmt: skip
+    runs = load_runs(tmp_path / "s.sqlite").assign(
+        solver="ibm", solver_name="qaoa-xy-ibm", info=json.dumps(info)
+    )
+    (use,) = paidruns.uses(pd.concat([runs, runs], ignore_index=True))
+    if rehearsal:
+        assert use.place == (
+            "a local backend of qiskit-ibm-runtime on this machine, a rehearsal for the quantum "
+            "processor IBM's fake_torino"
+        )
+        assert use.cost == "nothing"
+    else:
+        assert use.place == "the quantum processor IBM's ibm_torino, real hardware"
+        assert use.cost == "6 s of quota"
+
+
 def test_dwave_counts_seconds(tmp_path):
     quiet(Study("s", [block(8)], ["greedy"], [Budget(reads=5)], seeds=[0]), tmp_path / "s.sqlite")
     child = {"chip": "Advantage2", "service_seconds": 0.25, "rehearsal": False}

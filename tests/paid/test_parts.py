@@ -6,13 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from solvers import Budget
 from solvers.cloud.devices import Limits
 from solvers.cloud.journal import Journal
 from solvers.cloud.service import AwsService
 from solvers.errors import CostError, NotTakenError, ParameterError, TaskError
-from tests.paid.calls import QUICK, Crash, crash, rows, sample, solver
-from tests.study_fixtures import block
+from tests.paid import calls
+from tests.paid.calls import Crash, crash, rows, sample, solver
 
 SHOTS, PARTS = 31, [11, 10, 10]
 PER_SHOT = 0.002  # of the endpoint
@@ -36,7 +35,7 @@ def ask(sampler):
 
 
 def submit(sampler):
-    sampler.submit_problem(block(4).blinded(), budget=Budget(reads=SHOTS), seed=0, **QUICK)
+    calls.submit(sampler, reads=SHOTS)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +121,11 @@ def test_a_cap_that_another_call_used_up_meanwhile_leaves_no_part_behind(
 )
 def test_a_crash_at_any_part_pays_once(braket, tmp_path, monkeypatch, kind, method, died_at):
     with monkeypatch.context() as patch:
-        whole, calls = getattr(kind, method), []
+        whole, seen = getattr(kind, method), []
 
         def at(*arguments):
-            calls.append(arguments)
-            return crash() if len(calls) == died_at else whole(*arguments)
+            seen.append(arguments)
+            return crash() if len(seen) == died_at else whole(*arguments)
 
         patch.setattr(kind, method, at)
         with pytest.raises(Crash):

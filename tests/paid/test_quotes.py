@@ -78,7 +78,7 @@ seeds_by_size = {12 = 2}
 budgets = [{reads = 100}, {reads = 1000}]
 solvers = [
     "greedy",
-    {name = "qaoa-xy-braket", label = "on Garnet", options = {device = "Garnet", max_cost = 25}},
+    {name = "qaoa-xy-braket", label = "on Garnet", options = {device = "Garnet", max_cost = 25, program_sets = false}},
     {name = "qaoa-braket", label = "on SV1", max_variables = 8, options = {device = "SV1", task_seconds = 6}},
 ]
 """  # noqa: E501

@@ -61,7 +61,7 @@ def test_rehearsing_what_is_free_is_refused(tmp_path):
 def test_studies_of_the_package_ask_for_shots_that_their_devices_take(path, smoke):
     plan = Study.from_toml(path, smoke=smoke)
     paid = [spec for spec in plan.specs if spec.paid]
-    assert bool(paid) == (path.stem in ("qaoa", "rehearsal"))
+    assert bool(paid) == (path.stem in ("hardware", "qaoa", "rehearsal"))
     for spec in paid:
         device = find_device(spec.options["device"])
         for budget in plan.limits:

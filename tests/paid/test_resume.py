@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from experiments import load_runs
-from solvers import Budget, save
+from solvers import save
 from solvers.cloud.journal import Journal
-from solvers.cloud.tasks import PaidTasks
+from solvers.cloud.waiting import Waiting
 from solvers.errors import TaskError
-from tests.paid.calls import QUICK, Crash, crash, rows, sample, solver
+from tests.paid.calls import Crash, crash, rows, sample, solver, submit
 from tests.study_fixtures import block
 
 
@@ -23,7 +23,7 @@ from tests.study_fixtures import block
     [
         ("solvers.cloud.service.AwsService", "create"),
         ("solvers.cloud.journal.Journal", "created"),
-        ("solvers.cloud.tasks.PaidTasks", "_waited"),
+        ("solvers.cloud.waiting.Waiting", "until_ended"),
         ("solvers.cloud.journal.Journal", "completed"),
         ("experiments.store.database.Store", "add_run"),
     ],
@@ -44,7 +44,7 @@ def test_a_lost_answer_is_found_again_even_if_tokens_expire(braket, tmp_path):
     braket.fail("create", 500, "InternalServiceException", times=-1, after=True)
     sampler = solver(tmp_path)
     with pytest.raises(TaskError, match="never pays twice") as failure:
-        sampler.submit_problem(block(4).blinded(), budget=Budget(reads=100), seed=0, **QUICK)
+        submit(sampler)
     assert failure.value.info["pending"]
     braket.faults.clear()
     braket.forget_tokens()
@@ -58,7 +58,7 @@ def test_a_refusal_after_a_lost_answer_is_no_refusal(braket, tmp_path):
     braket.fail("create", 429, "ThrottlingException", times=-1)
     sampler = solver(tmp_path)
     with pytest.raises(TaskError, match="unknown") as failure:
-        sampler.submit_problem(block(4).blinded(), budget=Budget(reads=100), seed=0, **QUICK)
+        submit(sampler)
     assert failure.value.info["pending"]
     with Journal(tmp_path / "journal.sqlite") as journal:
         assert journal.spent() == pytest.approx(0.5)
@@ -121,7 +121,8 @@ def test_kill_9_and_resume_of_twenty_tasks(braket, tmp_path, seeds, reads):
         f'name = "paid"\ninstances = ["b.block.safetensors"]\nseeds = {seeds}\n'
         f"budgets = [{{reads = {reads}}}]\n[[solvers]]\n"
         'name = "qaoa-xy-braket"\nparameters = {depth = 1, angles = "ramp", mixer = "ring"}\n'
-        f'options = {{device = "Garnet", max_cost = 10, journal = "{tmp_path}/j.sqlite"}}\n'
+        f'options = {{device = "Garnet", max_cost = 10, journal = "{tmp_path}/j.sqlite", '
+        "program_sets = false}\n"
     )
     command = [sys.executable, "-m", "icbs", "bench", str(tmp_path / "study.toml"),
                "--store", str(tmp_path / "s.sqlite")]  # fmt: skip
@@ -143,7 +144,7 @@ def test_kill_9_and_resume_of_twenty_tasks(braket, tmp_path, seeds, reads):
 
 def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(PaidTasks, "_waited", crash)
+        patch.setattr(Waiting, "until_ended", crash)
         with pytest.raises(Crash):
             rows(tmp_path, seeds=2)
     braket.offline.add("Garnet")
@@ -152,7 +153,7 @@ def test_an_offline_device_still_hands_out_what_was_paid(braket, tmp_path, monke
 
 def test_a_region_that_refuses_still_hands_out_what_was_paid(braket, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(PaidTasks, "_waited", crash)
+        patch.setattr(Waiting, "until_ended", crash)
         with pytest.raises(Crash):
             rows(tmp_path, seeds=2)
     braket.fail("device", 403, "AccessDeniedException", times=-1)

@@ -13,7 +13,7 @@ from experiments.running.worker import Task
 from experiments.study.study import Study
 from solvers import Budget
 from solvers.errors import CostError, NotSentError, OfflineError, TaskError, UnavailableError
-from tests.paid.calls import QUICK, rows, sample, solver, study
+from tests.paid.calls import rows, sample, solver, study, submit
 from tests.study_fixtures import First, block, spec
 
 
@@ -126,8 +126,9 @@ def test_a_worker_that_dies_of_a_paid_cell_leaves_it_to_be_collected(tmp_path, l
 
 def test_a_task_is_collected_even_if_its_price_is_no_longer_known(braket, tmp_path):
     sampler = solver(tmp_path)
-    sampler.submit_problem(block(4).blinded(), budget=Budget(reads=100), seed=0, **QUICK)
-    sampler._tasks.device = replace(sampler._tasks.device, source="")
+    submit(sampler)
+    account = sampler._tasks._account
+    account._device = replace(account._device, source="")
     samples = sample(sampler)
     assert samples.info["quote"] is None
     assert samples.info["charged"] == pytest.approx(0.5)

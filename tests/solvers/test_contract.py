@@ -16,12 +16,13 @@ from solvers.testing import check, contract, example
 # These train angles or compile a circuit in every call; tests/test_qaoa_*.py covers them quickly.
 SLOW = {
     "qaoa-subspace", "qaoa-xy-aer", "qaoa-xy-braket-local", "qaoa-qiskit-optimizer", "qaoa-braket",
-    "qaoa-xy-braket",
+    "qaoa-xy-braket", "qaoa-xy-ibm",
 }  # fmt: skip
 BRAKET = {"device": "SV1", "max_cost": 1000.0, "rehearse": True}
 REHEARSED = {
     "qaoa-braket": BRAKET,
     "qaoa-xy-braket": BRAKET,
+    "qaoa-xy-ibm": {"max_quantum_time": 1e6, "rehearse": True},
     "qpu": {"max_service_time": 1000.0, "rehearse": True},
     "leap-hybrid-cqm": {"max_service_time": 1000.0, "rehearse": True},
     "leap-hybrid-nl": {"max_service_time": 1000.0, "rehearse": True},
@@ -96,7 +97,7 @@ def test_neal_is_the_class_of_dwave_samplers():
 
 
 def test_what_simulates_circuits_warms_up_for_every_size():
-    simulated = ("solvers.qaoa.", "solvers.cloud.paid:")
+    simulated = ("solvers.qaoa.", "solvers.cloud.paid:", "solvers.cloud.ibm:")
     for name in SOLVERS:
         if entry(name).target.startswith(simulated):
             assert make(name).warm_up_by_size, name
