@@ -77,6 +77,7 @@ _CHOSEN = {
     "qaoa-qiskit-optimizer": Style("#661100", "H"),
     "qpu": Style("#44AA99", (8, 1, 0)),
     "leap-hybrid-cqm": Style("#DDCC77", (9, 1, 0)),
+    "leap-hybrid-nl": Style("#8C6D1F", (5, 1, 36)),
 }
 
 

@@ -20,11 +20,13 @@ QPU, SIMULATOR, SERVICE = "quantum processor", "cloud simulator", "hybrid cloud 
 _SECONDS = {
     "qpu": (QPU, "D-Wave's annealer"),
     "leap-hybrid-cqm": (SERVICE, "D-Wave's Leap"),
+    "leap-hybrid-nl": (SERVICE, "D-Wave's Leap"),
     "qaoa-xy-ibm": (QPU, "IBM's"),
 }
 _STAND_INS = {
     "qpu": "D-Wave's mock sampler",
     "leap-hybrid-cqm": "simulated annealing",
+    "leap-hybrid-nl": "swap descent",
     "qaoa-xy-ibm": "a local backend of qiskit-ibm-runtime",
 }
 

@@ -49,8 +49,9 @@ THRESHOLD = 1e-6
 # On the same instance these find the same state each time, up to the clock.
 DETERMINISTIC = ("greedy", "relaxation", "semidefinite", "exact", "enumerate", "milp", "miqp")
 
+HYBRID = ("leap-hybrid-cqm", "leap-hybrid-nl")
 # Devices that say whether they were rehearsed, and do not give an ARN.
-DEVICES = ("qpu", "leap-hybrid-cqm", "qaoa-xy-ibm")
+DEVICES = ("qpu", *HYBRID, "qaoa-xy-ibm")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class _Entry:
 
     def _device(self, paradigm: str) -> str:
         """Seconds on the device itself; a hybrid service does not tell its own."""
-        direct = paradigm == "Quantum Hardware" and self.best["solver_name"] != "leap-hybrid-cqm"
+        direct = paradigm == "Quantum Hardware" and self.best["solver_name"] not in HYBRID
         return _mean(self.runs["execute"]) if direct else NONE
 
     def _times(self) -> pd.Series:

@@ -239,6 +239,7 @@ _KINDS = {
     "path-integral": "classical, imitates quantum annealing",
     "qpu": "quantum annealer",
     "leap-hybrid-cqm": "hybrid of classical and quantum",
+    "leap-hybrid-nl": "hybrid of classical and quantum",
 }
 
 

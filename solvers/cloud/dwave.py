@@ -1,37 +1,40 @@
-"""D-Wave's quantum annealers and Leap's hybrid solver: they use up quota, or money.
+"""D-Wave's quantum annealers: they use up quota, or money.
 
-As with the devices of Braket nothing is sent without a cap. D-Wave sells seconds of service, not
-tasks, so the cap is `max_service_time`: QPU access time, or the hybrid solver's run time, that all
-calls of one solver object may use together. It does not outlive the object: a study that is resumed
-starts a new one.
+As with the devices of Braket nothing is sent without a cap, here of seconds: see
+`solvers.cloud.quota`.
 
-Block problems are dense. The annealer therefore gets the clique embedding of its graph, which is
-found without search and whose qubits are known before anything is sent; with them the SDK's own
-model tells the access time.
+Block problems are dense. The annealer therefore gets clique embeddings, which are found without
+search and whose qubits are known before anything is sent; with them the SDK's own model tells the
+access time. A clique of a small problem leaves most of the chip unused, and programming takes as
+long as some hundred reads. So a problem may be on the chip several times (`copies`), and several
+problems may share a call (`QPU.sample_problems`), each on qubits of its own.
 
-Credentials come from the SDK's own chain (`dwave config create`, or the variable DWAVE_API_TOKEN).
 `rehearse` puts a local stand-in in the service's place, with the same checks and records.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import dimod
-import neal
-import numpy as np
-from dwave.system import DWaveSampler, FixedEmbeddingComposite, LeapHybridCQMSampler
+from dwave.system import DWaveSampler, ParallelEmbeddingComposite
 from dwave.system.testing import MockDWaveSampler
 from minorminer.busclique import find_clique_embedding
 
-from solvers.base import CardinalitySampler, Request, Solution
-from solvers.errors import CostError, OfflineError, ParameterError
-from solvers.penalised.penalty import MAX_SEED, PenaltyComposite
-from solvers.penalised.samples import checked_rows, repaired
+from solvers.arguments import seeded, whole
+from solvers.base import Budget, Request
+from solvers.clock.deadline import NEVER
+from solvers.cloud.quota import Cap, connected
+from solvers.errors import ParameterError
+from solvers.penalised.penalty import PenaltyComposite, penalty_weight
 from solvers.problem import CardinalityProblem
+
+Embedding = dict[int, tuple[int, ...]]
+"""Variable 0..n-1 -> the qubits that stand for it."""
 
 DEFAULT_READS = 100
 # Largest clique of an Advantage chip without faults; the chip at hand decides.
@@ -41,68 +44,43 @@ REHEARSAL_TOPOLOGY: dict[str, Any] = {"topology_type": "pegasus", "topology_shap
 REHEARSAL_CLIQUE = 60
 # Microseconds that the stand-in claims for programming, and for a read at 20 of annealing.
 REHEARSAL_PROGRAMMING, REHEARSAL_READ = 8468.2, 82.08
-SETUP = "run 'dwave config create' or set DWAVE_API_TOKEN; rehearse=True works without"
 
 
-class Cap:
-    """Seconds of service that may be used in all.
+def disjoint_cliques(graph: Any, sizes: Sequence[int]) -> tuple[list[Embedding], bool]:
+    """Cliques on a chip that share no qubit, one after the other on what the others left free.
 
     Args:
-        seconds: the cap; None lets nothing through.
-        name: of the solver.
+        graph: of the chip.
+        sizes: variables of each clique.
 
-    Attributes:
-        used: seconds charged, and reserved for what is out.
+    Returns:
+        The embeddings of the first sizes for which there was room, and whether that is all.
     """
-
-    def __init__(self, seconds: float | None, name: str) -> None:
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise ParameterError(f"max_service_time is {seconds!r}, expected seconds above 0")
-        self.seconds, self.name = seconds, name
-        self.used = 0.0
-
-    def check(self) -> None:
-        """Raises CostError without a cap."""
-        if self.seconds is None:
-            raise CostError(
-                f"{self.name} has no max_service_time: pass the seconds of service that it may use "
-                "in all"
-            )
-
-    def reserve(self, seconds: float) -> None:
-        """Takes what a call may use; CostError if that is more than is left."""
-        self.check()
-        assert self.seconds is not None
-        if self.used + seconds > self.seconds:
-            raise CostError(
-                f"{self.name} would use {seconds:.4g} s of service, with {self.used:.4g} s of "
-                f"max_service_time={self.seconds:g} already used; raise it or make fewer reads"
-            )
-        self.used += seconds
-
-    def settle(self, reserved: float, charged: float) -> None:
-        """Puts what was charged in the place of what was reserved."""
-        self.used += charged - reserved
-
-
-def _connected(service: type, name: str, **config: Any) -> Any:
-    try:
-        return service(**config)
-    except Exception as error:  # the SDK has no common root: ValueError, SAPI and network errors
-        raise OfflineError(f"solver {name!r}: no connection to D-Wave ({error}); {SETUP}") from (
-            error
-        )
+    free = graph.copy()
+    found: list[Embedding] = []
+    for n in sizes:
+        # The cache of busclique is for whole chips, and takes seconds to fill.
+        embedding = find_clique_embedding(n, free, use_cache=False, seed=0)
+        if len(embedding) < n:
+            return found, False
+        free.remove_nodes_from(itertools.chain.from_iterable(embedding.values()))
+        found.append(embedding)
+    return found, True
 
 
 class _Annealer(dimod.Sampler):
     """One chip, reached when it is first needed; every model as a clique, under the cap."""
 
-    def __init__(self, cap: Cap, chip: str | None, rehearse: bool) -> None:
-        self.cap, self._chip, self.rehearse = cap, chip, rehearse
+    def __init__(
+        self, cap: Cap, chip: str | None, copies: int | Literal["most"], rehearse: bool
+    ) -> None:
+        self.cap, self._chip, self.copies, self.rehearse = cap, chip, copies, rehearse
+        self._layouts: dict[tuple[int, ...], list[list[Embedding]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # The connection belongs to this process.
-        return {k: value for k, value in self.__dict__.items() if k not in ("chip", "_graph")}
+        # The connection belongs to this process, and layouts to its chip.
+        kept = {k: value for k, value in self.__dict__.items() if k not in ("chip", "_graph")}
+        return kept | {"_layouts": {}}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -120,7 +98,7 @@ class _Annealer(dimod.Sampler):
         """The chip, or the stand-in."""
         if self.rehearse:
             return MockDWaveSampler(**REHEARSAL_TOPOLOGY, parameter_warnings=False)
-        return _connected(
+        return connected(
             DWaveSampler, self.cap.name, **({"solver": self._chip} if self._chip else {})
         )
 
@@ -137,72 +115,168 @@ class _Annealer(dimod.Sampler):
         estimate = self.chip.solver.estimate_qpu_access_time
         return 1e-6 * float(estimate(num_qubits=qubits, num_reads=reads, **given))
 
-    def sample(
+    def layout(self, sizes: Sequence[int]) -> list[list[Embedding]]:
+        """Where the models go: for each copy of all of them a list, one embedding a model.
+
+        Args:
+            sizes: variables of each model.
+
+        Raises:
+            BinaryQuadraticModelSizeError: the chip has no room for the models.
+            ParameterError: it has, but not for so many copies.
+        """
+        key = tuple(sizes)
+        if key not in self._layouts:
+            self._layouts[key] = self._placed(key)
+        return self._layouts[key]
+
+    def _placed(self, sizes: tuple[int, ...]) -> list[list[Embedding]]:
+        # Large ones first: they need room in one piece.
+        order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        rounds = len(self._graph) if self.copies == "most" else self.copies
+        found, complete = disjoint_cliques(self._graph, [sizes[i] for i in order] * rounds)
+        whole_rounds = len(found) // len(sizes)
+        if not found:
+            raise dimod.exceptions.BinaryQuadraticModelSizeError(
+                f"{self.cap.name} has no clique of {max(sizes)} variables on this chip: take a "
+                "smaller problem"
+            )
+        if not whole_rounds:
+            raise dimod.exceptions.BinaryQuadraticModelSizeError(
+                f"{self.cap.name} has room for {len(found)} of these {len(sizes)} problems on "
+                "this chip, the largest first: pass fewer"
+            )
+        if not complete and self.copies != "most":
+            what = f"{sizes[0]} variables" if len(sizes) == 1 else f"these {len(sizes)} problems"
+            raise ParameterError(
+                f"copies is {self.copies}, but this chip has room for {what} {whole_rounds} times: "
+                f"pass copies={whole_rounds} or fewer, or 'most'"
+            )
+        place = {i: at for at, i in enumerate(order)}
+        return [
+            [found[len(sizes) * copy + place[i]] for i in range(len(sizes))]
+            for copy in range(whole_rounds)
+        ]
+
+    def sample(self, bqm: dimod.BinaryQuadraticModel, **parameters: Any) -> dimod.SampleSet:
+        """One submission of one model; see `anneal`."""
+        return self.anneal([bqm], **parameters)[0]
+
+    def anneal(
         self,
-        bqm: dimod.BinaryQuadraticModel,
+        bqms: Sequence[dimod.BinaryQuadraticModel],
         *,
         num_reads: int = DEFAULT_READS,
         annealing_time: float | None = None,
         chain_strength: float | None = None,
         seed: int | None = None,
-    ) -> dimod.SampleSet:
-        """One submission.
+    ) -> list[dimod.SampleSet]:
+        """One submission of one or more models.
 
         Args:
-            bqm: any model that fits the chip as a clique.
+            bqms: models that fit the chip as cliques, next to each other.
             num_reads: anneals.
             annealing_time: microseconds of one; the chip's default when None.
             chain_strength: the SDK's default when None.
             seed: of the stand-in.
+
+        Returns:
+            For each model ``copies`` times ``num_reads`` rows. Of the time of the call each has an
+            equal share in its ``info``.
         """
         self.cap.check()
         start = time.perf_counter()
-        nodes = list(bqm.variables)
-        embedding = find_clique_embedding(nodes, self._graph)
-        if len(embedding) != len(nodes):
-            raise dimod.exceptions.BinaryQuadraticModelSizeError(
-                f"{self.cap.name} has no clique of {len(nodes)} variables on this chip: take a "
-                "smaller problem"
-            )
-        qubits = sum(map(len, embedding.values()))
+        layout = self.layout([bqm.num_variables for bqm in bqms])
+        qubits = sum(len(chain) for copy in layout for one in copy for chain in one.values())
         reserved = self.access_time(qubits, num_reads, annealing_time)
         self.cap.reserve(reserved)
-        keywords = {"annealing_time": annealing_time, "chain_strength": chain_strength}
-        keywords = {key: value for key, value in keywords.items() if value is not None}
+        keywords = {} if annealing_time is None else {"annealing_time": annealing_time}
         if self.rehearse:
             self.chip.substitute_kwargs = {} if seed is None else {"seed": seed}
         embedded = time.perf_counter()
-        samples = FixedEmbeddingComposite(self.chip, embedding).sample(
-            bqm, num_reads=num_reads, answer_mode="raw", **keywords
+        answers, told = self._submitted(
+            bqms, layout, chain_strength, num_reads=num_reads, answer_mode="raw", **keywords
         )
-        samples.resolve()
         waited = time.perf_counter() - embedded
-        timing = samples.info.get("timing", {})
+        timing = told.get("timing", {})
         charged = (
             reserved if self.rehearse else 1e-6 * timing.get("qpu_access_time", reserved * 1e6)
         )
         self.cap.settle(reserved, charged)
-        samples.info.update(
-            {
-                "timing": {"preprocess": embedded - start, "queue": max(0.0, waited - charged)},
-                "service_seconds": charged, "service_seconds_used": self.cap.used,
-                "qubits": qubits, "chip": self.chip.properties.get("chip_id"),
-                "rehearsal": self.rehearse,
-            }
-        )  # fmt: skip
-        return samples
+        share = 1 / len(bqms)
+        for number, samples in enumerate(answers):
+            samples.info.clear()
+            samples.info.update(
+                {
+                    "timing": {
+                        "preprocess": share * (embedded - start),
+                        "queue": share * max(0.0, waited - charged),
+                        "execute": share * min(waited, charged),
+                    },
+                    "service_seconds": share * charged, "service_seconds_used": self.cap.used,
+                    "copies": len(layout), "problems": len(bqms), "qubits": qubits,
+                    "own_qubits": sum(len(c) for copy in layout for c in copy[number].values()),
+                    "chip": self.chip.properties.get("chip_id"), "rehearsal": self.rehearse,
+                }
+            )  # fmt: skip
+        return answers
+
+    def _submitted(
+        self,
+        bqms: Sequence[dimod.BinaryQuadraticModel],
+        layout: list[list[Embedding]],
+        chain_strength: float | None,
+        **keywords: Any,
+    ) -> tuple[list[dimod.SampleSet], dict[str, Any]]:
+        """The rows of each model, its copies one after the other, and what the chip says."""
+        placed = [
+            (
+                bqm.change_vartype(dimod.SPIN, inplace=False),
+                dict(zip(bqm.variables, one.values(), strict=True)),
+            )
+            for copy in layout
+            for bqm, one in zip(bqms, copy, strict=True)
+        ]
+        # Models differ in their variables: there is no graph that all have in common.
+        parallel = ParallelEmbeddingComposite(
+            self.chip, embeddings=[where for _, where in placed], source=self._graph.subgraph(())
+        )
+        rows, told = parallel.sample_multiple(
+            [model for model, _ in placed], [chain_strength] * len(placed), **keywords
+        )
+        answers = [
+            dimod.concatenate(rows[number :: len(bqms)]).change_vartype(bqm.vartype)
+            for number, bqm in enumerate(bqms)
+        ]
+        return answers, dict(told)
+
+
+class _Answered(dimod.Sampler):
+    """Hands out an answer that is there already."""
+
+    parameters: ClassVar[dict[str, Any]] = {}
+    properties: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, answer: dimod.SampleSet) -> None:
+        self.answer = answer
+
+    def sample(self, bqm: dimod.BinaryQuadraticModel, **parameters: Any) -> dimod.SampleSet:
+        """The answer."""
+        return self.answer
 
 
 class QPU(PenaltyComposite):
     """A quantum annealer on the penalised problem.
 
     Parameters of `sample_problem`: ``annealing_time`` (microseconds), ``chain_strength``. ``info``
-    has, under ``child``, the qubits, the chip and the seconds charged.
+    has, under ``child``, the copies, the qubits, the chip and the seconds charged.
 
     Args:
         max_service_time: seconds of QPU access that all calls may use together; nothing is sent
             without it.
         chip: name of the solver at D-Wave; the SDK's choice when None.
+        copies: how often a problem is on the chip in one call, which has so many times the reads
+            for one programming of the chip; ``"most"`` is as often as there is room.
         rehearse: run on the SDK's mock instead.
         **options: of `PenaltyComposite`.
     """
@@ -214,10 +288,13 @@ class QPU(PenaltyComposite):
         *,
         max_service_time: float | None = None,
         chip: str | None = None,
+        copies: int | Literal["most"] = 1,
         rehearse: bool = False,
         **options: Any,
     ) -> None:
-        self._annealer = _Annealer(Cap(max_service_time, "qpu"), chip, rehearse)
+        if copies != "most":
+            copies = whole("copies", copies, 1)
+        self._annealer = _Annealer(Cap(max_service_time, "qpu"), chip, copies, rehearse)
         super().__init__(self._annealer, name="qpu", **options)
 
     def check(self) -> None:
@@ -225,95 +302,72 @@ class QPU(PenaltyComposite):
         self._annealer.cap.check()
         assert self._annealer.chip
 
+    def sample_problems(
+        self,
+        problems: Iterable[CardinalityProblem],
+        *,
+        budget: Budget | None = None,
+        seed: int | None = None,
+        **parameters: Any,
+    ) -> list[dimod.SampleSet]:
+        """Several problems in one submission, each on qubits of its own.
 
-class LeapHybridCQM(CardinalitySampler):
-    """Leap's hybrid solver on the problem with its constraint.
+        The access time of the one call is reserved once, for the qubits of all. Each sample set
+        has an equal share of it as its ``service_seconds``.
 
-    A time limit below the service's least for the problem is refused. Rows that break the
-    constraint are repaired and counted in ``info["infeasible_rows"]``.
+        Args:
+            problems: they must fit on the chip together, as often as `copies` says.
+            budget: its reads are those of each problem and copy.
+            seed: see `sample_problem`.
+            **parameters: see `sample_problem`; the same for all.
 
-    Args:
-        max_service_time: seconds that all calls may run together; nothing is sent without it.
-        rehearse: anneal on this machine instead.
-    """
+        Returns:
+            A sample set for each problem, as of `sample_problem`.
 
-    name = "leap-hybrid-cqm"
-    honours = ("time_limit",)
-    paid = True
-    max_variables = 8192
+        Raises:
+            ParameterError: something that is no problem, or too many copies.
+            BinaryQuadraticModelSizeError: problems that do not fit together.
+            CostError: more access time than the cap leaves; nothing is sent.
+        """
+        problems = list(problems)
+        self.check_parameters(parameters)
+        budget = budget or Budget()
+        for number, problem in enumerate(problems):
+            if not isinstance(problem, CardinalityProblem):
+                raise ParameterError(
+                    f"problems[{number}] is a {type(problem).__name__}, expected a "
+                    "CardinalityProblem"
+                )
+            self.check_size(problem.n)
+        # A problem with one feasible state needs no chip.
+        sent = [number for number, problem in enumerate(problems) if problem.only_state is None]
+        answers: dict[int, dimod.SampleSet] = {}
+        if sent:
+            models = [
+                problems[number].to_bqm(penalty_weight(problems[number], self.penalty))
+                for number in sent
+            ]
+            request = Request(budget, seeded(seed), None, lambda state: None, NEVER)
+            keywords = self.child_parameters(models[0], None, request) | parameters
+            answers = dict(zip(sent, self._annealer.anneal(models, **keywords), strict=True))
+        return [
+            self._repaired(problem, answers.get(number), budget, seed)
+            for number, problem in enumerate(problems)
+        ]
 
-    def __init__(self, *, max_service_time: float | None = None, rehearse: bool = False) -> None:
-        self.cap = Cap(max_service_time, self.name)
-        self.rehearse = rehearse
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The connection belongs to this process.
-        return {key: value for key, value in self.__dict__.items() if key != "service"}
-
-    @cached_property
-    def service(self) -> Any:
-        """Leap, or the stand-in."""
-        return RehearsedCQM() if self.rehearse else _connected(LeapHybridCQMSampler, self.name)
-
-    def check(self) -> None:
-        """Raises where nothing could ever be sent: no cap, no token, no network."""
-        self.cap.check()
-        assert self.service
-
-    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
-        self.cap.check()
-        with request.timing.stage("convert"):
-            cqm = problem.to_cqm()
-        least = float(self.service.min_time_limit(cqm))
-        limit = request.budget.time_limit or least
-        if limit < least:
-            raise ParameterError(
-                f"time_limit is {limit:g}, {self.name} needs at least {least:g} s for this "
-                "problem: raise it"
-            )
-        self.cap.reserve(limit)
-        seed = {"seed": int(request.rng.integers(MAX_SEED))} if self.rehearse else {}
-        start = time.perf_counter()
-        samples = self.service.sample_cqm(cqm, time_limit=limit, **seed)
-        samples.resolve()
-        waited = time.perf_counter() - start
-        charged = 1e-6 * float(samples.info.get("charge_time", 1e6 * limit))
-        self.cap.settle(limit, charged)
-        ran = min(waited, 1e-6 * float(samples.info.get("run_time", 1e6 * charged)))
-        request.timing["execute"] += ran
-        request.timing["queue"] += waited - ran
-        with request.timing.stage("repair"):
-            rows, counts, _ = checked_rows(samples, cqm.variables, self.name)
-            broken = ~problem.is_feasible(rows)
-            states, unrepaired = repaired(problem, rows)
-        # A native solver answers with feasible states only.
-        states, counts = states[~unrepaired], counts[~unrepaired]
-        request.report(states[int(np.argmin(problem.energy(states)))].astype(np.bool_))
-        info = {
-            "infeasible_rows": int(broken.sum()), "service_seconds": charged,
-            "service_seconds_used": self.cap.used, "rehearsal": self.rehearse,
-        }  # fmt: skip
-        return Solution(states, info, {"num_occurrences": counts})
-
-
-class RehearsedCQM:
-    """Stands in for Leap: simulated annealing with the constraint as a penalty, breaking some."""
-
-    READS: ClassVar[int] = 8
-
-    def min_time_limit(self, cqm: dimod.ConstrainedQuadraticModel) -> float:
-        """Seconds; Leap's is 5 and more, here there is nothing to wait for."""
-        return 0.1
-
-    def sample_cqm(
-        self, cqm: dimod.ConstrainedQuadraticModel, *, time_limit: float, seed: int
+    def _repaired(
+        self,
+        problem: CardinalityProblem,
+        answer: dimod.SampleSet | None,
+        budget: Budget,
+        seed: int | None,
     ) -> dimod.SampleSet:
-        """Some rows, charged as Leap would: the whole time limit."""
-        biases = np.abs(list(cqm.objective.linear.values()))
-        bqm, _ = dimod.cqm_to_bqm(cqm, lagrange_multiplier=0.1 * float(biases.mean() or 1.0))
-        samples = neal.SimulatedAnnealingSampler().sample(
-            bqm, num_reads=self.READS, num_sweeps=100, seed=seed, interrupt_function=None
+        """What `sample_problem` makes of an answer; None where there is one feasible state."""
+        ready = self._annealer if answer is None else _Answered(answer)
+        composite = PenaltyComposite(
+            ready, name=self.name, penalty=self.penalty, repair=self.repair
         )
-        samples.info.clear()
-        samples.info.update(charge_time=1e6 * time_limit, run_time=1e6 * time_limit)
+        samples = composite.sample_problem(problem, budget=budget, seed=seed)
+        if answer is not None:
+            samples.info["timing"]["execute"] += answer.info["timing"]["execute"]
         return samples

@@ -83,8 +83,8 @@ def test_lists(icbs):
     assert json.loads(icbs("models", "--json")[1])[0]["name"] == "smollm2"
 
 
-SDKS = {"braket", "dwave.samplers", "dwave.system", "highspy", "neal", "numba", "pyscipopt",
-        "qiskit", "qiskit_ibm_runtime", "torch", "transformers"}  # fmt: skip
+SDKS = {"braket", "dwave.optimization", "dwave.samplers", "dwave.system", "highspy", "neal",
+        "numba", "pyscipopt", "qiskit", "qiskit_ibm_runtime", "torch", "transformers"}  # fmt: skip
 
 
 def test_the_list_of_solvers_imports_no_sdk():

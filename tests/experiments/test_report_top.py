@@ -10,7 +10,7 @@ import sqlite3
 import pandas as pd
 import pytest
 
-from experiments import Store, Study, load_runs, run
+from experiments import SolverSpec, Store, Study, load_runs, run
 from experiments.metrics import glossary, paidruns
 from experiments.report import opening
 from experiments.report.completeness import plans
@@ -342,3 +342,16 @@ def test_dwave_counts_seconds(tmp_path):
     (use,) = paidruns.uses(pd.concat([runs, runs], ignore_index=True))
     assert use.place == "the quantum processor D-Wave's annealer Advantage2, real hardware"
     assert use.cost == "0.5 s of quota"
+
+
+def test_a_rehearsal_for_leap_says_what_stood_in(tmp_path):
+    options = {"max_service_time": 5.0, "rehearse": True}
+    solver = SolverSpec("leap-hybrid-nl", options=options)
+    plan = Study("s", [block(8)], [solver], [Budget(time_limit=0.2)], seeds=[0])
+    quiet(plan, tmp_path / "s.sqlite")
+    (use,) = paidruns.uses(load_runs(tmp_path / "s.sqlite"))
+    assert use.place == (
+        "swap descent on this machine, a rehearsal for the hybrid cloud service D-Wave's Leap"
+    )
+    assert use.cost == "nothing"
+    assert use.seconds == pytest.approx(0.2)

@@ -25,6 +25,7 @@ REHEARSED = {
     "qaoa-xy-ibm": {"max_quantum_time": 1e6, "rehearse": True},
     "qpu": {"max_service_time": 1000.0, "rehearse": True},
     "leap-hybrid-cqm": {"max_service_time": 1000.0, "rehearse": True},
+    "leap-hybrid-nl": {"max_service_time": 1000.0, "rehearse": True},
 }
 each_solver = pytest.mark.parametrize(
     "name",
