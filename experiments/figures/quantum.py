@@ -187,7 +187,8 @@ def cost(runs: pd.DataFrame) -> Figure:
     names = palette.ordered(set(paid["solver"]))
     looks = dict(zip(names, (s for s in palette.SPARE), strict=False))
     with palette.look():
-        figure = palette.new_figure(palette.PAGE, 1.1 + 1.7 * len(sizes))
+        legend = 0.2 * -(-len(names) // 4)
+        figure = palette.new_figure(palette.PAGE, 1.1 + legend + 1.7 * len(sizes))
         axes = figure.subplots(len(sizes), 2, squeeze=False, sharex=True)
         for row, n in zip(axes, sizes, strict=True):
             part = paid[paid["n"] == n]
