@@ -5,8 +5,8 @@
 
 ``solve`` gives every instance the same budgets: each of `SEARCHES` for `SEARCH_SECONDS`, then a
 bound. What the table holds already is kept where it is better, so that it may be run again, by
-anybody, for longer: ``--seconds 60 --bound-seconds 300``. ``adopt --store runs.sqlite`` takes the
-better states of any study.
+anybody, for longer: ``--solvers portfolio --seconds 60 --bound-seconds 300``. ``adopt --store
+runs.sqlite`` takes the better states of any study.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from solvers import Budget, CardinalityProblem, make, save
 from solvers.io.formats import CONTAINER
 from solvers.problem import Bools
 
-SEARCHES = ("tabu", "annealing", "tempering", "descent")
+SEARCHES = ("portfolio", "tabu", "annealing", "tempering", "descent")
 SEARCH_SECONDS, BOUND_SECONDS = 1.0, 4.0
 # From which number of variables on a proof by branch and bound is not tried.
 PROOF_MOST = 64
@@ -100,6 +100,7 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path, help="of a study, to adopt states from")
     parser.add_argument("--only", default="*", help="shell pattern of names to solve")
+    parser.add_argument("--solvers", default=",".join(SEARCHES), help="searches, by commas")
     parser.add_argument("--seconds", type=float, default=SEARCH_SECONDS)
     parser.add_argument("--bound-seconds", type=float, default=BOUND_SECONDS)
     arguments = parser.parse_args()
@@ -108,7 +109,8 @@ def main() -> None:
             parser.error("adopt needs --store, the store of a study")
         write_table(adopted(table(), arguments.store))
     elif arguments.what == "solve":
-        solve(arguments.only, arguments.seconds, arguments.bound_seconds)
+        searches = arguments.solvers.split(",")
+        solve(arguments.only, searches, arguments.seconds, arguments.bound_seconds)
     elif arguments.what == "make":
         write_table([entry for maker in makers.values() for entry in maker()])
     else:
@@ -126,14 +128,14 @@ def remade(known: Sequence[Entry], found: Sequence[Entry]) -> list[Entry]:
     return list((kept | {e.name: same.get((e.name, e.sha256), e) for e in found}).values())
 
 
-def solve(pattern: str, seconds: float, bound_seconds: float) -> None:
+def solve(pattern: str, searches: Sequence[str], seconds: float, bound_seconds: float) -> None:
     """Searches and bounds for the instances whose names fit; the table is kept after each."""
     entries = list(table())
     chosen = [i for i, entry in enumerate(entries) if fnmatchcase(entry.name, pattern)]
     print(f"load {os.getloadavg()[0]:.1f}")
     with stage(f"Solving {len(chosen)} instances", len(chosen)) as update:
         for number, i in enumerate(chosen):
-            entries[i] = solved(entries[i], seconds, bound_seconds)
+            entries[i] = solved(entries[i], searches, seconds, bound_seconds)
             write_table(entries)
             update(number + 1)
 
@@ -277,12 +279,12 @@ def _better(
     )  # fmt: skip
 
 
-def solved(entry: Entry, seconds: float, bound_seconds: float) -> Entry:
+def solved(entry: Entry, searches: Sequence[str], seconds: float, bound_seconds: float) -> Entry:
     """The entry with the best energy and bound of these searches, or of before."""
     whole = problem(entry)
     blind = whole.blinded()
     best, state, by, spent = entry.best, entry.state, entry.best_by, entry.best_seconds
-    for name in SEARCHES:
+    for name in searches:
         samples = make(name).sample_problem(blind, budget=Budget(time_limit=seconds), seed=0)
         found = samples.record.sample[int(np.argmin(samples.record.energy))].astype(bool)
         energy = float(whole.energy(found))

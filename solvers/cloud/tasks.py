@@ -295,6 +295,8 @@ class PaidTasks:
             try:
                 self._found(entry)
             except NotSentError as error:
+                # Said here, and not once more by the next call.
+                self.journal.parted(entry.key)
                 raise self._unsent(key, entry.key, error) from error
             except (UnavailableError, ParameterError):
                 # The device will never take this part: what was paid for is handed out without it.
