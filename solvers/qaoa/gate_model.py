@@ -18,11 +18,12 @@ from solvers.qaoa.circuit.ansatz import (
     x_ansatz,
 )
 from solvers.qaoa.circuit.gates import Circuit
-from solvers.qaoa.sampler import DEFAULT_READS, GateModelQAOASampler, describe
-from solvers.qaoa.solver import Trained, TrainedQAOA
+from solvers.qaoa.rounds import RoundsQAOA, Rows
+from solvers.qaoa.sampler import GateModelQAOASampler, describe
+from solvers.qaoa.solver import Trained
 
 
-class CircuitQAOA(TrainedQAOA):
+class CircuitQAOA(RoundsQAOA):
     """Dicke state, cost and XY or Grover mixer as gates, group by group where there are groups.
 
     Angles come from the exact simulator.
@@ -45,11 +46,11 @@ class CircuitQAOA(TrainedQAOA):
         self.backend = backend
         self.max_variables = max_variables or backend.max_qubits
 
-    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
-        trained = self._trained(problem, request, **parameters)
+    def _measure(
+        self, problem: CardinalityProblem, request: Request, trained: Trained, reads: int
+    ) -> tuple[Rows, dict[str, Any]]:
         with request.timing.stage("preprocess"):
             circuit, values = gates(problem, trained)
-        reads = request.budget.reads or DEFAULT_READS
         seed = int(request.rng.integers(2**31))
         rows = self.backend.run(circuit, values, reads, seed, request.timing)
         info = {
@@ -57,6 +58,11 @@ class CircuitQAOA(TrainedQAOA):
             "backend": self.backend.backend,
             **describe(trained.angles, circuit),
         }
+        return rows, info
+
+    def _answer(
+        self, problem: CardinalityProblem, request: Request, rows: Rows, info: dict[str, Any]
+    ) -> Solution:
         return answer(problem, request, rows, info)
 
 

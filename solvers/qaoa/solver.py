@@ -126,11 +126,25 @@ class TrainedQAOA(CardinalitySampler):
         alpha: float = 1.0,
         iterations: int = 100,
         warm_start: str | None = None,
+        best: WarmStart | None = None,
     ) -> Trained:
+        """Angles for a problem.
+
+        Args:
+            problem: n variables.
+            request: its generator seeds the classical answer; its timing gets the stages.
+            depth: and the other parameters of `sample_problem`.
+            mixer: see there.
+            angles: see there.
+            alpha: see there.
+            iterations: see there.
+            warm_start: see there.
+            best: a state that is known already, to start from instead.
+        """
         mixer = self._known(mixer)
         check_warm_start(warm_start)
-        warm, seconds = None, 0.0
-        if warm_start is not None:
+        warm, seconds = best, 0.0
+        if warm_start is not None and best is None:
             check_start(self.mixers[mixer])
             began = time.perf_counter()
             with request.timing.stage("training"):

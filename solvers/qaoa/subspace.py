@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from solvers.base import Request, Solution
 from solvers.errors import ParameterError
 from solvers.problem import CardinalityProblem
-from solvers.qaoa.sampler import DEFAULT_READS, describe
-from solvers.qaoa.solver import TrainedQAOA
+from solvers.qaoa.rounds import RoundsQAOA, Rows
+from solvers.qaoa.sampler import describe
+from solvers.qaoa.solver import Trained
 
 
-class SubspaceQAOA(TrainedQAOA):
+class SubspaceQAOA(RoundsQAOA):
     """Dicke state, `depth` layers of cost and XY or Grover mixer, shots from the exact state.
 
     ``info`` has the exact mean energy (``expectation``); the final circuit counts as ``execute``.
@@ -32,16 +34,20 @@ class SubspaceQAOA(TrainedQAOA):
         self.max_variables = max_variables
         self.num_threads = num_threads
 
-    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Names and values of all of them."""
         if parameters.get("mixer") == "x":
             raise ParameterError(
                 "mixer is 'x', which leaves the feasible states: use the solver qaoa-aer"
             )
-        trained = self._trained(problem, request, **parameters)
+        super().check_parameters(parameters)
+
+    def _measure(
+        self, problem: CardinalityProblem, request: Request, trained: Trained, reads: int
+    ) -> tuple[Rows, dict[str, Any]]:
         simulator = trained.simulator
         with request.timing.stage("execute"):
             weights = simulator.probabilities(trained.angles)
-            reads = request.budget.reads or DEFAULT_READS
             ranks = _draw(weights, reads, request.rng)
         with request.timing.stage("postprocess"):
             states = simulator.states(ranks)
@@ -52,7 +58,12 @@ class SubspaceQAOA(TrainedQAOA):
             "expectation": float(weights @ simulator.costs),
             **describe(trained.angles),
         }
-        return Solution(states, info)
+        return states, info
+
+    def _answer(
+        self, problem: CardinalityProblem, request: Request, rows: Rows, info: dict[str, Any]
+    ) -> Solution:
+        return Solution(rows, info)
 
 
 def _draw(weights: Any, reads: int, rng: np.random.Generator) -> Any:

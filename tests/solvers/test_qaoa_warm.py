@@ -9,9 +9,12 @@ from solvers.base import Budget
 from solvers.clock.deadline import NEVER
 from solvers.cloud.paid import BraketPenaltyQAOA
 from solvers.qaoa.angles import Angles
+from solvers.qaoa.braket import BraketLocalSubspaceQAOA
 from solvers.qaoa.circuit.ansatz import Ising, groups_of, parameter_values, subspace_ansatz
 from solvers.qaoa.circuit.dicke import dicke_state
 from solvers.qaoa.circuit.gates import Circuit
+from solvers.qaoa.qiskit import AerSubspaceQAOA
+from solvers.qaoa.rounds import _better
 from solvers.qaoa.simulator.subspace import Simulator
 from solvers.qaoa.subspace import SubspaceQAOA
 from solvers.qaoa.warm import EPSILON, biased_odds, warm_started
@@ -132,3 +135,74 @@ def test_what_is_refused():
     solver = BraketPenaltyQAOA("SV1", rehearse=True, max_cost=1e6)
     with pytest.raises(TypeError, match="mixer is 'x', which takes no biased start"):
         solver.sample_problem(problem(), warm_start="greedy")
+
+
+ROUGH = {"mixer": "ring", "depth": 1, "angles": "ramp"}
+
+
+@pytest.mark.parametrize(
+    "solver", [SubspaceQAOA(), AerSubspaceQAOA(), BraketLocalSubspaceQAOA()], ids=lambda s: s.name
+)
+def test_one_round_is_plain_qaoa_and_several_share_the_reads(solver):
+    instance = grouped_problem((4, 4), (2, 2))
+    plain, one, three = (
+        solver.sample_problem(instance, seed=4, budget=Budget(reads=100), **ROUGH, **more)
+        for more in ({}, {"rounds": 1}, {"rounds": 3})
+    )
+    np.testing.assert_array_equal(plain.record.sample, one.record.sample)
+    assert "rounds" not in one.info
+    assert len(three) == 100
+    told = three.info["rounds"]
+    assert [one["reads"] for one in told] == [34, 33, 33]
+    assert told[0]["start"] == "uniform"
+    assert told[1]["start"] == "the best shot of round 1"
+    assert told[0]["best"] >= told[1]["best"] >= told[2]["best"]
+    assert told[2]["best"] == pytest.approx(three.record.energy.min())
+    assert three.info["angles"].endswith(told[2]["start"])
+
+
+def test_rounds_come_nearer():
+    """The mean energy falls from round to round, on most problems."""
+    nearer = []
+    for seed in range(8):
+        instance = problem(12, 6, seed=seed)
+        samples = SubspaceQAOA().sample_problem(
+            instance, seed=0, budget=Budget(reads=60), rounds=4, **ROUGH
+        )
+        rounds = samples.record.energy.reshape(4, 15).mean(axis=1)
+        nearer.append(rounds[-1] < rounds[0])
+    assert np.mean(nearer) > 0.7
+
+
+def test_a_classical_start_stays_until_a_shot_is_better():
+    instance = problem(10, 5)
+    optimum = Simulator(instance).costs.min()
+    samples = SubspaceQAOA().sample_problem(
+        instance, seed=0, budget=Budget(reads=20), rounds=2, warm_start="descent", **ROUGH
+    )
+    first, second = samples.info["rounds"]
+    assert first["best"] == pytest.approx(optimum)
+    assert (first["start"], second["start"]) == ("descent", "descent")
+
+
+def test_shots_that_are_not_feasible_start_nothing():
+    instance = problem(6, 3)
+    start = warm_started(instance, "greedy", 0, NEVER)
+    worst = np.ones((4, 6), np.int8)
+    assert _better(instance, None, worst, 0) is None
+    assert _better(instance, start, worst, 0) is start
+    states = Simulator(instance).states(np.arange(20))
+    found = _better(instance, None, states, 1)
+    assert found.energy == pytest.approx(instance.energy(states).min())
+    assert found.solver == "the best shot of round 2"
+
+
+def test_rounds_that_are_refused():
+    for rounds, words in ((0, "rounds is 0"), (1.5, "rounds is 1.5"), (7, "rounds is 7 and reads")):
+        with pytest.raises(TypeError, match=words):
+            SubspaceQAOA().sample_problem(problem(), rounds=rounds, budget=Budget(reads=6))
+    with pytest.raises(TypeError, match="mixer is 'grover', which takes no biased start"):
+        SubspaceQAOA().check_parameters({"rounds": 2, "mixer": "grover"})
+    # On a device each round would wait in the queue.
+    with pytest.raises(TypeError, match="no parameter 'rounds'"):
+        BraketPenaltyQAOA("SV1", rehearse=True, max_cost=1e6).sample_problem(problem(), rounds=2)
