@@ -368,6 +368,7 @@ def test_two_workers_and_one_that_dies(tmp_path):
     same(alive[columns].reset_index(drop=True), rows(tmp_path / "b.sqlite")[columns])
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_driver_then_resume(tmp_path):
     path = tmp_path / "a.sqlite"
     code = (

@@ -33,7 +33,7 @@ def test_every_study_parses_and_has_a_small_size(name):
 
 
 # One of each source (files, blocks of a model, a loop, prunings, hardware); the others are slow.
-QUICK = ("by-size", "density", "loop", "rehearsal")
+QUICK = ("density", "rehearsal")
 
 
 @pytest.mark.parametrize(

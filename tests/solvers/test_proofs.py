@@ -18,7 +18,7 @@ from tests.solvers.reference import exact_energy, feasible_states
 from tests.strategies import problems
 
 # Problems of each; a call of a mixed-integer program takes a tenth of a second.
-FEW = {"milp": 60, "miqp": 30}
+FEW = {"exact": 100, "milp": 20, "miqp": 10}
 
 
 @pytest.mark.parametrize("name", PROVERS)
@@ -26,7 +26,7 @@ def test_no_false_proof(name):
     outcomes = [judged(name, mixed(seed)) for seed in range(FEW.get(name, 200))]
     no_false_claim(outcomes)
     if name in ("exact", "enumerate"):
-        assert sum(one["proved"] for one in outcomes) >= 180
+        assert sum(one["proved"] for one in outcomes) >= 0.9 * len(outcomes)
 
 
 @pytest.mark.slow
