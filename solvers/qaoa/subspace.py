@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,13 +33,12 @@ class SubspaceQAOA(RoundsQAOA):
         self.max_variables = max_variables
         self.num_threads = num_threads
 
-    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Names and values of all of them."""
-        if parameters.get("mixer") == "x":
+    def _known(self, mixer: str | None) -> str:
+        if mixer == "x":
             raise ParameterError(
                 "mixer is 'x', which leaves the feasible states: use the solver qaoa-aer"
             )
-        super().check_parameters(parameters)
+        return super()._known(mixer)
 
     def _measure(
         self, problem: CardinalityProblem, request: Request, trained: Trained, reads: int
