@@ -8,7 +8,7 @@ correction of readout errors, which the client offers for expectation values onl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,9 +20,8 @@ from qiskit import QuantumCircuit
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_ibm_runtime.options_models.dynamical_decoupling import DynamicalDecouplingOptions
 
-from solvers.arguments import seeded, whole
-from solvers.base import Call, Request, Solution, Timing
-from solvers.clock.deadline import Deadline
+from solvers.arguments import whole
+from solvers.base import Request, Timing
 from solvers.cloud.account import call_key
 from solvers.cloud.ibm_backends import (
     AccountService,
@@ -39,13 +38,13 @@ from solvers.cloud.quantum_time import (
     executions,
     reserved,
 )
+from solvers.cloud.sent import SentQAOA
 from solvers.errors import CostError, ParameterError, SolverError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.circuit.gates import Circuit
-from solvers.qaoa.gate_model import answer, gates
+from solvers.qaoa.gate_model import gates
 from solvers.qaoa.qiskit import to_qiskit
 from solvers.qaoa.sampler import DEFAULT_READS, describe
-from solvers.qaoa.solver import TrainedQAOA
 
 MAX_VARIABLES = 24
 SEQUENCES: tuple[str, ...] = get_args(
@@ -64,7 +63,7 @@ def isa_circuit(circuit: Circuit, backend: Any, optimization_level: int) -> Quan
     return passes.run(rendered)
 
 
-class IBMSubspaceQAOA(TrainedQAOA):
+class IBMSubspaceQAOA(SentQAOA):
     """Weight-conserving QAOA on a processor of IBM; angles are trained here before a job is sent.
 
     The same call (problem, options, parameters, reads, seed) finds its job in the journal again:
@@ -102,8 +101,6 @@ class IBMSubspaceQAOA(TrainedQAOA):
     """
 
     name = "qaoa-xy-ibm"
-    paid = True
-    honours: ClassVar[tuple[str, ...]] = ("reads",)
     mixers: ClassVar = {"complete": "complete-trotter", "ring": "ring", "grover": "grover"}
 
     def __init__(
@@ -196,27 +193,18 @@ class IBMSubspaceQAOA(TrainedQAOA):
             rehearsal=local,
         )
 
-    def submit_problems(self, calls: Iterable[Call]) -> None:
-        """Sends the jobs of later `sample_problem` calls with the same arguments.
+    @property
+    def _sender(self) -> QuantumJobs:
+        return self._jobs
 
-        They share a batch or a session where `mode` says so. It does not wait for them. A call that
-        cannot be sent is left out: it fails the same way when it is made.
-        """
-        orders: dict[str, list[Order]] = {}
-        for call in calls:
-            if call.problem.only_state is not None:
-                continue
-            request = Request(
-                call.budget, seeded(call.seed), None, lambda state: None,
-                Deadline(call.budget.time_limit),
-            )  # fmt: skip
-            with suppress(Exception):
-                self.check_size(call.problem.n)
-                key = self._key(call.problem, request, call.parameters)
-                if not self._jobs.known(key):
-                    order = self._order(key, call.problem, request, call.parameters)
-                    orders.setdefault(order.backend, []).append(order)
-        for together in orders.values():
+    def _send(self, order: Order) -> None:
+        self._jobs.submit([order])
+
+    def _send_together(self, orders: list[Order]) -> None:
+        by_backend: dict[str, list[Order]] = {}
+        for order in orders:
+            by_backend.setdefault(order.backend, []).append(order)
+        for together in by_backend.values():
             with suppress(SolverError):
                 self._jobs.submit(together)
 
@@ -276,22 +264,3 @@ class IBMSubspaceQAOA(TrainedQAOA):
             },
         }
         return Order(key, name, transpiled, values.tolist(), reads, seconds, options, note)
-
-    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
-        jobs = self._jobs
-        key = self._key(problem, request, parameters)
-        known = jobs.known(key)
-        if not known:
-            order = self._order(key, problem, request, parameters)
-            # Twirling and decoupling are the client's work.
-            with request.timing.stage("preprocess"):
-                jobs.submit([order])
-        collected = jobs.collect(key, request.timing)
-        info = collected.note["info"] | collected.info
-        if not known:
-            info["earlier_seconds"] = 0.0
-        else:
-            for stage, seconds in collected.note["seconds"].items():
-                request.timing[stage] += seconds
-                info["earlier_seconds"] += seconds
-        return answer(problem, request, collected.rows, info)

@@ -21,9 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 from qiskit import QuantumCircuit, qpy
 from qiskit.providers import BackendV2
 from qiskit_ibm_runtime import Batch, Session
@@ -41,6 +39,7 @@ from solvers.cloud.ibm_backends import (
 from solvers.cloud.ibm_waiting import Waiting, name_of
 from solvers.cloud.journal import Entry
 from solvers.cloud.quantum_time import DEVICE, SecondsJournal
+from solvers.cloud.sent import Collected
 from solvers.errors import NotTakenError, OfflineError, SolverError, TaskError
 
 Service = AccountService | LocalService
@@ -71,21 +70,6 @@ class Order:
     seconds: int
     options: Mapping[str, Any]
     note: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Collected:
-    """A finished call.
-
-    Attributes:
-        rows: shape (shots, n), column i is qubit i.
-        note: what its sender wrote down.
-        info: for a sample set's ``info``.
-    """
-
-    rows: NDArray[np.int8]
-    note: dict[str, Any]
-    info: dict[str, Any]
 
 
 class QuantumJobs:

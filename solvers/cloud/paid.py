@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from solvers.arguments import seeded
-from solvers.base import Call, Request, Solution, Timing
-from solvers.clock.deadline import Deadline
+from solvers.base import Request, Timing
 from solvers.cloud.account import call_key
 from solvers.cloud.devices import (
     DEFAULT_TASK_SECONDS,
@@ -23,17 +21,17 @@ from solvers.cloud.devices import (
 )
 from solvers.cloud.journal import Journal, default_path
 from solvers.cloud.rehearsal import RehearsalService
+from solvers.cloud.sent import SentQAOA
 from solvers.cloud.service import AwsService, UnreachableError
 from solvers.cloud.tasks import DEFAULT_POLL_TIMEOUT, Order, PaidTasks
 from solvers.errors import CostError, ParameterError, SolverError
 from solvers.problem import CardinalityProblem
 from solvers.qaoa.braket import to_braket
-from solvers.qaoa.gate_model import answer, gates
+from solvers.qaoa.gate_model import gates
 from solvers.qaoa.sampler import DEFAULT_READS, describe
-from solvers.qaoa.solver import TrainedQAOA
 
 
-class PaidQAOA(TrainedQAOA):
+class PaidQAOA(SentQAOA):
     """Tasks sent at most once, under a cap; angles are trained here before anything is sent.
 
     The cells of a study, or the calls of `submit_problems`, are sent together: where the device
@@ -72,9 +70,6 @@ class PaidQAOA(TrainedQAOA):
     Raises:
         ParameterError: an unknown device, a cap or time that is not positive.
     """
-
-    paid = True
-    honours: ClassVar[tuple[str, ...]] = ("reads",)
 
     def __init__(
         self,
@@ -214,25 +209,17 @@ class PaidQAOA(TrainedQAOA):
 
         return EmulatorService(device)
 
-    def submit_problems(self, calls: Iterable[Call]) -> None:
-        """Sends the tasks of later `sample_problem` calls with the same arguments.
+    @property
+    def _sender(self) -> PaidTasks:
+        return self._tasks
 
-        It does not wait for them. A call that cannot be sent is left out: it fails the same way
-        when it is made.
-        """
-        orders = []
-        for call in calls:
-            if call.problem.only_state is not None:
-                continue
-            request = Request(
-                call.budget, seeded(call.seed), None, lambda state: None,
-                Deadline(call.budget.time_limit),
-            )  # fmt: skip
-            with suppress(Exception):
-                self.check_size(call.problem.n)
-                key = self._key(call.problem, request, call.parameters)
-                if not self._tasks.known(key):
-                    orders.append(self._order(key, call.problem, request, call.parameters))
+    def _declined(self, key: str) -> None:
+        self._tasks.declined(key)
+
+    def _send(self, order: Order) -> None:
+        self._tasks.submit(order)
+
+    def _send_together(self, orders: list[Order]) -> None:
         if self.program_sets:
             self._tasks.submit_together(orders)
             return
@@ -278,23 +265,6 @@ class PaidQAOA(TrainedQAOA):
             },
         }
         return Order(key, rendered, reads, note)
-
-    def _solve(self, problem: CardinalityProblem, request: Request, **parameters: Any) -> Solution:
-        tasks = self._tasks
-        key = self._key(problem, request, parameters)
-        tasks.declined(key)
-        known = tasks.known(key)
-        if not known:
-            tasks.submit(self._order(key, problem, request, parameters))
-        collected = tasks.collect(key, request.timing)
-        info = collected.note["info"] | collected.info
-        if not known:
-            info["earlier_seconds"] = 0.0
-        else:
-            for stage, seconds in collected.note["seconds"].items():
-                request.timing[stage] += seconds
-                info["earlier_seconds"] += seconds
-        return answer(problem, request, collected.rows, info)
 
 
 class BraketSubspaceQAOA(PaidQAOA):

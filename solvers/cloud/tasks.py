@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 from braket.circuits import Circuit as BraketCircuit
-from numpy.typing import NDArray
 
 from solvers.base import Timing
 from solvers.cloud.account import Account, call_key, part_keys
 from solvers.cloud.devices import DEFAULT_TASK_SECONDS, Device, priced
 from solvers.cloud.journal import ROUND_OFF, Entry, Journal
+from solvers.cloud.sent import Collected
 from solvers.cloud.service import RefusedError, Service, UnknownOutcomeError, action
 from solvers.cloud.waiting import Waiting
 from solvers.errors import (
@@ -60,21 +60,6 @@ class Order:
     circuit: BraketCircuit
     shots: int
     note: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Collected:
-    """A finished call.
-
-    Attributes:
-        rows: shape (shots, n), column i is qubit i.
-        note: what its submitter wrote down.
-        info: for a sample set's ``info``.
-    """
-
-    rows: NDArray[np.int8]
-    note: dict[str, Any]
-    info: dict[str, Any]
 
 
 class PaidTasks:
