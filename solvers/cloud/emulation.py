@@ -58,11 +58,20 @@ class EmulatorService(RehearsalService):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self._emulator = emulator(device.name)
+        self._compiled: dict[str, tuple[BraketCircuit, list[int]]] = {}
         self._known: dict[str, NDArray[np.float64]] = {}
+
+    def _native(self, circuit: BraketCircuit) -> tuple[BraketCircuit, list[int]]:
+        """See `compiled`; once for the same circuit."""
+        asked = action([circuit])
+        if asked not in self._compiled:
+            self._compiled[asked] = compiled(circuit, self._device.name)
+        native, places = self._compiled[asked]
+        return native.copy(), places
 
     def compiled(self, circuit: BraketCircuit) -> dict[str, Any]:
         """See `Service`: the native circuit's gates, and what the emulator takes for granted."""
-        native, _ = compiled(circuit, self._device.name)
+        native, _ = self._native(circuit)
         names = [instruction.operator.name.lower() for instruction in native.instructions]
         known = emulated(self._device.name)
         kept = ("date", "two_qubit", "one_qubit", "readout", "published", "assumed")
@@ -83,7 +92,7 @@ class EmulatorService(RehearsalService):
         return self._known[asked]
 
     def _run(self, circuit: BraketCircuit) -> NDArray[np.float64]:
-        native, places = compiled(circuit, self._device.name)
+        native, places = self._native(circuit)
         self._check(native)
         for place in places:
             native.measure(place)
