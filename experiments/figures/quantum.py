@@ -126,9 +126,7 @@ def depth(runs: pd.DataFrame) -> Figure:
         handles += [Line2D([], [], color="#333333", linestyle=line, label=f"angles {name}")
                     for name, line in _WIDTHS.items()
                     if name in set(quantum["strategy"])]  # fmt: skip
-        handles += [Line2D([], [], color=look[0], linestyle=look[1], label=look[2])
-                    for name, look in _CONTROL_LOOKS.items()
-                    if name in set(controls["solver_name"])]  # fmt: skip
+        handles += _control_handles(controls)
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
         palette.caption(
             figure,
@@ -155,6 +153,15 @@ def _controls(runs: pd.DataFrame) -> pd.DataFrame:
     table = own.groupby(["fisher", "n", "solver_name"])["success"].mean().reset_index()
     order = {name: place for place, name in enumerate(_CONTROL_LOOKS)}
     return table.sort_values("solver_name", key=lambda names: names.map(order))
+
+
+def _control_handles(controls: pd.DataFrame) -> list[Line2D]:
+    """For a legend: the controls that there are."""
+    return [
+        Line2D([], [], color=look[0], linestyle=look[1], label=look[2])
+        for name, look in _CONTROL_LOOKS.items()
+        if name in set(controls["solver_name"])
+    ]
 
 
 def _by_depth(axis: Axes, part: pd.DataFrame, column: str) -> None:
@@ -292,9 +299,7 @@ def devices(runs: pd.DataFrame) -> Figure:
                    for name in names]  # fmt: skip
         handles += [Line2D([], [], color="#333333", linestyle=line, label=f"{word} start")
                     for word, line in starts.items()]  # fmt: skip
-        handles += [Line2D([], [], color=look[0], linestyle=look[1], label=look[2])
-                    for name, look in _CONTROL_LOOKS.items()
-                    if name in set(controls["solver_name"])]  # fmt: skip
+        handles += _control_handles(controls)
         figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
         palette.caption(
             figure,
